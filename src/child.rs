@@ -1,0 +1,320 @@
+//! The main process and its tree, from exec to report.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::command::Keep;
+use crate::error::{Error, Result, Step};
+use crate::report::{Cause, Placement, Report};
+use crate::sys::{self, Newborn};
+use crate::teardown::PATIENCE;
+use crate::tree::Tree;
+use crate::wait;
+
+/// A running command: its main process and everything that descends from it.
+///
+/// Waiting and killing take `&self`, so one thread may kill what another waits for. `AsFd` is the main process's
+/// pidfd: readable once it has ended ([pidfd_open(2)]).
+///
+/// # Cleanup
+/// Dropping it is [`finish`](Self::finish) with the errors ignored: the whole tree is killed and its cgroup removed, by a
+/// panic's unwinding too. With a [`grace`](crate::Command::grace) the tree is asked to end first, and Drop may take that long.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tidy_process::Command;
+///
+/// let server = Command::new("sleep").arg("60").spawn()?;
+/// assert_eq!(server.wait_timeout(Duration::from_millis(5))?, None);
+/// let report = server.finish()?; // whatever it started is gone now
+/// assert_eq!(report.cause, tidy_process::Cause::Stopped);
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+///
+/// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
+#[derive(Debug)]
+pub struct Child {
+    /// The write end of its standard input, if that was piped. Unlike std's, [`wait`](Self::wait) does not close it: take it
+    /// and drop it where the child reads to the end.
+    pub stdin: Option<ChildStdin>,
+    /// The read end of its standard output, if that was piped.
+    pub stdout: Option<ChildStdout>,
+    /// The read end of its standard error, if that was piped.
+    pub stderr: Option<ChildStderr>,
+    pid: u32,
+    pidfd: OwnedFd,
+    status: Mutex<Option<ExitStatus>>,
+    ending: Mutex<Ending>,
+    keep: Keep,
+    placement: Placement,
+    spawned: Instant,
+    tree: Tree,
+}
+
+/// How far the end of a tree has come. One step at a time, taken by whoever waits.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// Nobody has asked for it. The timeout, if there is one, is still to come.
+    Unasked,
+    /// The stop signal went out for this cause; at this time the kill is due.
+    Asked(Cause, Instant),
+    /// The tree was killed for this cause.
+    Killed(Cause),
+}
+
+impl Child {
+    pub(crate) fn new(
+        newborn: Newborn,
+        placement: Placement,
+        keep: Keep,
+        spawned: Instant,
+        tree: Tree,
+    ) -> Self {
+        Self {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            pid: newborn.pid.cast_unsigned(),
+            pidfd: newborn.pidfd,
+            status: Mutex::new(None),
+            ending: Mutex::new(Ending::Unasked),
+            keep,
+            placement,
+            spawned,
+            tree,
+        }
+    }
+
+    /// The main process's pid: a label to print. To signal it use [`signal`](Self::signal).
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// The tree that the main process lives in.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Waits until the main process has ended. The rest of the tree lives on until [`finish`](Self::finish) or Drop.
+    ///
+    /// # Errors
+    /// The exit status was taken by somebody else (`ECHILD`).
+    pub fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.wait_until(None)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// The exit status, if the main process has ended.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.wait_until(Some(Instant::now()))
+    }
+
+    /// Waits until the main process has ended, this long at the most; then `None`, and it runs on.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Waits until the main process has ended or the deadline has passed; then `None`, and it runs on.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn wait_deadline(&self, deadline: Instant) -> Result<Option<ExitStatus>> {
+        self.wait_until(Some(deadline))
+    }
+
+    /// The one wait path: status, timeout, pidfd, deadline.
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = *lock(&self.status) {
+                return Ok(Some(status));
+            }
+            let step = self.keep_time();
+            let until = [deadline, step].into_iter().flatten().min();
+            if wait::ended(self.pidfd.as_fd(), until).map_err(|e| self.failed(Step::Wait, e))? {
+                return self.reap();
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether the exit status has been taken.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.status).is_some()
+    }
+
+    fn reap(&self) -> Result<Option<ExitStatus>> {
+        let mut status = lock(&self.status);
+        if status.is_none() {
+            *status = sys::reap(self.pidfd.as_fd()).map_err(|e| self.failed(Step::Wait, e))?;
+        }
+        Ok(*status)
+    }
+
+    /// Takes the step of the timeout that is due, if one is; says when the next one will be.
+    pub(crate) fn keep_time(&self) -> Option<Instant> {
+        let mut ending = lock(&self.ending);
+        let now = Instant::now();
+        if let Ending::Unasked = *ending {
+            let due = self.spawned.checked_add(self.keep.timeout?)?;
+            if now < due {
+                return Some(due);
+            }
+            if !self.keep.grace.is_zero() {
+                let _ = self.tree.signal(self.keep.stop_signal);
+            }
+            *ending = Ending::Asked(Cause::TimedOut, now + self.keep.grace);
+        }
+        let Ending::Asked(cause, kill_at) = *ending else {
+            return None;
+        };
+        if now < kill_at {
+            return Some(kill_at);
+        }
+        // Who cannot be killed now (state D) is tried again a little later.
+        match self.tree.kill() {
+            Ok(()) => *ending = Ending::Killed(cause),
+            Err(_) => {
+                let again = Instant::now() + Duration::from_millis(100);
+                *ending = Ending::Asked(cause, again);
+                return Some(again);
+            }
+        }
+        None
+    }
+
+    /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the same pid.
+    ///
+    /// # Errors
+    /// It has ended and was waited for (`ESRCH`), or it belongs to somebody else (`EPERM`).
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
+    }
+
+    /// Kills the whole tree, and returns when nothing is left of it. The exit status is still to be had from [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// Somebody is left after 10 s: [`Error::is_survivors`].
+    pub fn kill(&self) -> Result<()> {
+        self.asked(Cause::Stopped);
+        self.tree.kill()
+    }
+
+    /// Sends the stop signal to the whole tree, gives it `grace` to end, then kills what is left.
+    ///
+    /// # Errors
+    /// As for [`kill`](Self::kill).
+    pub fn stop(&self, grace: Duration) -> Result<()> {
+        self.asked(Cause::Stopped);
+        self.tree.stop(self.keep.stop_signal, grace)
+    }
+
+    /// Notes the cause, unless there is one already or the main process had ended before.
+    fn asked(&self, cause: Cause) {
+        let ended = wait::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false);
+        let mut ending = lock(&self.ending);
+        if let (Ending::Unasked, false) = (*ending, ended) {
+            *ending = Ending::Killed(cause);
+        }
+    }
+
+    /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
+    ///
+    /// If the main process still runs it is stopped, with the command's grace. When this returns no descendant is left and
+    /// what they held (ports, files, locks) is free.
+    ///
+    /// # Errors
+    /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
+    /// or the exit status was taken by somebody else.
+    pub fn finish(self) -> Result<Report> {
+        self.end()
+    }
+
+    /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
+    /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
+    pub fn detach(self) {
+        self.tree.leave();
+    }
+
+    fn end(&self) -> Result<Report> {
+        let running = self.try_wait()?.is_none();
+        let leftovers = if running { self.ask_to_end() } else { self.tree.leftovers() };
+        self.tree.end()?;
+        let escaped = !self.ended_within(Duration::from_millis(100))?;
+        if escaped {
+            let _ = self.signal(libc::SIGKILL);
+            self.ended_within(PATIENCE)?;
+        }
+        let status = self.reap()?.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
+        let cause = if escaped { Cause::Escaped } else { self.cause(status) };
+        Ok(Report {
+            status,
+            cause,
+            wall: self.spawned.elapsed(),
+            leftovers,
+            placement: self.placement,
+        })
+    }
+
+    /// Nobody is a leftover of a tree that is stopped while its main process runs.
+    fn ask_to_end<T>(&self) -> Vec<T> {
+        self.asked(Cause::Stopped);
+        if !self.keep.grace.is_zero() && !matches!(*lock(&self.ending), Ending::Asked(..)) {
+            let _ = self.tree.stop(self.keep.stop_signal, self.keep.grace);
+        }
+        Vec::new()
+    }
+
+    fn ended_within(&self, time: Duration) -> Result<bool> {
+        let deadline = Some(Instant::now() + time);
+        wait::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
+    }
+
+    fn cause(&self, status: ExitStatus) -> Cause {
+        match *lock(&self.ending) {
+            Ending::Asked(cause, _) | Ending::Killed(cause) => cause,
+            Ending::Unasked => status.signal().map_or(Cause::Exited, Cause::Signaled),
+        }
+    }
+
+    fn failed(&self, step: Step, errno: Errno) -> Error {
+        Error::os(step, format!("process {}", self.pid), errno)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The main process's pidfd: readable once it has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.tree.is_done() {
+            let _ = self.end();
+        }
+    }
+}

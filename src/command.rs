@@ -1,0 +1,253 @@
+//! The request: inert data, no system call and no error before `spawn`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::born::Closure;
+use crate::stdio::Stdio;
+use crate::supervisor::Supervisor;
+
+/// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is a changed `use` line.
+///
+/// A name without a slash is looked up in the `PATH` that the child will have, as execvp(3) does.
+/// The child stays in the caller's process group and session unless asked otherwise. Signal
+/// handlers are reset and no signal is blocked in it.
+///
+/// # Cleanup
+/// A command holds nothing but what it was given. What it spawns is a [`Child`](crate::Child), and ends with that.
+///
+/// # Examples
+/// ```
+/// use tidy_process::Command;
+///
+/// // The shell ends at once; the sleep it leaves behind is killed, and named.
+/// let report = Command::new("sh").args(["-c", "sleep 30 & exit 3"]).run()?;
+/// assert_eq!(report.status.code(), Some(3));
+/// assert_eq!(report.leftovers[0].name, "sleep");
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+pub struct Command {
+    pub(crate) program: OsString,
+    pub(crate) arg0: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env_clear: bool,
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) streams: [Option<Stdio>; 3],
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) process_group: Option<i32>,
+    pub(crate) closures: Vec<Closure>,
+    pub(crate) keep: Keep,
+    pub(crate) name: Option<String>,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) linger: bool,
+    pub(crate) force_join: bool,
+}
+
+/// What is kept of a command for the life of its child: how it is to be ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) stop_signal: i32,
+}
+
+impl Command {
+    /// A command that runs `program` without arguments, with the caller's environment, directory and streams.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            arg0: None,
+            args: Vec::new(),
+            env_clear: false,
+            env: BTreeMap::new(),
+            cwd: None,
+            streams: [None, None, None],
+            uid: None,
+            gid: None,
+            groups: None,
+            process_group: None,
+            closures: Vec::new(),
+            keep: Keep { timeout: None, grace: Duration::ZERO, stop_signal: libc::SIGTERM },
+            name: None,
+            supervisor: None,
+            linger: false,
+            force_join: false,
+        }
+    }
+
+    /// Adds one argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds several arguments.
+    pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets `argv[0]`; the program that is looked up stays the same.
+    pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Sets a variable in the child's environment.
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        let value = Some(value.as_ref().to_owned());
+        self.env.insert(key.as_ref().to_owned(), value);
+        self
+    }
+
+    /// Sets several variables in the child's environment.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &mut self,
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> &mut Self {
+        for (key, value) in vars {
+            self.env(key, value);
+        }
+        self
+    }
+
+    /// Removes a variable from the child's environment.
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), None);
+        self
+    }
+
+    /// Starts the child's environment empty; forgets what was set before.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.env_clear = true;
+        self.env.clear();
+        self
+    }
+
+    /// Sets the child's working directory. A relative program path is looked up from there.
+    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.cwd = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the child's standard input. Default: inherited; for [`output`](Self::output) `/dev/null`.
+    pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stream(0, stdio.into())
+    }
+
+    /// Sets the child's standard output. Default: inherited; for [`output`](Self::output) a pipe.
+    pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stream(1, stdio.into())
+    }
+
+    /// Sets the child's standard error. Default: inherited; for [`output`](Self::output) a pipe.
+    pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stream(2, stdio.into())
+    }
+
+    fn stream(&mut self, number: usize, stdio: Stdio) -> &mut Self {
+        if let Some(stream) = self.streams.get_mut(number) {
+            *stream = Some(stdio);
+        }
+        self
+    }
+
+    /// Runs the child as this user. As with std, root's supplementary groups go unless [`groups`](Self::groups) says otherwise.
+    pub fn uid(&mut self, id: u32) -> &mut Self {
+        self.uid = Some(id);
+        self
+    }
+
+    /// Runs the child with this group.
+    pub fn gid(&mut self, id: u32) -> &mut Self {
+        self.gid = Some(id);
+        self
+    }
+
+    /// Sets the child's supplementary groups.
+    pub fn groups(&mut self, groups: &[u32]) -> &mut Self {
+        self.groups = Some(groups.to_owned());
+        self
+    }
+
+    /// Puts the child into this process group; 0 makes a new one. Teardown needs none.
+    pub fn process_group(&mut self, group: i32) -> &mut Self {
+        self.process_group = Some(group);
+        self
+    }
+
+    /// Runs a closure in the child just before exec. Such a child is forked: slower, the more so the larger the caller is.
+    ///
+    /// # Safety
+    /// As for [`std::os::unix::process::CommandExt::pre_exec`]: the closure runs after fork and may
+    /// only do what is async-signal-safe.
+    #[expect(unsafe_code, reason = "the promise is the caller's, as with std")]
+    pub unsafe fn pre_exec<F>(&mut self, closure: F) -> &mut Self
+    where
+        F: FnMut() -> io::Result<()> + Send + Sync + 'static,
+    {
+        self.closures.push(Box::new(closure));
+        self
+    }
+
+    /// Ends the tree when the child has run this long, counted from the spawn. Every wait on the
+    /// child keeps it (there is no hidden thread): stop signal, grace, kill.
+    pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.keep.timeout = Some(timeout);
+        self
+    }
+
+    /// How long the tree may take to end by itself after the stop signal, when it is stopped or
+    /// timed out. Default: zero, it is killed at once.
+    pub fn grace(&mut self, grace: Duration) -> &mut Self {
+        self.keep.grace = grace;
+        self
+    }
+
+    /// The signal that asks the tree to end, before a grace period. Default: SIGTERM.
+    pub fn stop_signal(&mut self, signal: i32) -> &mut Self {
+        self.keep.stop_signal = signal;
+        self
+    }
+
+    /// A name for the tree; it becomes part of its cgroup's name.
+    pub fn name(&mut self, name: &str) -> &mut Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Where the tree lives. Default: [`Supervisor::global`].
+    pub fn supervisor(&mut self, supervisor: &Supervisor) -> &mut Self {
+        self.supervisor = Some(supervisor.clone());
+        self
+    }
+
+    /// With `true`, [`run`](Self::run) and [`output`](Self::output) wait until the *whole tree* has ended by itself, or timed out.
+    /// Default: they end with the main process.
+    pub fn linger(&mut self, linger: bool) -> &mut Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Forks and joins instead of being born in the cgroup; for tests of that path.
+    #[doc(hidden)]
+    pub fn force_join(&mut self, force: bool) -> &mut Self {
+        self.force_join = force;
+        self
+    }
+}
+
+/// The program and its arguments, quoted.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.program)?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg:?}"))
+    }
+}

@@ -1,0 +1,288 @@
+//! One opaque error: which step failed, on what, with which errno, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::process::ProcessInfo;
+
+/// `Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command could not be started, waited for or torn down.
+///
+/// The text names the step, the path or value, and the errno:
+/// `exec "flsk": No such file or directory (ENOENT)`. [`Error::hint`] says what to do about it.
+/// Converts into [`std::io::Error`] with the kind kept.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("{step} {subject}: {} ({errno:?})", errno.desc())]
+    Os { step: Step, subject: String, errno: Errno },
+    #[error("{step} {subject}: {why}")]
+    Invalid { step: Step, subject: String, why: &'static str },
+    #[error("{} {path:?}: still populated after {after:.1?}: {}", Step::Teardown, list(survivors))]
+    Survivors { path: String, after: Duration, survivors: Vec<ProcessInfo> },
+}
+
+fn list(survivors: &[ProcessInfo]) -> String {
+    if survivors.is_empty() {
+        return "no process that can be seen from here".to_owned();
+    }
+    let each: Vec<String> = survivors.iter().map(ProcessInfo::stuck).collect();
+    each.join(", ")
+}
+
+/// The step that failed; its text opens the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    FindCgroup2,
+    OpenBase,
+    Lease,
+    MakeCgroup,
+    OpenCgroup,
+    Prepare,
+    Stdio,
+    Fork,
+    Clone,
+    Join,
+    Groups,
+    Gid,
+    Uid,
+    Chdir,
+    ProcessGroup,
+    Signals,
+    PreExec,
+    Exec,
+    Wait,
+    Read,
+    Signal,
+    Add,
+    Freeze,
+    Kill,
+    Teardown,
+    RemoveCgroup,
+}
+
+/// The steps the child itself performs, by the byte it sends when one of them fails.
+pub(crate) const CHILD_STEPS: [Step; 10] = [
+    Step::Join,
+    Step::Stdio,
+    Step::Groups,
+    Step::Gid,
+    Step::Uid,
+    Step::Chdir,
+    Step::ProcessGroup,
+    Step::Signals,
+    Step::PreExec,
+    Step::Exec,
+];
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FindCgroup2 => "find cgroup2",
+            Self::OpenBase => "open cgroup base",
+            Self::Lease => "lease run root",
+            Self::MakeCgroup => "make cgroup",
+            Self::OpenCgroup => "open cgroup",
+            Self::Prepare => "prepare",
+            Self::Stdio => "set up stdio",
+            Self::Fork => "fork",
+            Self::Clone => "clone into cgroup",
+            Self::Join => "join cgroup",
+            Self::Groups => "setgroups",
+            Self::Gid => "setgid",
+            Self::Uid => "setuid",
+            Self::Chdir => "chdir",
+            Self::ProcessGroup => "setpgid",
+            Self::Signals => "reset signals",
+            Self::PreExec => "pre_exec",
+            Self::Exec => "exec",
+            Self::Wait => "wait for",
+            Self::Read => "read output of",
+            Self::Signal => "signal",
+            Self::Add => "add to cgroup",
+            Self::Freeze => "freeze cgroup",
+            Self::Kill => "kill cgroup",
+            Self::Teardown => "tear down cgroup",
+            Self::RemoveCgroup => "remove cgroup",
+        })
+    }
+}
+
+impl Error {
+    pub(crate) fn os(step: Step, subject: impl Into<String>, errno: Errno) -> Self {
+        Self(Box::new(Kind::Os { step, subject: subject.into(), errno }))
+    }
+
+    /// An errno met on a path; the path is quoted.
+    pub(crate) fn at(step: Step, path: &Path, errno: Errno) -> Self {
+        Self::os(step, format!("{path:?}"), errno)
+    }
+
+    pub(crate) fn invalid(step: Step, subject: impl Into<String>, why: &'static str) -> Self {
+        Self(Box::new(Kind::Invalid { step, subject: subject.into(), why }))
+    }
+
+    pub(crate) fn survivors(path: &Path, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
+        Self(Box::new(Kind::Survivors { path: path.display().to_string(), after, survivors }))
+    }
+
+    /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.os_error() == Some((Step::Exec, Errno::ENOENT))
+    }
+
+    /// The command exists but cannot be executed. Shells answer this with status 126.
+    #[must_use]
+    pub fn is_not_executable(&self) -> bool {
+        matches!(self.os_error(), Some((Step::Exec, errno)) if errno != Errno::ENOENT)
+    }
+
+    /// No cgroup could be made: nothing was started. [`Error::hint`] says what to type.
+    #[must_use]
+    pub fn is_no_cgroup(&self) -> bool {
+        let step = match *self.0 {
+            Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
+            Kind::Survivors { .. } => return false,
+        };
+        matches!(
+            step,
+            Step::FindCgroup2
+                | Step::OpenBase
+                | Step::Lease
+                | Step::MakeCgroup
+                | Step::OpenCgroup
+                | Step::Clone
+                | Step::Join
+        )
+    }
+
+    /// A value given by the caller can not be used (a NUL byte, a bad name).
+    #[must_use]
+    pub fn is_invalid_input(&self) -> bool {
+        matches!(*self.0, Kind::Invalid { step: Step::Prepare, .. })
+    }
+
+    /// Teardown met its deadline while processes were still there; see [`Error::survivors_list`].
+    #[must_use]
+    pub fn is_survivors(&self) -> bool {
+        matches!(*self.0, Kind::Survivors { .. })
+    }
+
+    /// Who was still there when teardown gave up; empty for every other error.
+    #[must_use]
+    pub fn survivors_list(&self) -> &[ProcessInfo] {
+        match &*self.0 {
+            Kind::Survivors { survivors, .. } => survivors,
+            _ => &[],
+        }
+    }
+
+    /// The errno behind this error, where one system call is to blame.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.os_error().map(|(_, errno)| errno as i32)
+    }
+
+    fn os_error(&self) -> Option<(Step, Errno)> {
+        match *self.0 {
+            Kind::Os { step, errno, .. } => Some((step, errno)),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match &*self.0 {
+            Kind::Os { step, errno, .. } => os_hint(*step, *errno),
+            Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
+            Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
+            Kind::Invalid { .. } => None,
+            Kind::Survivors { .. } => Some(
+                "they got SIGKILL and go as soon as the kernel lets them (state D waits for a device \
+                 or file system); the cgroup is removed once it is empty",
+            ),
+        }
+    }
+}
+
+const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none /sys/fs/cgroup (systemd hosts do this; \
+     in a container, run it with a writable cgroup namespace)";
+const NOT_CGROUP2: &str =
+    "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
+
+fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
+    use Step::{Clone, Exec, Join, Lease, MakeCgroup, OpenBase, OpenCgroup};
+    let cgroup = matches!(step, OpenBase | Lease | MakeCgroup | OpenCgroup | Clone | Join);
+    match errno {
+        Errno::EROFS if cgroup => Some(
+            "this container's cgroupfs is read-only: start the container with a writable one \
+             (docker run --privileged --cgroupns=private, or podman run --security-opt unmask=/sys/fs/cgroup)",
+        ),
+        Errno::EACCES | Errno::EPERM if cgroup => Some(
+            "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, \
+             or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT",
+        ),
+        Errno::EAGAIN if step == MakeCgroup => Some(
+            "the number or depth of cgroups is limited here: see cgroup.max.descendants and \
+             cgroup.max.depth in this directory and above",
+        ),
+        Errno::EAGAIN if matches!(step, Clone | Step::Fork) => Some(
+            "no more processes are allowed: see ulimit -u, pids.max of the cgroups above and \
+             /proc/sys/kernel/pid_max",
+        ),
+        Errno::EBUSY if matches!(step, Clone | Join) => Some(
+            "this cgroup hands controllers to its children and may hold no process itself \
+             (cgroup.subtree_control)",
+        ),
+        Errno::EOPNOTSUPP if matches!(step, Clone | Join) => {
+            Some("this cgroup is threaded: name a domain cgroup with --parent")
+        }
+        Errno::ENOENT if step == OpenCgroup => {
+            Some("this kernel has no cgroup.kill: Linux 5.14 or newer is needed")
+        }
+        Errno::ENOENT if matches!(step, OpenBase | MakeCgroup) => {
+            Some("no such cgroup: make it first, or leave --parent out")
+        }
+        Errno::EMFILE => Some("too many open files in this process: raise ulimit -n"),
+        Errno::ENFILE => Some("too many open files on this machine: see /proc/sys/fs/file-max"),
+        Errno::ENOENT if step == Exec => Some(
+            "is it installed and on the child's PATH? if the file is there, the interpreter on its \
+             first line or its ELF loader is not",
+        ),
+        Errno::EACCES if step == Exec => Some("is it a file with the x permission?"),
+        Errno::ENOEXEC if step == Exec => {
+            Some("it is neither a program for this machine nor a script")
+        }
+        Errno::ETXTBSY if step == Exec => {
+            Some("somebody holds the program open for writing; close it before the spawn")
+        }
+        Errno::ECHILD if step == Step::Wait => Some(
+            "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
+             waits for every child",
+        ),
+        _ => None,
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &*error.0 {
+            Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
+            Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
+            Kind::Survivors { .. } => io::ErrorKind::TimedOut,
+        };
+        Self::new(kind, error)
+    }
+}

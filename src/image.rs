@@ -1,0 +1,166 @@
+//! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the child exists.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ptr;
+
+use crate::command::Command;
+use crate::error::{Error, Result, Step};
+
+/// What execvp(3) searches where there is no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A list of strings, and the null-ended list of pointers to them that exec wants.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+impl Strings {
+    fn new(owned: Vec<CString>) -> Self {
+        let pointers = owned.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _owned: owned }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
+    /// The pointers without the null at the end.
+    pub(crate) fn each(&self) -> &[*const c_char] {
+        self.pointers.split_last().map_or(&[], |(_, each)| each)
+    }
+}
+
+/// Program, arguments, environment and directory of one exec.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) candidates: Strings,
+    pub(crate) argv: Strings,
+    /// `["/bin/sh", PATH, arguments.., null]` for a file that turns out to be no program; PATH is filled in by the child.
+    pub(crate) shell_argv: Vec<*const c_char>,
+    pub(crate) envp: Strings,
+    pub(crate) cwd: Option<CString>,
+    pub(crate) groups: Option<Vec<libc::gid_t>>,
+}
+
+impl Image {
+    pub(crate) fn new(command: &Command) -> Result<Self> {
+        let env = environment(command);
+        let path = env.get(OsStr::new("PATH")).map(|path| path.as_bytes());
+        let candidates = candidates(command.program.as_bytes(), path.unwrap_or(DEFAULT_PATH));
+        let candidates: Result<Vec<_>> =
+            candidates.into_iter().map(|path| text("program", path)).collect();
+        let first = command.arg0.as_ref().unwrap_or(&command.program);
+        let argv: Result<Vec<_>> = [first]
+            .into_iter()
+            .chain(&command.args)
+            .map(|arg| text("argument", arg.as_bytes().to_vec()))
+            .collect();
+        let argv = Strings::new(argv?);
+        let arguments = argv.pointers.iter().copied().skip(1);
+        let shell_argv = [c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments);
+        let cwd = command.cwd.as_ref();
+        Ok(Self {
+            shell_argv: shell_argv.collect(),
+            candidates: Strings::new(candidates?),
+            argv,
+            envp: Strings::new(env_strings(env)?),
+            cwd: cwd
+                .map(|dir| text("directory", dir.as_os_str().as_bytes().to_vec()))
+                .transpose()?,
+            groups: groups(command),
+        })
+    }
+}
+
+fn text(what: &str, bytes: Vec<u8>) -> Result<CString> {
+    CString::new(bytes).map_err(|error| {
+        let shown = String::from_utf8_lossy(&error.into_vec()).into_owned();
+        Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
+    })
+}
+
+/// What the child's environment will be. A snapshot: another thread may set variables while the child is born.
+fn environment(command: &Command) -> BTreeMap<OsString, OsString> {
+    let inherited = (!command.env_clear).then(std::env::vars_os);
+    let mut env: BTreeMap<OsString, OsString> = inherited.into_iter().flatten().collect();
+    for (key, value) in &command.env {
+        match value {
+            Some(value) => env.insert(key.clone(), value.clone()),
+            None => env.remove(key),
+        };
+    }
+    env
+}
+
+fn env_strings(env: BTreeMap<OsString, OsString>) -> Result<Vec<CString>> {
+    let join = |(key, value): (OsString, OsString)| {
+        // An equals sign may open a name (as in "=C:"), but not stand later in it.
+        let odd = key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=');
+        if odd {
+            let subject = format!("environment variable {key:?}");
+            return Err(Error::invalid(Step::Prepare, subject, "not a name"));
+        }
+        let mut both = key.into_vec();
+        both.push(b'=');
+        both.extend_from_slice(value.as_bytes());
+        text("environment variable", both)
+    };
+    env.into_iter().map(join).collect()
+}
+
+/// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty program is nowhere.
+fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
+    if program.is_empty() {
+        return Vec::new();
+    }
+    if program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    let in_dir = |dir: &[u8]| match dir {
+        [] => program.to_vec(),
+        dir => [dir, b"/", program].concat(),
+    };
+    path.split(|&byte| byte == b':').map(in_dir).collect()
+}
+
+/// As std has it: whoever drops root's uid drops root's groups too.
+fn groups(command: &Command) -> Option<Vec<libc::gid_t>> {
+    let drops_root = command.uid.is_some() && nix::unistd::geteuid().is_root();
+    command.groups.clone().or_else(|| drops_root.then(Vec::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(program: &str, path: &str) -> Vec<String> {
+        let all = candidates(program.as_bytes(), path.as_bytes());
+        all.into_iter().map(|each| String::from_utf8_lossy(&each).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_each_directory_of_the_path() {
+        assert_eq!(found("ls", "/bin:/usr/bin"), ["/bin/ls", "/usr/bin/ls"]);
+    }
+
+    #[test]
+    fn an_empty_place_in_the_path_is_the_current_directory() {
+        assert_eq!(found("ls", ":/bin:"), ["ls", "/bin/ls", "ls"]);
+        assert_eq!(found("ls", ""), ["ls"]);
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_a_path() {
+        assert_eq!(found("./ls", "/bin"), ["./ls"]);
+        assert_eq!(found("dir/ls", "/bin"), ["dir/ls"]);
+    }
+
+    #[test]
+    fn an_empty_name_is_nowhere() {
+        assert_eq!(found("", "/bin"), Vec::<String>::new());
+    }
+}

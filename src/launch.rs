@@ -1,0 +1,181 @@
+//! The clone: the child is born in its cgroup, or, where that is refused, forked and joined.
+
+use std::io::{PipeReader, Read, pipe};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::born::{self, Orders, RUNNING, UNBORN};
+use crate::cgroup::Cgroup;
+use crate::command::Command;
+use crate::error::{CHILD_STEPS, Error, Result, Step};
+use crate::image::Image;
+use crate::report::Placement;
+use crate::stdio::Stream;
+use crate::sys::{self, Dumpable, Newborn, SignalsBlocked};
+use crate::wait::{self, BackOff};
+
+/// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any more.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// All that one launch needs.
+pub(crate) struct Launch<'a> {
+    pub(crate) command: &'a mut Command,
+    pub(crate) image: &'a mut Image,
+    pub(crate) streams: &'a [Stream; 3],
+    pub(crate) cgroup: &'a Cgroup,
+}
+
+/// Why an attempt brought no running child.
+enum Miss {
+    /// The kernel will not do it this way.
+    Refused,
+    /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a kernel bug up to 6.12.114).
+    /// Nothing of the command has run.
+    Unborn,
+    /// A step failed.
+    Failed(Step, Errno),
+}
+
+impl Launch<'_> {
+    /// Starts the child; on return it has executed.
+    ///
+    /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by any fork that happened meanwhile, until
+    /// that one's exec.
+    pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
+        let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(256));
+        loop {
+            match self.attempt() {
+                Err((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
+                Err((step, errno)) => return Err(self.error(step, errno)),
+                Ok(launched) => return Ok(launched),
+            }
+        }
+    }
+
+    fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
+        let forked = self.command.force_join || !self.command.closures.is_empty();
+        if !forked && !REFUSED.load(Ordering::Relaxed) {
+            match self.clone_into() {
+                Ok(newborn) => return Ok((newborn, Placement::Born)),
+                Err(Miss::Failed(step, errno)) => return Err((step, errno)),
+                Err(Miss::Refused) => REFUSED.store(true, Ordering::Relaxed),
+                Err(Miss::Unborn) => {}
+            }
+        }
+        Ok((self.fork()?, Placement::Joined))
+    }
+
+    fn clone_into(&mut self) -> Result<Newborn, Miss> {
+        let cgroup = self.cgroup;
+        let orders = self.orders(-1, -1);
+        let newborn = {
+            // Changing user in shared memory would leave this process undumpable.
+            let _dumpable = (orders.uid.is_some() || orders.gid.is_some()).then(Dumpable::now);
+            let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
+            born::clone_into(cgroup.dir(), &orders)
+        };
+        let newborn = newborn.map_err(|errno| match errno {
+            Errno::ENOSYS | Errno::EPERM => Miss::Refused,
+            errno => Miss::Failed(Step::Clone, errno),
+        })?;
+        match orders.word.load(Ordering::Relaxed) {
+            RUNNING => Ok(newborn),
+            word => {
+                bury(&newborn);
+                if word == UNBORN {
+                    return Err(Miss::Unborn);
+                }
+                let (step, errno) = read_word(word);
+                Err(Miss::Failed(step, errno))
+            }
+        }
+    }
+
+    /// The pipe closes with exec: end of file and no word means that all went well.
+    fn fork(&mut self) -> Result<Newborn, (Step, Errno)> {
+        let failed = |step| move |errno| (step, errno);
+        let procs = self.cgroup.procs().map_err(failed(Step::Join))?;
+        let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
+        let channel = above_two(channel.into()).map_err(|error| (Step::Fork, errno_of(&error)))?;
+        let orders = self.orders(channel.as_raw_fd(), procs.as_raw_fd());
+        let newborn = {
+            let _blocked = SignalsBlocked::new().map_err(failed(Step::Fork))?;
+            born::fork(&orders).map_err(failed(Step::Fork))?
+        };
+        drop(channel);
+        match last_word(news) {
+            None => Ok(newborn),
+            Some(word) => {
+                bury(&newborn);
+                Err(read_word(word))
+            }
+        }
+    }
+
+    fn orders(&mut self, channel: i32, join: i32) -> Orders<'_> {
+        let image = &mut *self.image;
+        let [stdin, stdout, stderr] = self.streams;
+        Orders {
+            word: AtomicU32::new(UNBORN),
+            channel,
+            join,
+            stdio: [stdin.child, stdout.child, stderr.child],
+            groups: image.groups.as_deref(),
+            gid: self.command.gid,
+            uid: self.command.uid,
+            cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
+            process_group: self.command.process_group,
+            closures: &raw mut *self.command.closures,
+            candidates: image.candidates.each(),
+            argv: image.argv.as_ptr(),
+            shell_argv: image.shell_argv.as_mut_ptr(),
+            envp: image.envp.as_ptr(),
+        }
+    }
+
+    /// The value that the failed step was about.
+    fn error(&self, step: Step, errno: Errno) -> Error {
+        let command = &*self.command;
+        let subject = match step {
+            Step::Exec | Step::PreExec | Step::Fork | Step::Signals => {
+                format!("{:?}", command.program)
+            }
+            Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
+            Step::Groups => format!("{:?}", self.image.groups.as_deref().unwrap_or_default()),
+            Step::Gid => command.gid.unwrap_or_default().to_string(),
+            Step::Uid => command.uid.unwrap_or_default().to_string(),
+            Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
+            Step::Stdio => "of the child".to_owned(),
+            _ => return self.cgroup.error(step, errno),
+        };
+        Error::os(step, subject, errno)
+    }
+}
+
+fn read_word(word: u32) -> (Step, Errno) {
+    let step = CHILD_STEPS.get((word >> 24) as usize).copied().unwrap_or(Step::Exec);
+    (step, Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
+}
+
+fn last_word(mut news: PipeReader) -> Option<u32> {
+    let mut word = [0; 4];
+    news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
+}
+
+/// A child that never executed: it has ended, or is about to.
+fn bury(newborn: &Newborn) {
+    let _ = sys::pidfd_send_signal(newborn.pidfd.as_fd(), libc::SIGKILL);
+    let _ = wait::ended(newborn.pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(1)));
+    let _ = sys::reap(newborn.pidfd.as_fd());
+}
+
+fn above_two(fd: OwnedFd) -> std::io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone() }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}

@@ -1,0 +1,82 @@
+//! What can be said of one process: who it is, so that a leftover has a name.
+
+use std::fmt;
+use std::time::Duration;
+
+use procfs::Current;
+use procfs::process::Process;
+
+/// One process of a tree, as `/proc` showed it ([proc(5)]).
+///
+/// The pid is a label to print: the process may have ended since.
+///
+/// [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessInfo {
+    /// Process id, in the pid namespace of the caller.
+    pub pid: u32,
+    /// Its parent; 1 (or a sub-reaper's pid) for a daemon.
+    pub ppid: u32,
+    /// Its session id: differs from the main process's after `setsid`.
+    pub session: u32,
+    /// The kernel's name of it (comm), 15 bytes at the most.
+    pub name: String,
+    /// Its command line; empty for a zombie and where it may not be read.
+    pub command: Vec<String>,
+    /// The state letter of proc(5): `R`, `S`, `D`, `T`, `t`, `Z`, ...
+    pub state: char,
+    /// Where in the kernel it waits, where the kernel says so.
+    pub wchan: Option<String>,
+    /// How long it has been running.
+    pub running: Duration,
+}
+
+impl ProcessInfo {
+    /// Reads `/proc/PID`; a process that is gone by now has nothing to say.
+    pub(crate) fn read(pid: i32) -> Option<Self> {
+        let process = Process::new(pid).ok()?;
+        let stat = process.stat().ok()?;
+        let since_boot = Duration::from_secs_f64(procfs::Uptime::current().ok()?.uptime);
+        let started = ticks(stat.starttime);
+        Some(Self {
+            pid: stat.pid.cast_unsigned(),
+            ppid: stat.ppid.cast_unsigned(),
+            session: stat.session.cast_unsigned(),
+            name: stat.comm,
+            command: process.cmdline().unwrap_or_default(),
+            state: stat.state,
+            wchan: process.wchan().ok().filter(|w| !w.is_empty() && w != "0"),
+            running: since_boot.saturating_sub(started),
+        })
+    }
+
+    /// For a process that outlived SIGKILL: what the kernel says it waits for.
+    pub(crate) fn stuck(&self) -> String {
+        let wchan = self.wchan.as_deref().unwrap_or("?");
+        let Self { pid, name, state, .. } = self;
+        format!("{pid} {} (state {state}, wchan {wchan})", printable(name))
+    }
+}
+
+/// `4711 redis-server *:6379`
+impl fmt::Display for ProcessInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = if self.command.is_empty() {
+            format!("[{}]", self.name)
+        } else {
+            self.command.join(" ")
+        };
+        write!(f, "{} {}", self.pid, printable(said.trim_end()))
+    }
+}
+
+/// A process chooses its own name: control characters in it must not reach a terminal.
+fn printable(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(plain).collect()
+}
+
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1))
+}

@@ -1,0 +1,52 @@
+//! What became of a tree: facts, not logs.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::process::ProcessInfo;
+
+/// How a tree ended, and what had to be done about it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The main process's exit status, as std has it. For a [`Tree`](crate::Tree) without a main
+    /// process: the default (success), since there is nothing to say.
+    pub status: ExitStatus,
+    /// Why the main process ended.
+    pub cause: Cause,
+    /// From the spawn to the end of teardown.
+    pub wall: Duration,
+    /// Who was alive when the main process had ended and had to be killed. Empty when the tree was
+    /// stopped while its main process ran: its helpers are no leftovers then.
+    pub leftovers: Vec<ProcessInfo>,
+    /// How the main process came into its cgroup.
+    pub placement: Placement,
+}
+
+/// Why a tree ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The main process exited by itself.
+    Exited,
+    /// The main process died of this signal, which did not come from a timeout or a stop of ours.
+    Signaled(i32),
+    /// The command's timeout passed.
+    TimedOut,
+    /// It was stopped: `finish`, `kill`, `stop` or Drop while the main process was running.
+    Stopped,
+    /// The main process was alive outside its cgroup when the tree was torn down; it was killed through its pidfd.
+    Escaped,
+}
+
+/// How a process came into its cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Born there: clone3 with `CLONE_INTO_CGROUP`, sharing the caller's memory until exec.
+    Born,
+    /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are `pre_exec` closures.
+    Joined,
+    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or [`Tree::add`](crate::Tree::add).
+    Added,
+}

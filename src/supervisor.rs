@@ -1,0 +1,189 @@
+//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::dup;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result, Step};
+use crate::hierarchy;
+use crate::teardown::{PATIENCE, teardown};
+
+/// Names of run roots start with this.
+pub(crate) const PREFIX: &str = "tidy-process-";
+
+/// Where trees live: one *run root* cgroup, whose children are the trees.
+///
+/// A handle; clones share the run root.
+///
+/// # Cleanup
+/// The run root is torn down, with whatever is still in it (a detached child, say), when the last
+/// handle and the last [`Tree`](crate::Tree) in it are dropped. [`Supervisor::global`] lives as long as the process.
+/// A fork of the process without exec holds no claim: dropping its copy does nothing.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    root: Arc<RunRoot>,
+}
+
+#[derive(Debug)]
+struct RunRoot {
+    cgroup: Cgroup,
+    /// flock(2) on the directory: free once this process is gone, however it went.
+    _lease: File,
+    /// A forked copy of this process must not tear down what is its parent's.
+    owner: u32,
+    made: AtomicU64,
+}
+
+/// Settings for a [`Supervisor`]; see [`Supervisor::builder`].
+#[derive(Debug, Clone, Default)]
+pub struct SupervisorBuilder {
+    base: Option<PathBuf>,
+}
+
+static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
+
+impl Supervisor {
+    /// The supervisor that [`Command`](crate::Command) and [`Tree`](crate::Tree) use unless told otherwise;
+    /// made at its first use, below the cgroup of this process or `TIDY_PROCESS_PARENT`.
+    ///
+    /// # Errors
+    /// As for [`SupervisorBuilder::build`]. A failure is not remembered: the next call tries again.
+    pub fn global() -> Result<Self> {
+        let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*global {
+            Some(made) if made.root.is_ours() => Ok(made.clone()),
+            // None yet, or a forked copy of this process holds its parent's.
+            _ => Ok(global.insert(Self::builder().build()?).clone()),
+        }
+    }
+
+    /// Settings for a supervisor of one's own.
+    #[must_use]
+    pub fn builder() -> SupervisorBuilder {
+        SupervisorBuilder::default()
+    }
+
+    /// The run root's directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.root.cgroup.path()
+    }
+
+    /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
+    pub(crate) fn make_leaf(&self, name: Option<&str>) -> Result<Cgroup> {
+        let number = self.root.made.fetch_add(1, Ordering::Relaxed);
+        let name = match name {
+            Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
+            None => OsString::from(number.to_string()),
+        };
+        let root = &self.root.cgroup;
+        let mode = Mode::from_bits_truncate(0o755);
+        Cgroup::make(root.dir(), root.path(), &name, mode)
+            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))
+    }
+
+    /// Whether this process made it (a fork of it did not).
+    pub(crate) fn is_ours(&self) -> bool {
+        self.root.is_ours()
+    }
+}
+
+/// A name becomes part of a directory's name.
+fn checked(name: &str) -> Result<&str> {
+    let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
+    if name.is_empty() || name.len() > 200 {
+        return no("a name has 1 to 200 bytes");
+    }
+    if name.contains(|c: char| c == '/' || c.is_control()) {
+        return no("a name has no slash and no control character");
+    }
+    Ok(name)
+}
+
+impl SupervisorBuilder {
+    /// The cgroup2 directory below which the run root is made. Default: `TIDY_PROCESS_PARENT`, else the cgroup of this process.
+    #[must_use]
+    pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
+        self.base = Some(path.into());
+        self
+    }
+
+    /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, and takes its lease.
+    ///
+    /// # Errors
+    /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
+    /// a kernel before 5.14: the text has the directory and the errno, [`Error::hint`] what to do. Nothing is left behind.
+    pub fn build(self) -> Result<Supervisor> {
+        let base = hierarchy::base(self.base.as_deref())?;
+        let parent = Arc::new(base.dir);
+        loop {
+            let name = format!("{PREFIX}{}-{}", process::id(), random());
+            if let Some(root) = RunRoot::make(&parent, &base.path, OsStr::new(&name))? {
+                return Ok(Supervisor { root: Arc::new(root) });
+            }
+        }
+    }
+}
+
+/// Eight hex digits that differ from call to call and process to process.
+fn random() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(process::id());
+    format!("{:08x}", bits & 0xffff_ffff)
+}
+
+impl RunRoot {
+    /// None where another name is due: this one is taken, or a sweep took the new directory for a
+    /// stale one in the moment between mkdir and lock.
+    fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<Self>> {
+        let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
+            Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
+            Err((step, errno)) => return Err(Error::at(step, &base.join(name), errno)),
+            Ok(made) => made,
+        };
+        match lease(&cgroup) {
+            Ok(lease) if cgroup.exists() => Ok(Some(Self {
+                cgroup,
+                _lease: lease,
+                owner: process::id(),
+                made: AtomicU64::new(0),
+            })),
+            Ok(_) | Err(Errno::EWOULDBLOCK) => Ok(None),
+            Err(errno) => {
+                let _ = cgroup.remove();
+                Err(cgroup.error(Step::Lease, errno))
+            }
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.owner == process::id()
+    }
+}
+
+/// Locks the directory. std's lock, which closing gives back but dropping a forked copy does not.
+fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
+    let file = File::from(dup(&**cgroup.dir())?);
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
+        Err(TryLockError::Error(error)) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+    }
+}
+
+impl Drop for RunRoot {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            let _ = teardown(&self.cgroup, PATIENCE);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The system calls that nix lacks, as safe functions over owned and borrowed fds.
+//!
+//! # Safety
+//! One of the two files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
+//! kernel checks what it is given, and no pointer outlives its call. The exceptions are
+//! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of it: what
+//! such a child may do is the business of `born.rs`.
+#![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+/// A function that a child starts in and never returns from.
+pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
+
+/// A new process: its pid (a label) and its pidfd (the handle).
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// libc's constants of these names are too narrow for their values.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
+const STACK: usize = 64 * 1024;
+
+/// Starts a child in `cgroup` that shares our memory until it execs or exits, as vfork(2) has it:
+/// this thread is suspended until then, other threads run on.
+///
+/// Sharing the memory keeps the cost of a spawn independent of the caller's size (a copy of 1 GiB
+/// of page tables costs 77 ms). `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours
+/// ever runs in the child. Minimum Linux version: 5.7 (`CLONE_INTO_CGROUP`); see [clone3(2)].
+///
+/// # Safety
+/// `entry` must be fit to run in shared memory on another stack, beside all other threads of
+/// this process: async-signal-safe, no allocation, no locks, no unwinding, and it must end by
+/// exec or `_exit`. `arg` must be what it expects. All signals must be blocked.
+///
+/// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+pub(crate) unsafe fn clone_into(
+    cgroup: BorrowedFd<'_>,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<Newborn, Errno> {
+    let mut stack = Box::<[u8]>::new_uninit_slice(STACK);
+    let base = stack.as_mut_ptr().addr();
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    args.flags = u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    args.stack = (base.next_multiple_of(16)) as u64;
+    args.stack_size = (STACK - 16) as u64;
+    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after the child
+    // is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    let answer = unsafe { clone3(&args, entry, arg) };
+    let pid = check(answer)?;
+    // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Newborn { pid, pidfd })
+}
+
+/// The parent gets the pid or a negative errno; the child calls `entry` on its new stack, so it
+/// never returns through a frame that the parent still needs.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> isize {
+    let answer: isize;
+    // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back here.
+    // The stack top is a multiple of 16, as the ABI wants it before a call.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => answer,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r8") arg,
+            in("r9") entry,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    answer
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> isize {
+    let answer: isize;
+    // SAFETY: the system call clobbers x0 only; the child's branch never comes back here.
+    // The stack top is a multiple of 16, as the ABI wants it before a call.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x9",
+            "blr x10",
+            "brk #1",
+            "2:",
+            in("x8") libc::SYS_clone3 as isize,
+            inlateout("x0") ptr::from_ref(args) => answer,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x9") arg,
+            in("x10") entry,
+        );
+    }
+    answer
+}
+
+/// Elsewhere the caller falls back to [`fork`].
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> isize {
+    -(Errno::ENOSYS as isize)
+}
+
+fn check(answer: isize) -> Result<i32, Errno> {
+    i32::try_from(answer)
+        .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
+}
+
+/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must never return.
+///
+/// # Safety
+/// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
+pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
+    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        entry(arg);
+    }
+    match pidfd_open(pid) {
+        Ok(pidfd) => Ok(Newborn { pid, pidfd }),
+        Err(errno) => {
+            // SAFETY: `pid` is our child and not reaped yet, so the number is still its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            // SAFETY: a null status is allowed.
+            unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+            Err(errno)
+        }
+    }
+}
+
+/// All signals blocked for this thread until dropped.
+pub(crate) struct SignalsBlocked(SigSet);
+
+impl SignalsBlocked {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(Self)
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+}
+
+/// A handle on the process that has this pid now. Minimum Linux version: 5.3.
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is involved.
+    let answer = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = RawFd::try_from(answer).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just opened this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only asks.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let fd = pidfd.as_raw_fd();
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed: the kernel then fills in what kill(2) would.
+    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
+    Errno::result(answer).map(drop)
+}
+
+/// Reaps the child behind `pidfd` if it has ended. `ECHILD` where somebody else took its status.
+///
+/// Not nix's `waitid`: that one has no value for a real-time signal.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG;
+    // SAFETY: `info` is writable for the length of the call.
+    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), flags) };
+    Errno::result(answer)?;
+    // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes when nobody has ended.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok((pid != 0).then(|| decode(info.si_code, status)))
+}
+
+/// The status word of wait(2) from the two fields of waitid(2).
+fn decode(code: i32, status: i32) -> ExitStatus {
+    ExitStatus::from_raw(match code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    })
+}
+
+/// Whether this process may be dumped (and its `/proc` entries are its own).
+///
+/// A child that shares our memory takes that away from us when it changes its user or group.
+pub(crate) struct Dumpable(i32);
+
+impl Dumpable {
+    pub(crate) fn now() -> Self {
+        // SAFETY: no memory is involved.
+        Self(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })
+    }
+}
+
+impl Drop for Dumpable {
+    fn drop(&mut self) {
+        if self.0 == 1 {
+            // SAFETY: no memory is involved.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        }
+    }
+}

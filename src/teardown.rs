@@ -1,0 +1,125 @@
+//! The end of a cgroup: one function, whoever asks for it.
+//!
+//! `cgroup.kill` alone is not complete. A process whose main thread has exited survives it for
+//! ever; a chain of processes that fork and exit at once outruns it now and then; and a write says
+//! nothing about when the dying are gone. So: write, re-read `populated` with a short back-off,
+//! write again; where that does not do, freeze (nobody can fork any more) and SIGKILL each listed process through a
+//! pidfd, round after round. It returns when the directory is gone, or at its deadline with an error that names the survivors.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result, Step};
+use crate::process::ProcessInfo;
+use crate::sys;
+
+/// How long a teardown may take before it gives up and says who is left.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Freezing, for the sake of a list without races, may take this long; then the list is made anyhow.
+const FREEZE: Duration = Duration::from_millis(50);
+
+/// Pidfds held at a time by a sweep: few, since fds may be scarce.
+const BATCH: usize = 64;
+
+/// Kills everything in the cgroup, and removes it with all that is below.
+///
+/// `EBUSY` from rmdir means that a process has come back: the kill starts again.
+pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        kill(cgroup, patience)?;
+        match cgroup.remove() {
+            Ok(()) => return Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) if Instant::now() < deadline => {}
+            Err(errno) => return Err(cgroup.error(Step::RemoveCgroup, errno)),
+        }
+    }
+}
+
+/// Kills until it is empty; at the deadline the error names who is left.
+pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    if empty(cgroup, start + patience)? {
+        return Ok(());
+    }
+    Err(Error::survivors(cgroup.path(), start.elapsed(), listed(cgroup)))
+}
+
+fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
+    let failed = |errno| cgroup.error(Step::Kill, errno);
+    if !cgroup.populated().map_err(failed)? {
+        return Ok(true);
+    }
+    // An ordinary process takes up to 2 ms to die; a thousand take longer, and get it in later rounds.
+    let mut pause = Duration::from_millis(2);
+    let mut stubborn = false;
+    loop {
+        cgroup.kill().map_err(failed)?;
+        if stubborn {
+            sweep(cgroup);
+        }
+        let until = deadline.min(Instant::now() + pause);
+        if cgroup.wait_empty(Some(until)).map_err(failed)? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        // The second write catches a chain that outran the first; whoever survives both is frozen and swept.
+        stubborn = pause > Duration::from_millis(2);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Freezes, then SIGKILLs each listed process through its pidfd. What fails here is tried again in
+/// the next round, so errors are of no interest: the deadline is.
+fn sweep(cgroup: &Cgroup) {
+    let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
+    let _ = signal_all(cgroup, libc::SIGKILL);
+}
+
+/// Sends a signal to every process in it and below, each through a pidfd; says how many were reached.
+///
+/// Between reading a pid and opening its pidfd the process may end and its number go to a stranger. So
+/// the list is read again once the pidfds are open: a pid that is still listed then belongs to the
+/// pidfd, because a pidfd's number is not given away while its process is not reaped.
+pub(crate) fn signal_all(cgroup: &Cgroup, signal: i32) -> Result<usize, Errno> {
+    let mut reached = 0;
+    for batch in cgroup.pids()?.chunks(BATCH) {
+        let open = |&pid| match sys::pidfd_open(pid) {
+            Ok(fd) => Some((pid, fd)),
+            Err(_) => None,
+        };
+        let handles: Vec<(i32, OwnedFd)> = batch.iter().filter_map(open).collect();
+        let members = cgroup.pids()?;
+        for (pid, pidfd) in &handles {
+            use std::os::fd::AsFd;
+            let member = members.binary_search(pid).is_ok();
+            if member && sys::pidfd_send_signal(pidfd.as_fd(), signal).is_ok() {
+                reached += 1;
+            }
+        }
+    }
+    Ok(reached)
+}
+
+/// Who is in it right now.
+pub(crate) fn listed(cgroup: &Cgroup) -> Vec<ProcessInfo> {
+    let pids = cgroup.pids().unwrap_or_default();
+    pids.into_iter().filter_map(ProcessInfo::read).collect()
+}
+
+/// Who is left, listed while frozen so that nobody forks or exits meanwhile. Costs one pread when nobody is left.
+/// The cgroup stays frozen: `teardown` kills frozen processes too.
+pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
+    let failed = |errno| cgroup.error(Step::Freeze, errno);
+    if !cgroup.populated().map_err(failed)? {
+        return Ok(Vec::new());
+    }
+    cgroup.freeze(Instant::now() + FREEZE).map_err(failed)?;
+    Ok(listed(cgroup))
+}

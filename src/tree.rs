@@ -1,0 +1,218 @@
+//! A tree: one cgroup that is owned, whoever spawns into it.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::{Command as StdCommand, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::unistd::write;
+
+use crate::born;
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result, Step};
+use crate::process::ProcessInfo;
+use crate::report::{Cause, Placement, Report};
+use crate::supervisor::Supervisor;
+use crate::teardown::{self, PATIENCE};
+
+/// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
+///
+/// Use it alone where somebody else does the spawning: [`enroll`](Self::enroll) takes a [`std::process::Command`], and with
+/// that any library that builds on one.
+///
+/// # Cleanup
+/// Dropping it kills every process in it, waits until it is empty (at most 10 s) and removes it. A process that the kernel
+/// does not let go of in that time (state D) keeps the directory; [`finish`](Self::finish) reports it.
+///
+/// # Examples
+/// ```
+/// use tidy_process::Tree;
+///
+/// let tree = Tree::new()?;
+/// let mut command = std::process::Command::new("sh");
+/// command.args(["-c", "sleep 30 & echo started"]);
+/// tree.enroll(&mut command)?;
+/// assert!(command.status()?.success());
+/// assert_eq!(tree.finish()?.leftovers[0].name, "sleep");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Tree {
+    cgroup: Cgroup,
+    made: Instant,
+    done: AtomicBool,
+    // Last: the run root may go only after the trees in it.
+    supervisor: Supervisor,
+}
+
+impl Tree {
+    /// An empty tree in the [global](Supervisor::global) supervisor.
+    ///
+    /// # Errors
+    /// No cgroup can be made here; see [`Error::hint`].
+    pub fn new() -> Result<Self> {
+        Self::within(&Supervisor::global()?, None)
+    }
+
+    /// An empty tree in this supervisor, with a name if one is given.
+    ///
+    /// # Errors
+    /// No cgroup can be made there, or the name has a slash, a control character or more than 200 bytes.
+    pub fn within(supervisor: &Supervisor, name: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            cgroup: supervisor.make_leaf(name)?,
+            made: Instant::now(),
+            done: AtomicBool::new(false),
+            supervisor: supervisor.clone(),
+        })
+    }
+
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Makes a command of std's start in this tree: it forks, joins, then executes.
+    ///
+    /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
+    /// It can be spawned several times.
+    ///
+    /// # Errors
+    /// `cgroup.procs` cannot be opened for writing.
+    pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
+        let procs = self.cgroup.procs().map_err(|e| self.cgroup.error(Step::Join, e))?;
+        born::join_before_exec(command, procs);
+        Ok(())
+    }
+
+    /// Moves a running process (not its children) into this tree. It may have left children elsewhere: prefer
+    /// [`enroll`](Self::enroll).
+    ///
+    /// # Errors
+    /// No such process, or no permission to move it.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        let procs = self.cgroup.procs().map_err(|e| self.cgroup.error(Step::Join, e))?;
+        let answer = write(&procs, pid.to_string().as_bytes());
+        let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
+        answer.map(drop).map_err(failed)
+    }
+
+    /// Who is in it now. The list is a snapshot: processes may come and go while it is made.
+    #[must_use]
+    pub fn processes(&self) -> Vec<ProcessInfo> {
+        teardown::listed(&self.cgroup)
+    }
+
+    /// Sends a signal to every process in it, each through a pidfd; says how many were reached.
+    ///
+    /// # Errors
+    /// The members cannot be listed.
+    pub fn signal(&self, signal: i32) -> Result<usize> {
+        teardown::signal_all(&self.cgroup, signal).map_err(|e| self.cgroup.error(Step::Signal, e))
+    }
+
+    /// Kills everything in it, and returns when nothing is left (the directory stays).
+    ///
+    /// # Errors
+    /// Somebody is left after 10 s: [`Error::is_survivors`].
+    pub fn kill(&self) -> Result<()> {
+        teardown::kill(&self.cgroup, PATIENCE)
+    }
+
+    /// Sends `signal` to all, gives them `grace` to end, then kills what is left.
+    ///
+    /// # Errors
+    /// As for [`kill`](Self::kill).
+    pub fn stop(&self, signal: i32, grace: Duration) -> Result<()> {
+        self.signal(signal)?;
+        if !self.wait_empty(Instant::now() + grace)? {
+            self.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Stops every process in it where it is, and waits (at most 1 s) until all are; false if one could not be (state D).
+    /// Killing a frozen tree needs no thaw.
+    ///
+    /// # Errors
+    /// `cgroup.freeze` cannot be written.
+    pub fn freeze(&self) -> Result<bool> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        self.cgroup.freeze(deadline).map_err(|e| self.cgroup.error(Step::Freeze, e))
+    }
+
+    /// Lets it run on after [`freeze`](Self::freeze).
+    ///
+    /// # Errors
+    /// `cgroup.freeze` cannot be written.
+    pub fn thaw(&self) -> Result<()> {
+        self.cgroup.set_frozen(false).map_err(|e| self.cgroup.error(Step::Freeze, e))
+    }
+
+    /// Waits until nobody is in it (zombies do not count); false at the deadline.
+    ///
+    /// # Errors
+    /// `cgroup.events` cannot be read.
+    pub fn wait_empty(&self, deadline: Instant) -> Result<bool> {
+        self.wait_empty_until(Some(deadline))
+    }
+
+    pub(crate) fn wait_empty_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.cgroup.wait_empty(deadline).map_err(|e| self.cgroup.error(Step::Wait, e))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// Kills what is left, removes the cgroup, and says what was left.
+    ///
+    /// # Errors
+    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed.
+    pub fn finish(self) -> Result<Report> {
+        let leftovers = self.leftovers();
+        self.end()?;
+        Ok(Report {
+            status: ExitStatus::default(),
+            cause: if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped },
+            wall: self.made.elapsed(),
+            leftovers,
+            placement: Placement::Added,
+        })
+    }
+
+    /// Who is left; a list that cannot be made must not keep teardown from happening.
+    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
+        teardown::leftovers(&self.cgroup).unwrap_or_default()
+    }
+
+    /// Teardown, once: a second call and a forked copy of this process do nothing.
+    pub(crate) fn end(&self) -> Result<()> {
+        if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
+            return Ok(());
+        }
+        teardown::teardown(&self.cgroup, PATIENCE)
+    }
+
+    /// Leaves the tree to its supervisor, which ends it with itself.
+    pub(crate) fn leave(&self) {
+        self.done.store(true, Ordering::Release);
+    }
+
+    /// Whether it was torn down or left to its supervisor.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn events(&self) -> BorrowedFd<'_> {
+        self.cgroup.events_fd()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}

@@ -1,0 +1,54 @@
+//! Waiting for fds and deadlines: the pidfd of a child is the one thing that says it has ended.
+
+use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long poll(2) may wait; rounded up, so that a deadline is never found not quite met.
+pub(crate) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else {
+        return PollTimeout::NONE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
+/// Waits until the process behind the pidfd has ended; false at the deadline.
+pub(crate) fn ended(pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
+    loop {
+        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        match poll(&mut fds, timeout_until(deadline)) {
+            Ok(0) if deadline.is_some_and(|deadline| Instant::now() < deadline) => {}
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Sleeps that double, and end.
+pub(crate) struct BackOff {
+    next: Duration,
+    last: Duration,
+}
+
+impl BackOff {
+    pub(crate) fn new(first: Duration, last: Duration) -> Self {
+        Self { next: first, last }
+    }
+
+    /// False, without sleeping, once the longest sleep is behind us.
+    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
+        if self.next > self.last {
+            return false;
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        thread::sleep(left.map_or(self.next, |left| left.min(self.next)));
+        self.next *= 2;
+        true
+    }
+}
