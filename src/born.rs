@@ -238,7 +238,9 @@ impl Orders<'_> {
 
     fn exec_by_shell(&self, path: *const c_char) {
         // SAFETY: `Image` has left this place for it: [sh, PATH, arguments.., null].
-        unsafe { *self.shell_argv.add(1) = path };
+        let place = unsafe { self.shell_argv.add(1) };
+        // SAFETY: as above; nobody else looks at the list now.
+        unsafe { place.write(path) };
         let argv = self.shell_argv.cast_const();
         // SAFETY: as for any exec here.
         unsafe { libc::execve(c"/bin/sh".as_ptr(), argv, self.envp) };

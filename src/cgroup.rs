@@ -84,10 +84,6 @@ impl Cgroup {
         &self.dir
     }
 
-    pub(crate) fn parent(&self) -> &Arc<OwnedFd> {
-        &self.parent
-    }
-
     pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
         Error::at(step, &self.path, errno)
     }

@@ -145,7 +145,7 @@ impl Child {
             if let Some(status) = *lock(&self.status) {
                 return Ok(Some(status));
             }
-            let step = self.keep_time();
+            let step = self.next_deadline();
             let until = [deadline, step].into_iter().flatten().min();
             if wait::ended(self.pidfd.as_fd(), until).map_err(|e| self.failed(Step::Wait, e))? {
                 return self.reap();
@@ -169,8 +169,9 @@ impl Child {
         Ok(*status)
     }
 
-    /// Takes the step of the timeout that is due, if one is; says when the next one will be.
-    pub(crate) fn keep_time(&self) -> Option<Instant> {
+    /// For event loops round [`AsFd`]: takes the step of the timeout that is due, if one is (stop signal, kill), and
+    /// says when to call again. `None`: only the pidfd has news to come. Every `wait` does this by itself.
+    pub fn next_deadline(&self) -> Option<Instant> {
         let mut ending = lock(&self.ending);
         let now = Instant::now();
         if let Ending::Unasked = *ending {

@@ -57,7 +57,7 @@ impl Command {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
         child.wait()?;
-        while linger && !child.tree().wait_empty_until(child.keep_time())? {}
+        while linger && !child.tree().wait_empty_until(child.next_deadline())? {}
         child.finish()
     }
 
@@ -84,7 +84,7 @@ impl Command {
         let mut stdout = Capture::new(child.stdout.take()).map_err(failed)?;
         let mut stderr = Capture::new(child.stderr.take()).map_err(failed)?;
         loop {
-            let next = child.keep_time();
+            let next = child.next_deadline();
             wait_for_news(&child, linger, [&stdout, &stderr], next).map_err(failed)?;
             stdout.read(usize::MAX).map_err(failed)?;
             stderr.read(usize::MAX).map_err(failed)?;
@@ -137,7 +137,7 @@ fn wait_for_news(
 ) -> Result<(), Errno> {
     let ended = linger && child.has_ended();
     let end = if ended {
-        PollFd::new(child.tree().events(), PollFlags::POLLPRI)
+        PollFd::new(child.tree().as_fd(), PollFlags::POLLPRI)
     } else {
         PollFd::new(child.as_fd(), PollFlags::POLLIN)
     };

@@ -76,8 +76,8 @@ pub(crate) unsafe fn clone_into(
 /// The parent gets the pid or a negative errno; the child calls `entry` on its new stack, so it
 /// never returns through a frame that the parent still needs.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> isize {
-    let answer: isize;
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
+    let answer: libc::c_long;
     // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back here.
     // The stack top is a multiple of 16, as the ABI wants it before a call.
     unsafe {
@@ -90,7 +90,7 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> i
             "call r9",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => answer,
+            inlateout("rax") libc::SYS_clone3 => answer,
             in("rdi") ptr::from_ref(args),
             in("rsi") size_of::<libc::clone_args>(),
             in("r8") arg,
@@ -103,8 +103,8 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> i
 }
 
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> isize {
-    let answer: isize;
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
+    let answer: libc::c_long;
     // SAFETY: the system call clobbers x0 only; the child's branch never comes back here.
     // The stack top is a multiple of 16, as the ABI wants it before a call.
     unsafe {
@@ -116,8 +116,8 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> i
             "blr x10",
             "brk #1",
             "2:",
-            in("x8") libc::SYS_clone3 as isize,
-            inlateout("x0") ptr::from_ref(args) => answer,
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") ptr::from_ref(args).expose_provenance() as libc::c_long => answer,
             in("x1") size_of::<libc::clone_args>(),
             in("x9") arg,
             in("x10") entry,
@@ -128,11 +128,11 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> i
 
 /// Elsewhere the caller falls back to [`fork`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> isize {
-    -(Errno::ENOSYS as isize)
+unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> libc::c_long {
+    -libc::c_long::from(Errno::ENOSYS as i32)
 }
 
-fn check(answer: isize) -> Result<i32, Errno> {
+fn check(answer: libc::c_long) -> Result<i32, Errno> {
     i32::try_from(answer)
         .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
 }
@@ -205,7 +205,9 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
     // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
     let info = unsafe { info.assume_init() };
     // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes when nobody has ended.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
     Ok((pid != 0).then(|| decode(info.si_code, status)))
 }
 

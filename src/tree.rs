@@ -1,6 +1,6 @@
 //! A tree: one cgroup that is owned, whoever spawns into it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::{Command as StdCommand, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -205,8 +205,12 @@ impl Tree {
     pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
+}
 
-    pub(crate) fn events(&self) -> BorrowedFd<'_> {
+/// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at times); read
+/// [`Tree::wait_empty`] then.
+impl AsFd for Tree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.cgroup.events_fd()
     }
 }

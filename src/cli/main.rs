@@ -1,1 +1,35 @@
-fn main() {}
+//! `tidy-process`: run a command; when it ends, nothing it started is left.
+
+mod args;
+mod json;
+mod run;
+mod say;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{Cli, What};
+
+/// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let printed = error.print();
+            return ExitCode::from(if fine && printed.is_ok() { 0 } else { FAILED });
+        }
+    };
+    let ended = match cli.what {
+        What::Run(args) => run::run(&args),
+    };
+    if let Some(signal) = ended.by_signal {
+        signals::end_by(signal);
+    }
+    ExitCode::from(ended.exit)
+}

@@ -1,0 +1,192 @@
+//! The command line: what may be asked for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::signal::Signal;
+
+/// Run a command in a fresh cgroup: when it ends, nothing it started is left.
+#[derive(Debug, Parser)]
+#[command(name = "tidy-process", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) what: What,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Run CMD; when it ends nothing it started is left
+    Run(RunArgs),
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  CMD's own, or
+  123  something was left, with --leaks=fail
+  124  CMD timed out
+  125  tidy-process itself failed
+  126  CMD cannot be executed
+  127  CMD was not found
+  128+N  signal N ended CMD
+
+The first SIGINT, SIGTERM, SIGHUP or SIGQUIT stops CMD (stop signal, grace, kill), and tidy-process ends by the
+same signal; a second one kills at once. SIGTSTP freezes the whole tree, SIGCONT thaws it.
+
+Examples:
+  tidy-process run -- make test
+  tidy-process run -t 5m -k 10s --leaks=fail -- ./integration-tests
+  tidy-process run --stdout out.log --stderr err.log --json report.json -- flask run";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub(crate) struct RunArgs {
+    /// End it after DUR (500ms, 30s, 5m, 2h; a plain number is seconds; 0 is never)
+    #[arg(short, long, value_name = "DUR", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Time between the stop signal and the kill
+    #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
+    pub(crate) kill_after: Duration,
+
+    /// Stop signal, by name or number
+    #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
+    pub(crate) signal: i32,
+
+    /// What to do with processes that are left when CMD ends
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
+    pub(crate) leaks: Leaks,
+
+    /// Set an environment variable of CMD
+    #[arg(short = 'E', value_name = "K=V", value_parser = variable)]
+    pub(crate) env: Vec<(OsString, OsString)>,
+
+    /// Working directory of CMD
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) chdir: Option<PathBuf>,
+
+    /// Read CMD's standard input from FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+
+    /// Write CMD's standard output to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdout: Option<PathBuf>,
+
+    /// Write CMD's standard error to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stderr: Option<PathBuf>,
+
+    /// Write a report to FILE, or to standard output with "-"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Name the tree
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// Make the cgroup below this cgroup2 directory [default: the own cgroup]
+    #[arg(long, value_name = "CGROUP", env = "TIDY_PROCESS_PARENT", hide_env_values = true)]
+    pub(crate) parent: Option<PathBuf>,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say how it ended
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// The command and its arguments; the first word that is no option starts it
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What to do with processes that are left when CMD ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Leaks {
+    /// Kill them and name them in one line
+    Kill,
+    /// Kill them and say more of each
+    Report,
+    /// Wait until they end by themselves (--timeout bounds it)
+    Wait,
+    /// Kill them, name them and exit with 123
+    Fail,
+}
+
+/// `500ms`, `30s`, `5m`, `2h`, `1d`; a plain number is seconds, as in timeout(1).
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err("the units are us, ms, s, m, h and d".to_owned()),
+    };
+    let seconds: f64 =
+        number.parse().map_err(|_| "a duration is a number and a unit, as in 30s")?;
+    Duration::try_from_secs_f64(seconds * unit)
+        .map_err(|_| "a duration is not negative and not endless".to_owned())
+}
+
+/// `TERM`, `SIGTERM` or `15`; numbers reach the real-time signals too.
+fn signal(text: &str) -> Result<i32, String> {
+    if let Ok(number) = text.parse::<i32>() {
+        let valid = (1..=64).contains(&number);
+        return valid
+            .then_some(number)
+            .ok_or_else(|| "a signal has a number from 1 to 64".to_owned());
+    }
+    let name = text.to_ascii_uppercase();
+    let full = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    Signal::from_str(&full).map(|signal| signal as i32).map_err(|_| "no such signal".to_owned())
+}
+
+fn variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("give it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_number_is_seconds() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+    }
+
+    #[test]
+    fn odd_durations_are_refused() {
+        for odd in ["", "s", "-1", "5 parsecs", "5x", "nan", "inf", "1e400"] {
+            assert!(duration(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        assert_eq!(signal("TERM"), Ok(15));
+        assert_eq!(signal("sigint"), Ok(2));
+        assert_eq!(signal("34"), Ok(34));
+        for odd in ["", "0", "65", "-9", "SIGNOPE", "SIG"] {
+            assert!(signal(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+}

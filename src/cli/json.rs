@@ -1,0 +1,119 @@
+//! `--json`: the report, stable and versioned. What could not be measured is absent, never 0.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tidy_process::{Cause, Placement, ProcessInfo, Report};
+
+use crate::run::{Failure, open_failure};
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// Where the report goes; opened before the command starts, so that a bad path costs nothing.
+pub(crate) struct Sink(Option<(String, Box<dyn Write>)>);
+
+impl Sink {
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        if path.as_os_str() == "-" {
+            return Ok(Self(Some(("standard output".to_owned(), Box::new(io::stdout())))));
+        }
+        let file = File::create(path).map_err(|error| open_failure(path, error))?;
+        Ok(Self(Some((format!("{path:?}"), Box::new(file)))))
+    }
+
+    pub(crate) fn report(
+        &mut self,
+        command: &[OsString],
+        exit: u8,
+        report: &Report,
+    ) -> Result<(), Failure> {
+        let status = match (report.status.code(), report.status.signal()) {
+            (Some(code), _) => json!({ "code": code }),
+            (None, Some(signal)) => json!({ "signal": signal }),
+            (None, None) => Value::Null,
+        };
+        self.write(&json!({
+            "v": VERSION,
+            "command": words(command),
+            "exit": exit,
+            "status": status,
+            "cause": cause(report.cause),
+            "wall_seconds": report.wall.as_secs_f64(),
+            "placement": placement(report.placement),
+            "leftovers": report.leftovers.iter().map(process).collect::<Vec<_>>(),
+        }))
+    }
+
+    pub(crate) fn failure(
+        &mut self,
+        command: &[OsString],
+        exit: u8,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
+        let mut value = json!({
+            "v": VERSION,
+            "command": words(command),
+            "exit": exit,
+            "error": failure.to_string(),
+        });
+        if let Failure::Library(error) = failure
+            && let Some(hint) = error.hint()
+            && let Some(object) = value.as_object_mut()
+        {
+            object.insert("hint".to_owned(), hint.into());
+        }
+        self.write(&value)
+    }
+
+    fn write(&mut self, value: &Value) -> Result<(), Failure> {
+        let Some((path, sink)) = &mut self.0 else {
+            return Ok(());
+        };
+        let written = writeln!(sink, "{value}").and_then(|()| sink.flush());
+        written.map_err(|error| Failure::Report { path: path.clone(), error })
+    }
+}
+
+fn words(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Exited => "exited",
+        Cause::Signaled(_) => "signaled",
+        Cause::TimedOut => "timed-out",
+        Cause::Stopped => "stopped",
+        Cause::Escaped => "escaped",
+        _ => "other",
+    }
+}
+
+fn placement(placement: Placement) -> &'static str {
+    match placement {
+        Placement::Born => "born",
+        Placement::Joined => "joined",
+        Placement::Added => "added",
+        _ => "other",
+    }
+}
+
+fn process(process: &ProcessInfo) -> Value {
+    json!({
+        "pid": process.pid,
+        "ppid": process.ppid,
+        "session": process.session,
+        "name": process.name,
+        "command": process.command,
+        "state": process.state.to_string(),
+        "running_seconds": process.running.as_secs_f64(),
+    })
+}

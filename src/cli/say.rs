@@ -1,0 +1,81 @@
+//! What tidy-process says to a person, on standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+
+use tidy_process::{Cause, ProcessInfo, Report};
+
+use crate::args::{Leaks, RunArgs};
+use crate::run::Failure;
+
+/// How much is said.
+pub(crate) struct Voice {
+    quiet: bool,
+    verbose: bool,
+    leaks: Leaks,
+}
+
+impl Voice {
+    pub(crate) fn new(args: &RunArgs) -> Self {
+        Self { quiet: args.quiet, verbose: args.verbose, leaks: args.leaks }
+    }
+
+    /// Errors are said however quiet we are.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        line(failure);
+        if let Failure::Library(error) = failure
+            && let Some(hint) = error.hint()
+        {
+            line(format_args!("hint: {hint}"));
+        }
+    }
+
+    pub(crate) fn report(&self, report: &Report) {
+        if self.quiet {
+            return;
+        }
+        if !report.leftovers.is_empty() {
+            self.leftovers(&report.leftovers);
+        }
+        if self.verbose {
+            let count = report.leftovers.len();
+            let wall = report.wall.as_secs_f64();
+            line(format_args!("{} after {wall:.2} s, {count} leftovers", ending(report)));
+        }
+    }
+
+    fn leftovers(&self, leftovers: &[ProcessInfo]) {
+        let count = leftovers.len();
+        let noun = if count == 1 { "process" } else { "processes" };
+        if self.leaks != Leaks::Report {
+            let names: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
+            line(format_args!("killed {count} leftover {noun}: {}", names.join(", ")));
+            return;
+        }
+        line(format_args!("killed {count} leftover {noun}:"));
+        for left in leftovers {
+            let ProcessInfo { ppid, session, running, .. } = left;
+            let age = running.as_secs_f64();
+            line(format_args!("  {left} (parent {ppid}, session {session}, running {age:.1} s)"));
+        }
+    }
+}
+
+fn ending(report: &Report) -> String {
+    match report.cause {
+        Cause::TimedOut => "timed out".to_owned(),
+        Cause::Stopped => "stopped".to_owned(),
+        Cause::Escaped => "killed outside its cgroup".to_owned(),
+        _ => match (report.status.code(), report.status.signal()) {
+            (Some(code), _) => format!("exited with {code}"),
+            (None, Some(signal)) => format!("ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        },
+    }
+}
+
+/// A standard error that is closed or full must not keep the work from being done.
+fn line(text: impl Display) {
+    let _ = writeln!(io::stderr(), "tidy-process: {text}");
+}
