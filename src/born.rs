@@ -18,7 +18,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command as StdCommand;
 use std::ptr;
@@ -47,6 +47,10 @@ const PROCESS_GROUP: u32 = 6;
 const SIGNALS: u32 = 7;
 const PRE_EXEC: u32 = 8;
 const EXEC: u32 = 9;
+const ASIDE: u32 = 10;
+
+/// What a guard does not hear.
+const DEAF: [c_int; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
 
 /// Everything the child is told, prepared; -1 and null mean "leave it as it is".
 pub(crate) struct Orders<'a> {
@@ -55,6 +59,9 @@ pub(crate) struct Orders<'a> {
     pub(crate) channel: c_int,
     /// `cgroup.procs` to join; used after a fork only.
     pub(crate) join: c_int,
+    pub(crate) forked: bool,
+    /// The child is a guard: it stands aside from everything of ours.
+    pub(crate) aside: bool,
     pub(crate) stdio: [c_int; 3],
     pub(crate) groups: Option<&'a [libc::gid_t]>,
     pub(crate) gid: Option<libc::gid_t>,
@@ -70,12 +77,11 @@ pub(crate) struct Orders<'a> {
 }
 
 /// Starts the child in `cgroup` by clone3, sharing our memory. On return it has executed or ended.
-pub(crate) fn clone_into(cgroup: &OwnedFd, orders: &Orders<'_>) -> Result<Newborn, Errno> {
-    use std::os::fd::AsFd;
+pub(crate) fn clone_into(cgroup: Option<&OwnedFd>, orders: &Orders<'_>) -> Result<Newborn, Errno> {
     let arg = ptr::from_ref(orders).cast();
     // SAFETY: `born` keeps the rules at the top of this file, `arg` is the Orders it expects,
     // and `Launch` has blocked all signals.
-    unsafe { sys::clone_into(cgroup.as_fd(), born, arg) }
+    unsafe { sys::clone_into(cgroup.map(AsFd::as_fd), born, arg) }
 }
 
 /// Starts the child by fork; it joins its cgroup by itself before anything else.
@@ -150,6 +156,9 @@ impl Orders<'_> {
             ok(PROCESS_GROUP, answer.into())?;
         }
         self.signals()?;
+        if self.aside {
+            self.stand_aside()?;
+        }
         self.pre_exec()
     }
 
@@ -176,7 +185,7 @@ impl Orders<'_> {
     /// Handlers go (ignored signals stay ignored, for nohup's sake), but SIGPIPE, which Rust ignores, becomes the default;
     /// then the mask is emptied.
     fn signals(&self) -> Result<(), Failure> {
-        if self.join >= 0 {
+        if self.forked {
             // clone3 has done this already (CLONE_CLEAR_SIGHAND); fork has not.
             (1..=64).for_each(default_unless_ignored);
         }
@@ -195,6 +204,27 @@ impl Orders<'_> {
             )
         };
         ok(SIGNALS, answer)
+    }
+
+    /// A session of its own, no fds but the three streams, deaf to what a terminal or a service manager sends; and SIGURG, which
+    /// does nothing by default, when the thread that started it ends.
+    fn stand_aside(&self) -> Result<(), Failure> {
+        // SAFETY: no memory is involved.
+        let answer = unsafe { libc::setsid() };
+        ok(ASIDE, answer.into())?;
+        for &signal in &DEAF {
+            // SAFETY: SIG_IGN is a valid disposition.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        // SAFETY: plain integers.
+        let answer = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGURG) };
+        ok(ASIDE, answer.into())?;
+        // Marked, not closed: the error pipe is needed until exec.
+        // SAFETY: plain integers.
+        let answer = unsafe {
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        };
+        ok(ASIDE, answer)
     }
 
     fn pre_exec(&self) -> Result<(), Failure> {

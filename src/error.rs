@@ -44,6 +44,7 @@ fn list(survivors: &[ProcessInfo]) -> String {
 #[repr(u8)]
 pub(crate) enum Step {
     FindCgroup2,
+    Guard,
     OpenBase,
     Lease,
     MakeCgroup,
@@ -72,7 +73,7 @@ pub(crate) enum Step {
 }
 
 /// The steps the child itself performs, by the byte it sends when one of them fails.
-pub(crate) const CHILD_STEPS: [Step; 10] = [
+pub(crate) const CHILD_STEPS: [Step; 11] = [
     Step::Join,
     Step::Stdio,
     Step::Groups,
@@ -83,12 +84,14 @@ pub(crate) const CHILD_STEPS: [Step; 10] = [
     Step::Signals,
     Step::PreExec,
     Step::Exec,
+    Step::Guard,
 ];
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FindCgroup2 => "find cgroup2",
+            Self::Guard => "start guard",
             Self::OpenBase => "open cgroup base",
             Self::Lease => "lease run root",
             Self::MakeCgroup => "make cgroup",
@@ -121,6 +124,14 @@ impl fmt::Display for Step {
 impl Error {
     pub(crate) fn os(step: Step, subject: impl Into<String>, errno: Errno) -> Self {
         Self(Box::new(Kind::Os { step, subject: subject.into(), errno }))
+    }
+
+    /// The same error as part of a larger step.
+    pub(crate) fn of_step(mut self, larger: Step) -> Self {
+        if let Kind::Os { step, .. } | Kind::Invalid { step, .. } = &mut *self.0 {
+            *step = larger;
+        }
+        self
     }
 
     /// An errno met on a path; the path is quoted.
@@ -255,6 +266,10 @@ fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Errno::ENOENT if matches!(step, OpenBase | MakeCgroup) => {
             Some("no such cgroup: make it first, or leave --parent out")
         }
+        Errno::ENOENT if step == Step::Guard => Some(
+            "the guard, which ends everything should this process be killed, needs /bin/sh: install \
+             one, or do without by Supervisor::builder().guard(false), --no-guard",
+        ),
         Errno::EMFILE => Some("too many open files in this process: raise ulimit -n"),
         Errno::ENFILE => Some("too many open files on this machine: see /proc/sys/fs/file-max"),
         Errno::ENOENT if step == Exec => Some(

@@ -33,7 +33,7 @@ pub(crate) struct Base {
 pub(crate) fn base(given: Option<&Path>) -> Result<Base> {
     let variable = || std::env::var_os(PARENT_VARIABLE).filter(|value| !value.is_empty());
     match given.map(Path::to_owned).or_else(|| variable().map(PathBuf::from)) {
-        Some(path) => open(path),
+        Some(path) => open(std::path::absolute(&path).unwrap_or(path)),
         None => open(own()?),
     }
 }

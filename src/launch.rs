@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::born::{self, Orders, RUNNING, UNBORN};
+use crate::born::{self, Closure, Orders, RUNNING, UNBORN};
 use crate::cgroup::Cgroup;
 use crate::command::Command;
 use crate::error::{CHILD_STEPS, Error, Result, Step};
@@ -22,10 +22,12 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// All that one launch needs.
 pub(crate) struct Launch<'a> {
-    pub(crate) command: &'a mut Command,
+    pub(crate) command: &'a Command,
+    pub(crate) closures: &'a mut [Closure],
     pub(crate) image: &'a mut Image,
-    pub(crate) streams: &'a [Stream; 3],
-    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) streams: &'a [Stream<'a>; 3],
+    /// None for a guard, which stands aside.
+    pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
 /// Why an attempt brought no running child.
@@ -56,7 +58,7 @@ impl Launch<'_> {
     }
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
-        let forked = self.command.force_join || !self.command.closures.is_empty();
+        let forked = self.command.force_join || !self.closures.is_empty();
         if !forked && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
@@ -75,7 +77,7 @@ impl Launch<'_> {
             // Changing user in shared memory would leave this process undumpable.
             let _dumpable = (orders.uid.is_some() || orders.gid.is_some()).then(Dumpable::now);
             let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
-            born::clone_into(cgroup.dir(), &orders)
+            born::clone_into(cgroup.map(|cgroup| &**cgroup.dir()), &orders)
         };
         let newborn = newborn.map_err(|errno| match errno {
             Errno::ENOSYS | Errno::EPERM => Miss::Refused,
@@ -97,10 +99,11 @@ impl Launch<'_> {
     /// The pipe closes with exec: end of file and no word means that all went well.
     fn fork(&mut self) -> Result<Newborn, (Step, Errno)> {
         let failed = |step| move |errno| (step, errno);
-        let procs = self.cgroup.procs().map_err(failed(Step::Join))?;
+        let procs = self.cgroup.map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
+        let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
         let channel = above_two(channel.into()).map_err(|error| (Step::Fork, errno_of(&error)))?;
-        let orders = self.orders(channel.as_raw_fd(), procs.as_raw_fd());
+        let orders = self.orders(channel.as_raw_fd(), join);
         let newborn = {
             let _blocked = SignalsBlocked::new().map_err(failed(Step::Fork))?;
             born::fork(&orders).map_err(failed(Step::Fork))?
@@ -122,13 +125,15 @@ impl Launch<'_> {
             word: AtomicU32::new(UNBORN),
             channel,
             join,
+            forked: channel >= 0,
+            aside: self.cgroup.is_none(),
             stdio: [stdin.child, stdout.child, stderr.child],
             groups: image.groups.as_deref(),
             gid: self.command.gid,
             uid: self.command.uid,
             cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
             process_group: self.command.process_group,
-            closures: &raw mut *self.command.closures,
+            closures: &raw mut *self.closures,
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
             shell_argv: image.shell_argv.as_mut_ptr(),
@@ -138,18 +143,19 @@ impl Launch<'_> {
 
     /// The value that the failed step was about.
     fn error(&self, step: Step, errno: Errno) -> Error {
-        let command = &*self.command;
+        let command = self.command;
         let subject = match step {
-            Step::Exec | Step::PreExec | Step::Fork | Step::Signals => {
-                format!("{:?}", command.program)
-            }
             Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
             Step::Groups => format!("{:?}", self.image.groups.as_deref().unwrap_or_default()),
             Step::Gid => command.gid.unwrap_or_default().to_string(),
             Step::Uid => command.uid.unwrap_or_default().to_string(),
             Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
             Step::Stdio => "of the child".to_owned(),
-            _ => return self.cgroup.error(step, errno),
+            Step::Clone | Step::Join => match self.cgroup {
+                Some(cgroup) => return cgroup.error(step, errno),
+                None => "beside us".to_owned(),
+            },
+            _ => format!("{:?}", command.program),
         };
         Error::os(step, subject, errno)
     }
@@ -176,6 +182,6 @@ fn above_two(fd: OwnedFd) -> std::io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone() }
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
+pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

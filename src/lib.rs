@@ -20,6 +20,7 @@ mod command;
 mod stdio;
 mod hierarchy;
 mod supervisor;
+mod guard;
 mod tree;
 mod image;
 mod launch;

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::born::Closure;
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, Result, Step};
@@ -99,12 +100,20 @@ impl Command {
         Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
     }
 
-    /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and with that the cgroup.
     fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
+        // Apart for a while: the streams are borrowed by what the child is told, the closures are run by it.
+        let mut closures = std::mem::take(&mut self.closures);
+        let spawned = self.spawn_calling(&mut closures, &defaults);
+        self.closures = closures;
+        spawned
+    }
+
+    /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and with that the cgroup.
+    fn spawn_calling(&self, closures: &mut [Closure], defaults: &[Stdio; 3]) -> Result<Child> {
         let spawned = Instant::now();
         let mut image = Image::new(self)?;
         let [stdin, stdout, stderr] = &self.streams;
-        let [in_default, out_default, err_default] = &defaults;
+        let [in_default, out_default, err_default] = defaults;
         let mut streams = [
             Stream::make(0, stdin.as_ref().unwrap_or(in_default))?,
             Stream::make(1, stdout.as_ref().unwrap_or(out_default))?,
@@ -117,7 +126,7 @@ impl Command {
         let tree = Tree::within(&supervisor, self.name.as_deref())?;
         let keep = self.keep;
         let mut launch =
-            Launch { command: self, image: &mut image, streams: &streams, cgroup: tree.cgroup() };
+            Launch { command: self, closures, image: &mut image, streams: &streams, cgroup: Some(tree.cgroup()) };
         let (newborn, placement) = launch.launch()?;
         let mut child = Child::new(newborn, placement, keep, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;

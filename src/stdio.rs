@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
@@ -57,20 +58,21 @@ from_owned_fd!(OwnedFd, File, PipeReader, PipeWriter, ChildStdin, ChildStdout, C
 
 /// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it, and our end of a pipe.
 #[derive(Debug, Default)]
-pub(crate) struct Stream {
+pub(crate) struct Stream<'a> {
     pub(crate) child: RawFd,
     _held: Option<OwnedFd>,
+    _lent: PhantomData<&'a Stdio>,
     pub(crate) ours: Option<OwnedFd>,
 }
 
-impl Stream {
+impl<'a> Stream<'a> {
     /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the source of a later one.
-    pub(crate) fn make(number: u8, asked: &Stdio) -> Result<Self> {
+    pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
         Self::of(number == 0, &asked.0).map_err(|errno| Error::os(Step::Stdio, *name, errno))
     }
 
-    fn of(is_input: bool, kind: &Kind) -> Result<Self, Errno> {
+    fn of(is_input: bool, kind: &'a Kind) -> Result<Self, Errno> {
         match kind {
             Kind::Inherit => Ok(Self { child: -1, ..Self::default() }),
             Kind::Null => {
@@ -92,7 +94,7 @@ impl Stream {
 
     fn holding(fd: OwnedFd, ours: Option<OwnedFd>) -> Result<Self, Errno> {
         let fd = above_two(fd)?;
-        Ok(Self { child: fd.as_raw_fd(), _held: Some(fd), ours })
+        Ok(Self { child: fd.as_raw_fd(), _held: Some(fd), ours, ..Self::default() })
     }
 }
 

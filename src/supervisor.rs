@@ -14,6 +14,7 @@ use nix::unistd::dup;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
+use crate::guard::Guard;
 use crate::hierarchy;
 use crate::teardown::{PATIENCE, teardown};
 
@@ -38,6 +39,7 @@ struct RunRoot {
     cgroup: Cgroup,
     /// flock(2) on the directory: free once this process is gone, however it went.
     _lease: File,
+    guard: Option<Guard>,
     /// A forked copy of this process must not tear down what is its parent's.
     owner: u32,
     made: AtomicU64,
@@ -47,6 +49,7 @@ struct RunRoot {
 #[derive(Debug, Clone, Default)]
 pub struct SupervisorBuilder {
     base: Option<PathBuf>,
+    unguarded: bool,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
@@ -76,6 +79,12 @@ impl Supervisor {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.root.cgroup.path()
+    }
+
+    /// Whether a guard stands ready now: false with [`guard(false)`](SupervisorBuilder::guard), and when somebody killed it.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.root.guard.as_ref().is_some_and(Guard::is_alive)
     }
 
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
@@ -117,19 +126,37 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, and takes its lease.
+    /// Whether a guard ends everything should this process die without a chance to (SIGKILL, OOM,
+    /// a crash, `exit`). Default: true. It is one small `/bin/sh` for each supervisor.
+    #[must_use]
+    pub fn guard(mut self, guard: bool) -> Self {
+        self.unguarded = !guard;
+        self
+    }
+
+    /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts its guard.
+    /// Run roots below the same base whose owners are gone are removed first.
     ///
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
-    /// a kernel before 5.14: the text has the directory and the errno, [`Error::hint`] what to do. Nothing is left behind.
+    /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno, [`Error::hint`] what to do.
+    /// Nothing is left behind.
     pub fn build(self) -> Result<Supervisor> {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
+        let mut guard = (!self.unguarded).then(Guard::start).transpose()?;
         loop {
             let name = format!("{PREFIX}{}-{}", process::id(), random());
-            if let Some(root) = RunRoot::make(&parent, &base.path, OsStr::new(&name))? {
-                return Ok(Supervisor { root: Arc::new(root) });
+            if let Some(guard) = &mut guard {
+                guard.watch(&base.path.join(&name))?;
             }
+            let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
+                continue;
+            };
+            let made = AtomicU64::new(0);
+            let owner = process::id();
+            let root = RunRoot { cgroup, _lease: lease, guard, owner, made };
+            return Ok(Supervisor { root: Arc::new(root) });
         }
     }
 }
@@ -141,30 +168,25 @@ fn random() -> String {
     format!("{:08x}", bits & 0xffff_ffff)
 }
 
-impl RunRoot {
-    /// None where another name is due: this one is taken, or a sweep took the new directory for a
-    /// stale one in the moment between mkdir and lock.
-    fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<Self>> {
-        let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
-            Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
-            Err((step, errno)) => return Err(Error::at(step, &base.join(name), errno)),
-            Ok(made) => made,
-        };
-        match lease(&cgroup) {
-            Ok(lease) if cgroup.exists() => Ok(Some(Self {
-                cgroup,
-                _lease: lease,
-                owner: process::id(),
-                made: AtomicU64::new(0),
-            })),
-            Ok(_) | Err(Errno::EWOULDBLOCK) => Ok(None),
-            Err(errno) => {
-                let _ = cgroup.remove();
-                Err(cgroup.error(Step::Lease, errno))
-            }
+/// A new run root and its lease. None where another name is due: this one is taken, or a sweep took
+/// the new directory for a stale one in the moment between mkdir and lock.
+fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgroup, File)>> {
+    let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
+        Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
+        Err((step, errno)) => return Err(Error::at(step, &base.join(name), errno)),
+        Ok(made) => made,
+    };
+    match lease(&cgroup) {
+        Ok(lease) if cgroup.exists() => Ok(Some((cgroup, lease))),
+        Ok(_) | Err(Errno::EWOULDBLOCK) => Ok(None),
+        Err(errno) => {
+            let _ = cgroup.remove();
+            Err(cgroup.error(Step::Lease, errno))
         }
     }
+}
 
+impl RunRoot {
     fn is_ours(&self) -> bool {
         self.owner == process::id()
     }
@@ -180,10 +202,15 @@ fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
     }
 }
 
+/// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on trying;
+/// in a forked copy of this process it is none of our business.
 impl Drop for RunRoot {
     fn drop(&mut self) {
-        if self.is_ours() {
-            let _ = teardown(&self.cgroup, PATIENCE);
+        if self.is_ours()
+            && teardown(&self.cgroup, PATIENCE).is_ok()
+            && let Some(guard) = self.guard.take()
+        {
+            guard.dismiss();
         }
     }
 }

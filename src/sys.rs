@@ -34,7 +34,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
 const STACK: usize = 64 * 1024;
 
-/// Starts a child in `cgroup` that shares our memory until it execs or exits, as vfork(2) has it:
+/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as vfork(2) has it:
 /// this thread is suspended until then, other threads run on.
 ///
 /// Sharing the memory keeps the cost of a spawn independent of the caller's size (a copy of 1 GiB
@@ -48,7 +48,7 @@ const STACK: usize = 64 * 1024;
 ///
 /// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 pub(crate) unsafe fn clone_into(
-    cgroup: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
@@ -58,9 +58,12 @@ pub(crate) unsafe fn clone_into(
     // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
     let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    args.flags = u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
+    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
     args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     args.stack = (base.next_multiple_of(16)) as u64;
     args.stack_size = (STACK - 16) as u64;

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
+use crate::guard::is_guard;
 use crate::process::ProcessInfo;
 use crate::sys;
 
@@ -121,5 +122,7 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
         return Ok(Vec::new());
     }
     cgroup.freeze(Instant::now() + FREEZE).map_err(failed)?;
-    Ok(listed(cgroup))
+    let mut left = listed(cgroup);
+    left.retain(|process| !is_guard(&process.command));
+    Ok(left)
 }

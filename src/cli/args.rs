@@ -87,9 +87,17 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
 
-    /// Make the cgroup below this cgroup2 directory [default: the own cgroup]
-    #[arg(long, value_name = "CGROUP", env = "TIDY_PROCESS_PARENT", hide_env_values = true)]
+    /// Make the cgroup below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
+
+    /// Start no guard: if tidy-process itself is killed with SIGKILL, CMD runs on
+    #[arg(long)]
+    pub(crate) no_guard: bool,
+
+    /// Fork and join instead of being born in the cgroup; for tests of that path
+    #[arg(long, hide = true)]
+    pub(crate) force_join: bool,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]

@@ -79,7 +79,7 @@ fn failed(voice: &Voice, failure: &Failure) -> Ended {
 /// Everything that was made is gone when this returns.
 fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
     let signals = Signals::collect()?;
-    let mut builder = Supervisor::builder();
+    let mut builder = Supervisor::builder().guard(!args.no_guard);
     if let Some(parent) = &args.parent {
         builder = builder.base(parent);
     }
@@ -98,7 +98,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
     let mut words = args.command.iter();
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
-    command.grace(args.kill_after).stop_signal(args.signal);
+    command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }

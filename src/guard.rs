@@ -1,0 +1,79 @@
+//! The guard: one small process that ends the run root when its owner is gone, however it went.
+//!
+//! A shell, executed and not forked, so that it holds none of the owner's memory. It sits in a session of its own outside
+//! the run root, deaf to terminal signals, with one fd: the read end of a pipe. End of file there means that
+//! nobody holds the run root any more. What it does then is in `guard.sh`.
+
+use std::io::{PipeWriter, Write, pipe};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::command::Command;
+use crate::error::{Error, Result, Step};
+use crate::image::Image;
+use crate::launch::{Launch, errno_of};
+use crate::stdio::{Stdio, Stream};
+use crate::sys::{self, Newborn};
+use crate::wait;
+
+const SHELL: &str = "/bin/sh";
+const SCRIPT: &str = include_str!("guard.sh");
+
+#[derive(Debug)]
+pub(crate) struct Guard {
+    process: Newborn,
+    pipe: PipeWriter,
+}
+
+impl Guard {
+    /// Starts it; it has nothing to guard yet. On return it has executed.
+    pub(crate) fn start() -> Result<Self> {
+        let failed = |errno| Error::os(Step::Guard, format!("{SHELL:?}"), errno);
+        let (reads, pipe) = pipe().map_err(|error| failed(errno_of(&error)))?;
+        let mut command = Command::new(SHELL);
+        let closures = &mut [];
+        command.args(["-c", SCRIPT]).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+        let mut image = Image::new(&command)?;
+        let (stdin, null) = (Stdio::from(reads), Stdio::null());
+        let streams = [Stream::make(0, &stdin)?, Stream::make(1, &null)?, Stream::make(2, &null)?];
+        let mut launch =
+            Launch { command: &command, closures, image: &mut image, streams: &streams, cgroup: None };
+        let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
+        Ok(Self { process, pipe })
+    }
+
+    /// Names the run root, before it is made: should we die right after that, the guard knows.
+    pub(crate) fn watch(&mut self, root: &Path) -> Result<()> {
+        let bytes = root.as_os_str().as_bytes();
+        if bytes.contains(&b'\n') {
+            let subject = format!("{root:?}");
+            return Err(Error::invalid(Step::Guard, subject, "its path has a newline"));
+        }
+        let line = [bytes, b"\n"].concat();
+        let failed = |error| Error::at(Step::Guard, root, errno_of(&error));
+        self.pipe.write_all(&line).map_err(failed)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(wait::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
+    }
+
+    /// The run root is gone, and so may the guard be. Waits for it, lest it be taken for a leftover of ours.
+    pub(crate) fn dismiss(self) {
+        let pidfd = self.process.pidfd.as_fd();
+        if let Err(Errno::EPERM) = sys::pidfd_send_signal(pidfd, libc::SIGKILL) {
+            return;
+        }
+        let _ = wait::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
+        let _ = sys::reap(pidfd);
+    }
+}
+
+/// Whether a command line is a guard's: somebody else's supervisor that is just being tidied is no leftover.
+pub(crate) fn is_guard(command: &[String]) -> bool {
+    command.get(2).is_some_and(|script| script == SCRIPT)
+}

@@ -1,0 +1,26 @@
+//! All integration tests, on the real kernel: real cgroups, real processes.
+//!
+//! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says what it sees, and fails by panicking"
+)]
+
+mod support;
+mod victim;
+
+#[cfg(feature = "cli")]
+mod cli;
+mod command;
+mod errors;
+mod experiment;
+mod supervisor;
+mod teardown;
+mod tidy;
+mod tree;
+mod victims;
+mod wait;

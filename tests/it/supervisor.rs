@@ -1,0 +1,67 @@
+//! Where trees live.
+
+use serial_test::parallel;
+use tidy_process::Supervisor;
+
+use crate::support::{Alone, Stage};
+
+#[test]
+#[parallel]
+fn a_run_root_is_private_named_after_us_and_leased() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(stage) = Stage::set() else { return };
+    let path = stage.supervisor.path();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(&format!("tidy-process-{}-", std::process::id())), "{name}");
+    assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+    let other = std::fs::File::open(path).unwrap();
+    assert!(other.try_lock().is_err(), "the lease is free");
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn supervisors_do_not_share_their_run_roots() {
+    let Some(stage) = Stage::set() else { return };
+    let base = stage.supervisor.path();
+    let all: Vec<_> =
+        (0..20).map(|_| Supervisor::builder().base(base).build().unwrap()).collect();
+    assert_eq!(stage.cgroups(), 20);
+    drop(all);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn the_run_root_goes_with_the_last_handle_and_tree() {
+    let Some(stage) = Stage::set() else { return };
+    let supervisor = Supervisor::builder().base(stage.supervisor.path()).build().unwrap();
+    let path = supervisor.path().to_owned();
+    let mut command = stage.command("sleep");
+    let child = command.arg("20").supervisor(&supervisor).spawn().unwrap();
+    drop(command);
+    drop(supervisor);
+    assert!(path.exists(), "a tree is still in it");
+    drop(child);
+    assert!(!path.exists());
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn trees_are_spawned_from_many_threads() {
+    let Some(stage) = Stage::set() else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let stage = &stage;
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    let mut command = stage.sh("sleep 20 & exit 9");
+                    let report = command.force_join(thread == 0).run().unwrap();
+                    assert_eq!((report.status.code(), report.leftovers.len()), (Some(9), 1));
+                }
+            });
+        }
+    });
+    stage.close(Alone::No);
+}

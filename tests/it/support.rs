@@ -1,0 +1,170 @@
+//! The stage of a test: a supervisor of its own, a mark on all that it starts, and a check at the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tidy_process::{Command, Stdio, Supervisor};
+
+use crate::victim;
+
+/// Every process of a test has this in its environment, and so have its descendants.
+const MARK: &str = "TIDY_MARK";
+
+/// Long enough for anything that is to happen at once, on a loaded machine too.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) struct Stage {
+    pub(crate) supervisor: Supervisor,
+    root: PathBuf,
+    mark: String,
+    fds: BTreeSet<(i32, String)>,
+}
+
+impl Stage {
+    /// None, loudly, where no cgroups can be made; a failure where they must be (`TIDY_MUST_WORK=1`).
+    pub(crate) fn set() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let fds = fds();
+        match Supervisor::builder().build() {
+            Ok(supervisor) => {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let root = supervisor.path().to_owned();
+                let mark = format!("{}-{number}-{}", std::process::id(), root.display());
+                Some(Self { supervisor, root, mark, fds })
+            }
+            Err(error) => {
+                skip(&format!("{error} (hint: {})", error.hint().unwrap_or("none")));
+                None
+            }
+        }
+    }
+
+    /// A command that carries the mark and lives in this stage's supervisor.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.supervisor(&self.supervisor).env(MARK, &self.mark);
+        command
+    }
+
+    pub(crate) fn sh(&self, script: &str) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    pub(crate) fn victim(&self, name: &str) -> Command {
+        let mut command = self.command(victim::exe().to_str().unwrap());
+        command.env("TIDY_VICTIM", name).stdout(Stdio::piped());
+        command
+    }
+
+    #[cfg(feature = "cli")]
+    /// The command line tool, with the mark, below this stage's run root.
+    pub(crate) fn tool(&self, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(tool());
+        command.args(args).env(MARK, &self.mark).env("TIDY_PROCESS_PARENT", &self.root);
+        command
+    }
+
+    /// The processes of this test that are alive now, zombies excepted.
+    pub(crate) fn alive(&self) -> Vec<i32> {
+        marked(&self.mark)
+    }
+
+    /// Directories below the run root.
+    pub(crate) fn cgroups(&self) -> usize {
+        let entries = fs::read_dir(&self.root).map(Iterator::flatten);
+        entries.map_or(0, |all| all.filter(|entry| entry.path().is_dir()).count())
+    }
+
+    /// Nothing of this test is left: no process, no directory.
+    pub(crate) fn assert_clean(&self, when: &str) {
+        let alive = self.alive();
+        assert!(alive.is_empty(), "{when}: still alive: {alive:?}");
+        assert_eq!(self.cgroups(), 0, "{when}: cgroups are left in {:?}", self.root);
+    }
+
+    /// The check that ends every test. Only a test that runs alone may look at the fds of the process.
+    pub(crate) fn close(self, alone: Alone) {
+        self.assert_clean("at the end");
+        let Self { supervisor, root, fds: before, .. } = self;
+        drop(supervisor);
+        assert!(!root.exists(), "the run root is left: {root:?}");
+        if alone == Alone::Yes {
+            let after = fds();
+            let new: Vec<_> = after.difference(&before).collect();
+            assert!(new.is_empty(), "fds are left open: {new:?}");
+        }
+    }
+}
+
+/// Whether other tests run in this process at the same time.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Alone {
+    Yes,
+    No,
+}
+
+#[cfg(feature = "cli")]
+pub(crate) fn tool() -> &'static str {
+    env!("CARGO_BIN_EXE_tidy-process")
+}
+
+/// A test that cannot run here says so; in CI it fails.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("TIDY_MUST_WORK").is_none(), "TIDY_MUST_WORK is set, but: {why}");
+    eprintln!("SKIPPED: {why}");
+}
+
+fn fds() -> BTreeSet<(i32, String)> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let each = entries.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?.display().to_string();
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        (!target.contains("/fd")).then_some((number, target))
+    });
+    each.collect()
+}
+
+/// Pids whose environment has the mark. A zombie's environment is empty.
+pub(crate) fn marked(mark: &str) -> Vec<i32> {
+    let wanted = format!("{MARK}={mark}\0");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| has_mark(*pid, wanted.as_bytes())).collect()
+}
+
+/// A process whose main thread has exited shows its environment through another thread only.
+fn has_mark(pid: i32, wanted: &[u8]) -> bool {
+    let found = |path: PathBuf| {
+        let environ = fs::read(path).unwrap_or_default();
+        environ.windows(wanted.len()).any(|window| window == wanted)
+    };
+    if found(format!("/proc/{pid}/environ").into()) {
+        return true;
+    }
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.map(|task| task.path().join("environ")).any(found)
+}
+
+/// Waits for the line `ready` on a pipe; panics after a while.
+pub(crate) fn read_ready(mut pipe: impl Read + AsFd) {
+    let deadline = Instant::now() + SOON;
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"ready\n") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap();
+        let news = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout);
+        assert_ne!(news.unwrap(), 0, "not ready in time; said {seen:?}");
+        let mut byte = [0];
+        let count = pipe.read(&mut byte).unwrap();
+        assert_eq!(count, 1, "ended before it was ready; said {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&byte);
+    }
+}

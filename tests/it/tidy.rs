@@ -1,0 +1,94 @@
+//! The rules of this repository, as tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    let mut todo = vec![root];
+    let mut found = Vec::new();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let all = ["src", "tests", "examples"].into_iter().flat_map(|dir| files(dir, "rs"));
+    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn files_are_short() {
+    for (path, text) in sources() {
+        // The tests of a part stand together, however many they are.
+        let limit = if path.ends_with("tests/it/command.rs") { 500 } else { 400 };
+        let lines = text.lines().count();
+        assert!(lines <= limit, "{path:?} has {lines} lines");
+    }
+}
+
+#[test]
+fn lines_are_no_longer_than_a_hundred() {
+    for (path, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let length = line.chars().count();
+            assert!(length <= 100, "{path:?}:{} has {length} characters", number + 1);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_two_files() {
+    let opted_in = |text: &str| text.contains("#![expect(\n    unsafe_code");
+    let files: Vec<_> = sources().into_iter().filter(|(path, _)| path.starts_with(src())).collect();
+    let mut found: Vec<_> = files.iter().filter(|(_, text)| opted_in(text)).collect();
+    found.sort();
+    let names: Vec<_> = found.iter().map(|(path, _)| path.strip_prefix(src()).unwrap()).collect();
+    assert_eq!(names, [Path::new("born.rs"), Path::new("sys.rs")]);
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let text = read("Cargo.toml");
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("[dependencies]")).skip(1);
+    let mut reason = false;
+    for line in lines.by_ref().take_while(|line| !line.starts_with("[lints")) {
+        let entry = line.contains(" = ") && !line.starts_with('#');
+        assert!(!entry || reason, "no reason above {line:?}");
+        reason = line.starts_with('#');
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_nothing_is_left_open() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() <= 120, "{} lines", readme.lines().count());
+    for (path, text) in sources() {
+        for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimple", "mented!")] {
+            assert!(!text.contains(word), "{path:?} has {word}");
+        }
+    }
+}
+
+#[test]
+fn the_child_never_allocates_panics_or_indexes() {
+    let text = read("src/born.rs");
+    let words = ["format!", "vec!", "String", "Vec<", "panic!", "unwrap", "expect(", ".to_owned", "]["];
+    for word in words {
+        let hits = text.lines().filter(|line| line.contains(word) && !line.contains("#![expect("));
+        assert_eq!(hits.count(), 0, "born.rs has {word:?}");
+    }
+}

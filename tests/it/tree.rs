@@ -1,0 +1,95 @@
+//! A tree alone: others spawn into it.
+
+use std::process::Command as StdCommand;
+use std::time::{Duration, Instant};
+
+use serial_test::parallel;
+use tidy_process::{Cause, Tree};
+
+use crate::support::{Alone, SOON, Stage};
+
+#[test]
+#[parallel]
+fn a_command_of_stds_starts_in_the_tree() {
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, Some("enrolled")).unwrap();
+    assert!(tree.path().ends_with("0-enrolled"));
+    let mut command = StdCommand::new("sh");
+    tree.enroll(command.args(["-c", "sleep 20 & exit 6"])).unwrap();
+    assert_eq!(command.status().unwrap().code(), Some(6));
+    assert_eq!(command.status().unwrap().code(), Some(6));
+    assert_eq!(tree.processes().len(), 2);
+    let report = tree.finish().unwrap();
+    assert_eq!((report.leftovers.len(), report.cause), (2, Cause::Stopped));
+    assert!(command.status().is_err(), "the tree is gone, so nothing may start");
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_running_process_can_be_added() {
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    let mut child = StdCommand::new("sleep").arg("20").spawn().unwrap();
+    tree.add(child.id()).unwrap();
+    assert_eq!(tree.processes()[0].pid, child.id());
+    assert_eq!(tree.signal(0).unwrap(), 1);
+    drop(tree);
+    assert!(!child.wait().unwrap().success());
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    let error = tree.add(child.id()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    drop(tree);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_frozen_tree_stands_still_until_it_is_thawed() {
+    let Some(stage) = Stage::set() else { return };
+    let child = stage.sh("exec sleep 0.05").spawn().unwrap();
+    assert!(child.tree().freeze().unwrap());
+    assert_eq!(child.wait_timeout(Duration::from_millis(200)).unwrap(), None);
+    child.tree().thaw().unwrap();
+    assert!(child.wait_timeout(SOON).unwrap().unwrap().success());
+    drop(child);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn waiting_for_an_empty_tree_ends_with_its_last_process() {
+    let Some(stage) = Stage::set() else { return };
+    let child = stage.sh("sleep 0.2 & true").spawn().unwrap();
+    child.wait().unwrap();
+    assert!(!child.tree().wait_empty(Instant::now()).unwrap());
+    assert!(child.tree().wait_empty(Instant::now() + SOON).unwrap());
+    assert_eq!(child.finish().unwrap().leftovers, []);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_tree_can_be_killed_and_still_be_there() {
+    let Some(stage) = Stage::set() else { return };
+    let child = stage.sh("sleep 20 & sleep 20").spawn().unwrap();
+    child.tree().kill().unwrap();
+    assert_eq!(child.tree().processes(), []);
+    assert!(child.tree().path().exists());
+    drop(child);
+    stage.close(Alone::No);
+}
+
+/// A child born into a cgroup that was killed once is SIGKILLed at birth on kernels before 6.12.115: it must be started the other way.
+#[test]
+#[parallel]
+fn a_tree_that_was_killed_can_still_be_used() {
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    tree.kill().unwrap();
+    let mut command = StdCommand::new("true");
+    tree.enroll(&mut command).unwrap();
+    assert!(command.status().unwrap().success());
+    drop(tree);
+    stage.close(Alone::No);
+}

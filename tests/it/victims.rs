@@ -1,0 +1,130 @@
+//! The victims: every way to outlive one's parent, on both spawn paths, ended in every way. 0 survivors.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use serial_test::serial;
+use tidy_process::{Child, Placement};
+
+use crate::support::{Alone, Stage, read_ready};
+
+/// How a tree is ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Finish,
+    Drop,
+    Panic,
+}
+
+fn dies(name: &str) {
+    let Some(stage) = Stage::set() else { return };
+    for join in [false, true] {
+        for end in [End::Finish, End::Drop, End::Panic] {
+            by_library(&stage, name, join, end);
+            stage.assert_clean(&format!("{name}, joined: {join}, {end:?}"));
+        }
+        #[cfg(feature = "cli")]
+        {
+            by_command_line(&stage, name, join);
+            stage.assert_clean(&format!("{name}, joined: {join}, command line"));
+        }
+    }
+    stage.close(Alone::Yes);
+}
+
+fn by_library(stage: &Stage, name: &str, join: bool, end: End) {
+    let mut child = stage.victim(name).force_join(join).spawn().unwrap();
+    read_ready(child.stdout.take().unwrap());
+    seen_alive(stage, &child, name);
+    match end {
+        End::Finish => {
+            let report = child.finish().unwrap();
+            let placement = if join { Placement::Joined } else { Placement::Born };
+            assert_eq!(report.placement, placement);
+        }
+        End::Drop => drop(child),
+        End::Panic => {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let _child = child;
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }));
+            assert!(panicked.is_err());
+        }
+    }
+}
+
+/// The positive control: what is to die was alive, and inside.
+fn seen_alive(stage: &Stage, child: &Child, name: &str) {
+    // A chain lives in moments, and may be between two of them.
+    let mut looks = 0..1000;
+    assert!(looks.any(|_| !stage.alive().is_empty()), "{name}: was never seen alive");
+    let mut looks = 0..1000;
+    assert!(looks.any(|_| !child.tree().processes().is_empty()), "{name}: not in its cgroup");
+}
+
+#[cfg(feature = "cli")]
+fn by_command_line(stage: &Stage, name: &str, join: bool) {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let victim = crate::victim::exe();
+    let mut args = vec!["run", "--kill-after=0", "--quiet"];
+    if join {
+        args.push("--force-join");
+    }
+    let mut tool = stage.tool(&args);
+    let mut tool = tool
+        .arg("--")
+        .arg(victim)
+        .env("TIDY_VICTIM", name)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    read_ready(tool.stdout.take().unwrap());
+    // Where the main process has gone already the tool may have done its work by now.
+    let _ = kill(Pid::from_raw(tool.id().cast_signed()), Signal::SIGTERM);
+    tool.wait().unwrap();
+}
+
+macro_rules! victims {
+    ($($test:ident: $name:literal,)*) => {
+        $(
+            #[test]
+            #[serial]
+            fn $test() {
+                dies($name);
+            }
+        )*
+
+        #[test]
+        fn every_victim_has_its_test() {
+            let tested = [$($name),*];
+            for name in crate::victim::names() {
+                assert!(tested.contains(name), "victim {name} is never run");
+            }
+        }
+    };
+}
+
+victims! {
+    a_plain_child_dies: "plain",
+    a_grandchild_dies: "grandchild",
+    an_orphan_dies_whose_parent_ended_first: "orphan",
+    a_child_in_a_session_of_its_own_dies: "setsid",
+    a_daemon_that_forks_twice_dies: "daemon",
+    a_daemon_dies_whose_starter_has_exited: "daemon-exit",
+    a_child_in_a_process_group_of_its_own_dies: "setpgid",
+    a_fork_and_exit_chain_dies: "chain",
+    a_fork_and_exit_chain_with_setsid_dies: "chain-setsid",
+    sixteen_chains_die: "chains16",
+    a_spawner_and_its_children_die: "spawner",
+    a_process_that_ignores_sigterm_dies: "ignores-term",
+    a_stopped_process_dies: "stopped",
+    a_process_without_its_main_thread_dies: "dead-leader",
+    a_bomb_of_processes_without_main_thread_dies: "dead-leader-bomb",
+    a_traced_process_dies: "ptrace-stopped",
+    a_parent_suspended_in_vfork_dies: "vfork-parent",
+    nested_cgroups_go: "nested-cgroups",
+    a_threaded_cgroup_goes: "threaded-cgroup",
+    a_frozen_process_dies: "frozen",
+    a_process_of_another_user_dies: "nobody",
+    the_init_of_a_pid_namespace_dies: "pid-namespace",
+    a_daemon_that_closed_everything_dies: "closes-everything",
+}
