@@ -1,19 +1,24 @@
 //! What a child does between its birth and its exec. It opens with the reason for its odd style:
 //!
-//! 1. The child runs in its parent's memory (`CLONE_VM`), or in a copy of it taken while other threads
-//!    held locks (fork). So it may not allocate, lock, panic or unwind, and it has no way to return.
-//! 2. Therefore everything it needs was prepared before: each string ends in NUL, each list in null,
-//!    each fd is above 2 (so that no `dup2` overwrites another's source).
-//! 3. libc's `setuid` and its kin would change all threads *of the parent* when memory is shared: the raw calls are made.
-//! 4. Signal handlers are gone before signals are let in again: a handler of the parent's must never run here.
-//! 5. What failed goes out as one word: step and errno, into shared memory and, after a fork, through a pipe whose end of
-//!    file means that exec has happened.
-//! 6. The word is `UNBORN` until the first instruction: so the parent knows a child that was killed at birth from one that has
-//!    executed and was killed later. Only the former may be started again.
+//! 1. The child runs in its parent's memory (`CLONE_VM`), or in a copy of it taken while other
+//!    threads held locks (fork). So it may not allocate, lock, panic or unwind, and it has no way
+//!    to return.
+//! 2. Therefore everything it needs was prepared before: each string ends in NUL, each list in
+//!    null, each fd is above 2 (so that no `dup2` overwrites another's source).
+//! 3. libc's `setuid` and its kin would change all threads *of the parent* when memory is shared:
+//!    the raw calls are made.
+//! 4. Signal handlers are gone before signals are let in again: a handler of the parent's must
+//!    never run here.
+//! 5. What failed goes out as one word: step and errno, into shared memory and, after a fork,
+//!    through a pipe whose end of file means that exec has happened.
+//! 6. The word is `UNBORN` until the first instruction: so the parent knows a child that was killed
+//!    at birth from one that has executed and was killed later. Only the former may be started
+//!    again.
 //!
 //! # Safety
-//! One of the two files of this crate with `unsafe` in them. `born` relies on an `Orders` whose pointers are all
-//! valid until exec: `Image` owns what they point to, and its borrow lasts across the clone.
+//! One of the two files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
+//! pointers are all valid until exec: `Image` owns what they point to, and its borrow lasts across
+//! the clone.
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -33,7 +38,8 @@ pub(crate) type Closure = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
 /// The child has not run its first instruction.
 pub(crate) const UNBORN: u32 = 0;
-/// The child runs, and nothing has failed: after `vfork` semantics this means that exec has happened.
+/// The child runs, and nothing has failed: after `vfork` semantics this means that exec has
+/// happened.
 pub(crate) const RUNNING: u32 = u32::MAX;
 
 /// Places in `CHILD_STEPS`.
@@ -182,8 +188,8 @@ impl Orders<'_> {
         Ok(())
     }
 
-    /// Handlers go (ignored signals stay ignored, for nohup's sake), but SIGPIPE, which Rust ignores, becomes the default;
-    /// then the mask is emptied.
+    /// Handlers go (ignored signals stay ignored, for nohup's sake), but SIGPIPE, which Rust
+    /// ignores, becomes the default; then the mask is emptied.
     fn signals(&self) -> Result<(), Failure> {
         if self.forked {
             // clone3 has done this already (CLONE_CLEAR_SIGHAND); fork has not.
@@ -193,7 +199,8 @@ impl Orders<'_> {
         let answer = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         ok(SIGNALS, if answer == libc::SIG_ERR { -1 } else { 0 })?;
         let none: u64 = 0;
-        // SAFETY: the kernel reads eight bytes; the raw call, since libc's hides two signals from us.
+        // SAFETY: the kernel reads eight bytes; the raw call, since libc's hides two signals from
+        // us.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_rt_sigprocmask,
@@ -206,8 +213,9 @@ impl Orders<'_> {
         ok(SIGNALS, answer)
     }
 
-    /// A session of its own, no fds but the three streams, deaf to what a terminal or a service manager sends; and SIGURG, which
-    /// does nothing by default, when the thread that started it ends.
+    /// A session of its own, no fds but the three streams, deaf to what a terminal or a service
+    /// manager sends; and SIGURG, which does nothing by default, when the thread that started it
+    /// ends.
     fn stand_aside(&self) -> Result<(), Failure> {
         // SAFETY: no memory is involved.
         let answer = unsafe { libc::setsid() };
@@ -228,7 +236,8 @@ impl Orders<'_> {
     }
 
     fn pre_exec(&self) -> Result<(), Failure> {
-        // SAFETY: after a fork this is the only user of the (copied) closures; without one the list is empty.
+        // SAFETY: after a fork this is the only user of the (copied) closures; without one the list
+        // is empty.
         let closures = unsafe { &mut *self.closures };
         for closure in closures {
             if let Err(error) = closure() {
@@ -239,7 +248,8 @@ impl Orders<'_> {
         Ok(())
     }
 
-    /// execvp(3): each candidate in turn; a refusal by permissions is remembered, a file that is no program goes to `/bin/sh`.
+    /// execvp(3): each candidate in turn; a refusal by permissions is remembered, a file that is no
+    /// program goes to `/bin/sh`.
     fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
@@ -289,7 +299,8 @@ fn default_unless_ignored(signal: c_int) {
     }
 }
 
-/// Makes a command of std's join a cgroup before its exec: whatever builds on std's Command can then do the spawning.
+/// Makes a command of std's join a cgroup before its exec: whatever builds on std's Command can
+/// then do the spawning.
 pub(crate) fn join_before_exec(command: &mut StdCommand, procs: OwnedFd) {
     let mut procs = std::fs::File::from(procs);
     debug_assert!(procs.as_raw_fd() >= 0);

@@ -42,9 +42,11 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 impl Cgroup {
-    /// mkdir, then open all that teardown will need. What was made is removed again if it cannot be opened.
+    /// mkdir, then open all that teardown will need. What was made is removed again if it cannot be
+    /// opened.
     ///
-    /// `ESTALE` from mkdir's step: somebody removed the directory at once, as a sweep may do with a run root.
+    /// `ESTALE` from mkdir's step: somebody removed the directory at once, as a sweep may do with a
+    /// run root.
     pub(crate) fn make(
         parent: &Arc<OwnedFd>,
         at: &Path,
@@ -94,7 +96,8 @@ impl Cgroup {
             .is_ok()
     }
 
-    /// SIGKILL for every process in it and below, whoever owns it. Not complete (see `teardown.rs`).
+    /// SIGKILL for every process in it and below, whoever owns it. Not complete (see
+    /// `teardown.rs`).
     pub(crate) fn kill(&self) -> Result<(), Errno> {
         gone_is_fine(write(&self.kill, b"1").map(drop))
     }
@@ -117,8 +120,8 @@ impl Cgroup {
 
     /// Waits until it is empty; false at the deadline.
     ///
-    /// Notifications of `cgroup.events` are throttled to one in 10 ms, so the file is re-read with a doubling back-off
-    /// first (20 us to 2 ms in all), and polled only after that.
+    /// Notifications of `cgroup.events` are throttled to one in 10 ms, so the file is re-read with
+    /// a doubling back-off first (20 us to 2 ms in all), and polled only after that.
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
         self.wait_for(deadline, Self::is_empty)
     }
@@ -141,7 +144,8 @@ impl Cgroup {
                 return Ok(false);
             }
             if !back_off.sleep(deadline) {
-                // One reader's read takes the news from another that waits on the same fd: look again by ourselves.
+                // One reader's read takes the news from another that waits on the same fd: look
+                // again by ourselves.
                 let look = Instant::now() + Duration::from_millis(100);
                 let until = deadline.map_or(look, |deadline| deadline.min(look));
                 let mut fds = [PollFd::new(self.events.as_fd(), PollFlags::POLLPRI)];
@@ -180,7 +184,8 @@ impl Cgroup {
         openat(&self.dir, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
     }
 
-    /// The pids in it and below, dead leaders included, zombies not. Pids outside our pid namespace are left out.
+    /// The pids in it and below, dead leaders included, zombies not. Pids outside our pid namespace
+    /// are left out.
     pub(crate) fn pids(&self) -> Result<Vec<i32>, Errno> {
         let mut all = Vec::new();
         walk(&self.parent, &self.name, &mut |_, _, dir| {
@@ -206,7 +211,8 @@ impl Cgroup {
     }
 }
 
-/// `ENODEV` on an open fd and `ENOENT` through a directory both mean that the cgroup is gone, which is what we want.
+/// `ENODEV` on an open fd and `ENOENT` through a directory both mean that the cgroup is gone, which
+/// is what we want.
 fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
     match result {
         Err(Errno::ENODEV | Errno::ENOENT) => Ok(T::default()),
@@ -214,7 +220,8 @@ fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-/// The pids listed in one directory. A threaded child cannot list them (`EOPNOTSUPP`): its domain does.
+/// The pids listed in one directory. A threaded child cannot list them (`EOPNOTSUPP`): its domain
+/// does.
 fn read_pids(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     let file = openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = Vec::new();

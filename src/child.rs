@@ -18,12 +18,13 @@ use crate::wait;
 
 /// A running command: its main process and everything that descends from it.
 ///
-/// Waiting and killing take `&self`, so one thread may kill what another waits for. `AsFd` is the main process's
-/// pidfd: readable once it has ended ([pidfd_open(2)]).
+/// Waiting and killing take `&self`, so one thread may kill what another waits for. `AsFd` is the
+/// main process's pidfd: readable once it has ended ([pidfd_open(2)]).
 ///
 /// # Cleanup
-/// Dropping it is [`finish`](Self::finish) with the errors ignored: the whole tree is killed and its cgroup removed, by a
-/// panic's unwinding too. With a [`grace`](crate::Command::grace) the tree is asked to end first, and Drop may take that long.
+/// Dropping it is [`finish`](Self::finish) with the errors ignored: the whole tree is killed and
+/// its cgroup removed, by a panic's unwinding too. With a [`grace`](crate::Command::grace) the tree
+/// is asked to end first, and Drop may take that long.
 ///
 /// # Examples
 /// ```
@@ -40,8 +41,8 @@ use crate::wait;
 /// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
 #[derive(Debug)]
 pub struct Child {
-    /// The write end of its standard input, if that was piped. Unlike std's, [`wait`](Self::wait) does not close it: take it
-    /// and drop it where the child reads to the end.
+    /// The write end of its standard input, if that was piped. Unlike std's, [`wait`](Self::wait)
+    /// does not close it: take it and drop it where the child reads to the end.
     pub stdin: Option<ChildStdin>,
     /// The read end of its standard output, if that was piped.
     pub stdout: Option<ChildStdout>,
@@ -103,7 +104,8 @@ impl Child {
         &self.tree
     }
 
-    /// Waits until the main process has ended. The rest of the tree lives on until [`finish`](Self::finish) or Drop.
+    /// Waits until the main process has ended. The rest of the tree lives on until
+    /// [`finish`](Self::finish) or Drop.
     ///
     /// # Errors
     /// The exit status was taken by somebody else (`ECHILD`).
@@ -131,7 +133,8 @@ impl Child {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
-    /// Waits until the main process has ended or the deadline has passed; then `None`, and it runs on.
+    /// Waits until the main process has ended or the deadline has passed; then `None`, and it runs
+    /// on.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -169,8 +172,9 @@ impl Child {
         Ok(*status)
     }
 
-    /// For event loops round [`AsFd`]: takes the step of the timeout that is due, if one is (stop signal, kill), and
-    /// says when to call again. `None`: only the pidfd has news to come. Every `wait` does this by itself.
+    /// For event loops round [`AsFd`]: takes the step of the timeout that is due, if one is (stop
+    /// signal, kill), and says when to look again (at once, after a kill). `None`: only the pidfd
+    /// has news to come. Every `wait` does this by itself.
     pub fn next_deadline(&self) -> Option<Instant> {
         let mut ending = lock(&self.ending);
         let now = Instant::now();
@@ -191,18 +195,19 @@ impl Child {
             return Some(kill_at);
         }
         // Who cannot be killed now (state D) is tried again a little later.
-        match self.tree.kill() {
-            Ok(()) => *ending = Ending::Killed(cause),
+        let (step, again) = match self.tree.kill() {
+            Ok(()) => (Ending::Killed(cause), now),
             Err(_) => {
-                let again = Instant::now() + Duration::from_millis(100);
-                *ending = Ending::Asked(cause, again);
-                return Some(again);
+                let later = Instant::now() + Duration::from_millis(100);
+                (Ending::Asked(cause, later), later)
             }
-        }
-        None
+        };
+        *ending = step;
+        Some(again)
     }
 
-    /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the same pid.
+    /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the
+    /// same pid.
     ///
     /// # Errors
     /// It has ended and was waited for (`ESRCH`), or it belongs to somebody else (`EPERM`).
@@ -210,7 +215,8 @@ impl Child {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
     }
 
-    /// Kills the whole tree, and returns when nothing is left of it. The exit status is still to be had from [`wait`](Self::wait).
+    /// Kills the whole tree, and returns when nothing is left of it. The exit status is still to be
+    /// had from [`wait`](Self::wait).
     ///
     /// # Errors
     /// Somebody is left after 10 s: [`Error::is_survivors`].
@@ -239,8 +245,8 @@ impl Child {
 
     /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
     ///
-    /// If the main process still runs it is stopped, with the command's grace. When this returns no descendant is left and
-    /// what they held (ports, files, locks) is free.
+    /// If the main process still runs it is stopped, with the command's grace. When this returns no
+    /// descendant is left and what they held (ports, files, locks) is free.
     ///
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
@@ -256,6 +262,10 @@ impl Child {
     }
 
     fn end(&self) -> Result<Report> {
+        if !self.tree.is_ours() {
+            let why = "this process is a fork of the one that started it";
+            return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
+        }
         let running = self.try_wait()?.is_none();
         let leftovers = if running { self.ask_to_end() } else { self.tree.leftovers() };
         self.tree.end()?;
@@ -314,7 +324,7 @@ impl AsFd for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.tree.is_done() {
+        if self.tree.is_ours() && !self.tree.is_done() {
             let _ = self.end();
         }
     }

@@ -11,14 +11,16 @@ use crate::born::Closure;
 use crate::stdio::Stdio;
 use crate::supervisor::Supervisor;
 
-/// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is a changed `use` line.
+/// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is
+/// a changed `use` line.
 ///
 /// A name without a slash is looked up in the `PATH` that the child will have, as execvp(3) does.
 /// The child stays in the caller's process group and session unless asked otherwise. Signal
 /// handlers are reset and no signal is blocked in it.
 ///
 /// # Cleanup
-/// A command holds nothing but what it was given. What it spawns is a [`Child`](crate::Child), and ends with that.
+/// A command holds nothing but what it was given. What it spawns is a [`Child`](crate::Child), and
+/// ends with that.
 ///
 /// # Examples
 /// ```
@@ -59,7 +61,8 @@ pub(crate) struct Keep {
 }
 
 impl Command {
-    /// A command that runs `program` without arguments, with the caller's environment, directory and streams.
+    /// A command that runs `program` without arguments, with the caller's environment, directory
+    /// and streams.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
@@ -137,7 +140,8 @@ impl Command {
         self
     }
 
-    /// Sets the child's standard input. Default: inherited; for [`output`](Self::output) `/dev/null`.
+    /// Sets the child's standard input. Default: inherited; for [`output`](Self::output)
+    /// `/dev/null`.
     pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.stream(0, stdio.into())
     }
@@ -159,7 +163,8 @@ impl Command {
         self
     }
 
-    /// Runs the child as this user. As with std, root's supplementary groups go unless [`groups`](Self::groups) says otherwise.
+    /// Runs the child as this user. As with std, root's supplementary groups go unless
+    /// [`groups`](Self::groups) says otherwise.
     pub fn uid(&mut self, id: u32) -> &mut Self {
         self.uid = Some(id);
         self
@@ -183,7 +188,8 @@ impl Command {
         self
     }
 
-    /// Runs a closure in the child just before exec. Such a child is forked: slower, the more so the larger the caller is.
+    /// Runs a closure in the child just before exec. Such a child is forked: slower, the more so
+    /// the larger the caller is.
     ///
     /// # Safety
     /// As for [`std::os::unix::process::CommandExt::pre_exec`]: the closure runs after fork and may
@@ -229,8 +235,8 @@ impl Command {
         self
     }
 
-    /// With `true`, [`run`](Self::run) and [`output`](Self::output) wait until the *whole tree* has ended by itself, or timed out.
-    /// Default: they end with the main process.
+    /// With `true`, [`run`](Self::run) and [`output`](Self::output) wait until the *whole tree* has
+    /// ended by itself, or timed out. Default: they end with the main process.
     pub fn linger(&mut self, linger: bool) -> &mut Self {
         self.linger = linger;
         self

@@ -221,14 +221,15 @@ impl Error {
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
             Kind::Invalid { .. } => None,
             Kind::Survivors { .. } => Some(
-                "they got SIGKILL and go as soon as the kernel lets them (state D waits for a device \
-                 or file system); the cgroup is removed once it is empty",
+                "they got SIGKILL and go as soon as the kernel lets them (state D waits for a \
+                 device or file system); the cgroup is removed once it is empty",
             ),
         }
     }
 }
 
-const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none /sys/fs/cgroup (systemd hosts do this; \
+const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
+     /sys/fs/cgroup (systemd hosts do this; \
      in a container, run it with a writable cgroup namespace)";
 const NOT_CGROUP2: &str =
     "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
@@ -239,7 +240,8 @@ fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::EROFS if cgroup => Some(
             "this container's cgroupfs is read-only: start the container with a writable one \
-             (docker run --privileged --cgroupns=private, or podman run --security-opt unmask=/sys/fs/cgroup)",
+             (docker run --privileged --cgroupns=private, or podman run \
+             --security-opt unmask=/sys/fs/cgroup)",
         ),
         Errno::EACCES | Errno::EPERM if cgroup => Some(
             "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, \
@@ -267,8 +269,8 @@ fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
             Some("no such cgroup: make it first, or leave --parent out")
         }
         Errno::ENOENT if step == Step::Guard => Some(
-            "the guard, which ends everything should this process be killed, needs /bin/sh: install \
-             one, or do without by Supervisor::builder().guard(false), --no-guard",
+            "the guard, which ends everything should this process be killed, needs /bin/sh: \
+             install one, or do without by Supervisor::builder().guard(false), --no-guard",
         ),
         Errno::EMFILE => Some("too many open files in this process: raise ulimit -n"),
         Errno::ENFILE => Some("too many open files on this machine: see /proc/sys/fs/file-max"),

@@ -1,8 +1,9 @@
 //! The guard: one small process that ends the run root when its owner is gone, however it went.
 //!
-//! A shell, executed and not forked, so that it holds none of the owner's memory. It sits in a session of its own outside
-//! the run root, deaf to terminal signals, with one fd: the read end of a pipe. End of file there means that
-//! nobody holds the run root any more. What it does then is in `guard.sh`.
+//! A shell, executed and not forked, so that it holds none of the owner's memory. It sits in a
+//! session of its own outside the run root, deaf to terminal signals, with one fd: the read end of
+//! a pipe. End of file there means that nobody holds the run root any more. What it does then is in
+//! `guard.sh`.
 
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::AsFd;
@@ -40,8 +41,13 @@ impl Guard {
         let mut image = Image::new(&command)?;
         let (stdin, null) = (Stdio::from(reads), Stdio::null());
         let streams = [Stream::make(0, &stdin)?, Stream::make(1, &null)?, Stream::make(2, &null)?];
-        let mut launch =
-            Launch { command: &command, closures, image: &mut image, streams: &streams, cgroup: None };
+        let mut launch = Launch {
+            command: &command,
+            closures,
+            image: &mut image,
+            streams: &streams,
+            cgroup: None,
+        };
         let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
         Ok(Self { process, pipe })
     }
@@ -62,7 +68,8 @@ impl Guard {
         matches!(wait::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
     }
 
-    /// The run root is gone, and so may the guard be. Waits for it, lest it be taken for a leftover of ours.
+    /// The run root is gone, and so may the guard be. Waits for it, lest it be taken for a leftover
+    /// of ours.
     pub(crate) fn dismiss(self) {
         let pidfd = self.process.pidfd.as_fd();
         if let Err(Errno::EPERM) = sys::pidfd_send_signal(pidfd, libc::SIGKILL) {
@@ -73,7 +80,8 @@ impl Guard {
     }
 }
 
-/// Whether a command line is a guard's: somebody else's supervisor that is just being tidied is no leftover.
+/// Whether a command line is a guard's: somebody else's supervisor that is just being tidied is no
+/// leftover.
 pub(crate) fn is_guard(command: &[String]) -> bool {
     command.get(2).is_some_and(|script| script == SCRIPT)
 }

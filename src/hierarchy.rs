@@ -1,8 +1,8 @@
 //! Where cgroups may be made: the cgroup2 mount and our own place in it.
 //!
-//! Pure parsers of `/proc/self/mountinfo` ([proc_pid_mountinfo(5)]) and `/proc/self/cgroup` ([cgroups(7)]), and
-//! one function that puts them together. Nothing is assumed about where the hierarchy is mounted: hybrid hosts have it
-//! beside the v1 ones.
+//! Pure parsers of `/proc/self/mountinfo` ([proc_pid_mountinfo(5)]) and `/proc/self/cgroup`
+//! ([cgroups(7)]), and one function that puts them together. Nothing is assumed about where the
+//! hierarchy is mounted: hybrid hosts have it beside the v1 ones.
 //!
 //! [proc_pid_mountinfo(5)]: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
@@ -119,8 +119,9 @@ fn own_cgroup(cgroup: &[u8]) -> Option<PathBuf> {
 
 /// The directories that may be our own cgroup, likeliest first.
 ///
-/// The kernel appends " (deleted)" to the path of a cgroup that was removed; a cgroup may also be called so, hence both are
-/// tried. A path that starts with "/.." is outside our cgroup namespace: only a mount with such a root shows it.
+/// The kernel appends " (deleted)" to the path of a cgroup that was removed; a cgroup may also be
+/// called so, hence both are tried. A path that starts with "/.." is outside our cgroup namespace:
+/// only a mount with such a root shows it.
 fn candidates(mounts: &[Mount], own: &Path) -> impl Iterator<Item = PathBuf> {
     let undeleted = own.as_os_str().as_bytes().strip_suffix(b" (deleted)");
     let paths = [Some(own), undeleted.map(|path| Path::new(OsStr::from_bytes(path)))];
@@ -150,7 +151,8 @@ mod tests {
     #[test]
     fn finds_the_cgroup2_mount_of_a_pure_v2_host() {
         let text = b"24 18 0:22 / /proc rw - proc proc rw\n\
-            29 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+            29 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec shared:4 - cgroup2 cgroup2 \
+            rw,nsdelegate,memory_recursiveprot\n";
         assert_eq!(cgroup2_mounts(text), [mount("/", "/sys/fs/cgroup")]);
     }
 
@@ -163,14 +165,16 @@ mod tests {
 
     #[test]
     fn reads_any_number_of_optional_fields_and_octal_escapes() {
-        let text = b"1 0 0:1 / /a\\040b\\134c rw shared:1 master:2 propagate_from:3 unbindable - cgroup2 none rw\n\
+        let text = b"1 0 0:1 / /a\\040b\\134c rw shared:1 master:2 propagate_from:3 unbindable - \
+            cgroup2 none rw\n\
             2 0 0:1 /x\\011y\\012z /plain rw - cgroup2 none rw";
         assert_eq!(cgroup2_mounts(text), [mount("/", "/a b\\c"), mount("/x\ty\nz", "/plain")]);
     }
 
     #[test]
     fn passes_over_lines_that_are_cut_short_or_odd() {
-        let text = b"\n1\n1 0 0:1 /\n1 0 0:1 / /p rw\n1 0 0:1 / /p rw -\n1 0 0:1 / /p rw - cgroup2x n rw\n\
+        let text = b"\n1\n1 0 0:1 /\n1 0 0:1 / /p rw\n1 0 0:1 / /p rw -\n\
+            1 0 0:1 / /p rw - cgroup2x n rw\n\
             1 0 0:1 / /cgroup2 rw - tmpfs cgroup2 rw\n\xff\xfe\n";
         assert_eq!(cgroup2_mounts(text), []);
     }

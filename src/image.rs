@@ -1,4 +1,5 @@
-//! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the child exists.
+//! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the
+//! child exists.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString, c_char};
@@ -39,7 +40,8 @@ impl Strings {
 pub(crate) struct Image {
     pub(crate) candidates: Strings,
     pub(crate) argv: Strings,
-    /// `["/bin/sh", PATH, arguments.., null]` for a file that turns out to be no program; PATH is filled in by the child.
+    /// `["/bin/sh", PATH, arguments.., null]` for a file that turns out to be no program; PATH is
+    /// filled in by the child.
     pub(crate) shell_argv: Vec<*const c_char>,
     pub(crate) envp: Strings,
     pub(crate) cwd: Option<CString>,
@@ -48,11 +50,13 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn new(command: &Command) -> Result<Self> {
+        text("program", command.program.as_bytes().to_vec())?;
         let env = environment(command);
         let path = env.get(OsStr::new("PATH")).map(|path| path.as_bytes());
         let candidates = candidates(command.program.as_bytes(), path.unwrap_or(DEFAULT_PATH));
         let candidates: Result<Vec<_>> =
             candidates.into_iter().map(|path| text("program", path)).collect();
+        let candidates = candidates?;
         let first = command.arg0.as_ref().unwrap_or(&command.program);
         let argv: Result<Vec<_>> = [first]
             .into_iter()
@@ -65,7 +69,7 @@ impl Image {
         let cwd = command.cwd.as_ref();
         Ok(Self {
             shell_argv: shell_argv.collect(),
-            candidates: Strings::new(candidates?),
+            candidates: Strings::new(candidates),
             argv,
             envp: Strings::new(env_strings(env)?),
             cwd: cwd
@@ -83,7 +87,8 @@ fn text(what: &str, bytes: Vec<u8>) -> Result<CString> {
     })
 }
 
-/// What the child's environment will be. A snapshot: another thread may set variables while the child is born.
+/// What the child's environment will be. A snapshot: another thread may set variables while the
+/// child is born.
 fn environment(command: &Command) -> BTreeMap<OsString, OsString> {
     let inherited = (!command.env_clear).then(std::env::vars_os);
     let mut env: BTreeMap<OsString, OsString> = inherited.into_iter().flatten().collect();
@@ -112,7 +117,8 @@ fn env_strings(env: BTreeMap<OsString, OsString>) -> Result<Vec<CString>> {
     env.into_iter().map(join).collect()
 }
 
-/// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty program is nowhere.
+/// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty
+/// program is nowhere.
 fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
     if program.is_empty() {
         return Vec::new();

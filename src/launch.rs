@@ -17,7 +17,8 @@ use crate::stdio::Stream;
 use crate::sys::{self, Dumpable, Newborn, SignalsBlocked};
 use crate::wait::{self, BackOff};
 
-/// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any more.
+/// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
+/// more.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// All that one launch needs.
@@ -34,8 +35,8 @@ pub(crate) struct Launch<'a> {
 enum Miss {
     /// The kernel will not do it this way.
     Refused,
-    /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a kernel bug up to 6.12.114).
-    /// Nothing of the command has run.
+    /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a
+    /// kernel bug up to 6.12.114). Nothing of the command has run.
     Unborn,
     /// A step failed.
     Failed(Step, Errno),
@@ -44,8 +45,8 @@ enum Miss {
 impl Launch<'_> {
     /// Starts the child; on return it has executed.
     ///
-    /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by any fork that happened meanwhile, until
-    /// that one's exec.
+    /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by
+    /// any fork that happened meanwhile, until that one's exec.
     pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
         let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(256));
         loop {

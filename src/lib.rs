@@ -1,19 +1,21 @@
 //! Run a command in a fresh cgroup (v2): when it ends, nothing it started is left.
 //!
-//! Every spawned process goes into a cgroup of its own; teardown kills the whole cgroup, so every descendant
-//! dies, also one that called setsid, forked twice and became a daemon. Linux 5.14 or newer.
+//! Every spawned process goes into a cgroup of its own; teardown kills the whole cgroup, so every
+//! descendant dies, also one that called setsid, forked twice and became a daemon. Linux 5.14 or
+//! newer.
 //!
 //! ```
 //! use tidy_process::Command;
 //!
-//! let output = Command::new("sh").args(["-c", "sleep 30 & echo hi"]).output()?; // milliseconds, not 30 s
-//! assert_eq!(output.stdout, b"hi\n");
+//! let output = Command::new("sh").args(["-c", "sleep 30 & echo hi"]).output()?; // milliseconds,
+//! not 30 s assert_eq!(output.stdout, b"hi\n");
 //! println!("killed: {:?}", output.report.leftovers);
 //! # Ok::<(), tidy_process::Error>(())
 //! ```
 //!
-//! What this crate does not do: it is no sandbox (a process with the right to write to a `cgroup.procs` outside its tree
-//! can leave), and it does not undo what a command asked others to do (systemd, cron, a container engine).
+//! What this crate does not do: it is no sandbox (a process with the right to write to a
+//! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
+//! do (systemd, cron, a container engine).
 
 // In the order in which a spawn passes through them.
 mod command;
@@ -21,6 +23,8 @@ mod stdio;
 mod hierarchy;
 mod supervisor;
 mod guard;
+mod sweep;
+mod census;
 mod tree;
 mod image;
 mod launch;
@@ -37,6 +41,7 @@ mod process;
 mod sys;
 mod error;
 
+pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
@@ -45,4 +50,5 @@ pub use report::{Cause, Placement, Report};
 pub use spawn::Output;
 pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
+pub use sweep::{Stale, sweep};
 pub use tree::Tree;

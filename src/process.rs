@@ -26,19 +26,25 @@ pub struct ProcessInfo {
     pub command: Vec<String>,
     /// The state letter of proc(5): `R`, `S`, `D`, `T`, `t`, `Z`, ...
     pub state: char,
-    /// Where in the kernel it waits, where the kernel says so.
+    /// Where in the kernel it waits; for a process in state `D`, where the kernel says so.
     pub wchan: Option<String>,
     /// How long it has been running.
     pub running: Duration,
 }
 
 impl ProcessInfo {
-    /// Reads `/proc/PID`; a process that is gone by now has nothing to say.
-    pub(crate) fn read(pid: i32) -> Option<Self> {
+    /// Reads `/proc` for each pid; a process that is gone by now has nothing to say.
+    pub(crate) fn read_all(pids: &[i32]) -> Vec<Self> {
+        let now = procfs::Uptime::current().map(|up| Duration::from_secs_f64(up.uptime));
+        let now = now.unwrap_or_default();
+        pids.iter().filter_map(|&pid| Self::read(pid, now)).collect()
+    }
+
+    fn read(pid: i32, now: Duration) -> Option<Self> {
         let process = Process::new(pid).ok()?;
         let stat = process.stat().ok()?;
-        let since_boot = Duration::from_secs_f64(procfs::Uptime::current().ok()?.uptime);
         let started = ticks(stat.starttime);
+        let wchan = (stat.state == 'D').then(|| process.wchan().ok()).flatten();
         Some(Self {
             pid: stat.pid.cast_unsigned(),
             ppid: stat.ppid.cast_unsigned(),
@@ -46,8 +52,8 @@ impl ProcessInfo {
             name: stat.comm,
             command: process.cmdline().unwrap_or_default(),
             state: stat.state,
-            wchan: process.wchan().ok().filter(|w| !w.is_empty() && w != "0"),
-            running: since_boot.saturating_sub(started),
+            wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
+            running: now.saturating_sub(started),
         })
     }
 

@@ -35,7 +35,8 @@ pub enum Cause {
     TimedOut,
     /// It was stopped: `finish`, `kill`, `stop` or Drop while the main process was running.
     Stopped,
-    /// The main process was alive outside its cgroup when the tree was torn down; it was killed through its pidfd.
+    /// The main process was alive outside its cgroup when the tree was torn down; it was killed
+    /// through its pidfd.
     Escaped,
 }
 
@@ -45,8 +46,10 @@ pub enum Cause {
 pub enum Placement {
     /// Born there: clone3 with `CLONE_INTO_CGROUP`, sharing the caller's memory until exec.
     Born,
-    /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are `pre_exec` closures.
+    /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are
+    /// `pre_exec` closures.
     Joined,
-    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or [`Tree::add`](crate::Tree::add).
+    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or
+    /// [`Tree::add`](crate::Tree::add).
     Added,
 }

@@ -39,12 +39,13 @@ impl Command {
     /// Starts the command in a fresh cgroup of its own. On return it has executed.
     ///
     /// # Cleanup
-    /// The tree ends with the returned [`Child`]. After an error nothing is left: no process, no cgroup, no fd.
+    /// The tree ends with the returned [`Child`]. After an error nothing is left: no process, no
+    /// cgroup, no fd.
     ///
     /// # Errors
-    /// The text names the step: no cgroup can be made here ([`Error::is_no_cgroup`]), the program is
-    /// missing ([`Error::is_not_found`]) or cannot be executed, the directory or user is wrong, a
-    /// string holds a NUL byte, fds or processes have run out.
+    /// The text names the step: no cgroup can be made here ([`Error::is_no_cgroup`]), the program
+    /// is missing ([`Error::is_not_found`]) or cannot be executed, the directory or user is wrong,
+    /// a string holds a NUL byte, fds or processes have run out.
     pub fn spawn(&mut self) -> Result<Child> {
         self.spawn_with([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
     }
@@ -70,10 +71,11 @@ impl Command {
         Ok(self.run()?.status)
     }
 
-    /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is `/dev/null`.
+    /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is
+    /// `/dev/null`.
     ///
-    /// It ends when the *main process* ends, whoever else holds the pipes: the tree is torn down first,
-    /// then the pipes are drained. [`linger`](Self::linger) waits for the whole tree.
+    /// It ends when the *main process* ends, whoever else holds the pipes: the tree is torn down
+    /// first, then the pipes are drained. [`linger`](Self::linger) waits for the whole tree.
     ///
     /// # Errors
     /// As for [`run`](Self::run), and reading may fail.
@@ -101,14 +103,16 @@ impl Command {
     }
 
     fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
-        // Apart for a while: the streams are borrowed by what the child is told, the closures are run by it.
+        // Apart for a while: the streams are borrowed by what the child is told, the closures are
+        // run by it.
         let mut closures = std::mem::take(&mut self.closures);
         let spawned = self.spawn_calling(&mut closures, &defaults);
         self.closures = closures;
         spawned
     }
 
-    /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and with that the cgroup.
+    /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and
+    /// with that the cgroup.
     fn spawn_calling(&self, closures: &mut [Closure], defaults: &[Stdio; 3]) -> Result<Child> {
         let spawned = Instant::now();
         let mut image = Image::new(self)?;
@@ -125,8 +129,13 @@ impl Command {
         };
         let tree = Tree::within(&supervisor, self.name.as_deref())?;
         let keep = self.keep;
-        let mut launch =
-            Launch { command: self, closures, image: &mut image, streams: &streams, cgroup: Some(tree.cgroup()) };
+        let mut launch = Launch {
+            command: self,
+            closures,
+            image: &mut image,
+            streams: &streams,
+            cgroup: Some(tree.cgroup()),
+        };
         let (newborn, placement) = launch.launch()?;
         let mut child = Child::new(newborn, placement, keep, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
@@ -137,7 +146,8 @@ impl Command {
     }
 }
 
-/// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or `next` has come.
+/// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
+/// `next` has come.
 fn wait_for_news(
     child: &Child,
     linger: bool,
@@ -192,7 +202,8 @@ impl Capture {
         }
     }
 
-    /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger has the other end and writes on.
+    /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger
+    /// has the other end and writes on.
     fn drain(&mut self) -> Result<(), Errno> {
         let Some(pipe) = &self.pipe else {
             return Ok(());

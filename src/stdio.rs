@@ -56,7 +56,8 @@ macro_rules! from_owned_fd {
 }
 from_owned_fd!(OwnedFd, File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr);
 
-/// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it, and our end of a pipe.
+/// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it,
+/// and our end of a pipe.
 #[derive(Debug, Default)]
 pub(crate) struct Stream<'a> {
     pub(crate) child: RawFd,
@@ -66,7 +67,8 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the source of a later one.
+    /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the
+    /// source of a later one.
     pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
         Self::of(number == 0, &asked.0).map_err(|errno| Error::os(Step::Stdio, *name, errno))
@@ -98,7 +100,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// std's `try_clone` and this both ask for 3 at least; a fresh pipe may have got less where the caller closed its own streams.
+/// std's `try_clone` and this both ask for 3 at least; a fresh pipe may have got less where the
+/// caller closed its own streams.
 fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);

@@ -1,7 +1,7 @@
 //! Where trees live: the run root, a cgroup of the caller's own that is held by a lease.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -10,16 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
-use nix::unistd::dup;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
+use crate::sweep::{PREFIX, lease, sweep_siblings};
 use crate::teardown::{PATIENCE, teardown};
-
-/// Names of run roots start with this.
-pub(crate) const PREFIX: &str = "tidy-process-";
 
 /// Where trees live: one *run root* cgroup, whose children are the trees.
 ///
@@ -27,8 +24,9 @@ pub(crate) const PREFIX: &str = "tidy-process-";
 ///
 /// # Cleanup
 /// The run root is torn down, with whatever is still in it (a detached child, say), when the last
-/// handle and the last [`Tree`](crate::Tree) in it are dropped. [`Supervisor::global`] lives as long as the process.
-/// A fork of the process without exec holds no claim: dropping its copy does nothing.
+/// handle and the last [`Tree`](crate::Tree) in it are dropped. [`Supervisor::global`] lives as
+/// long as the process. A fork of the process without exec holds no claim: dropping its copy does
+/// nothing.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     root: Arc<RunRoot>,
@@ -55,8 +53,8 @@ pub struct SupervisorBuilder {
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
 
 impl Supervisor {
-    /// The supervisor that [`Command`](crate::Command) and [`Tree`](crate::Tree) use unless told otherwise;
-    /// made at its first use, below the cgroup of this process or `TIDY_PROCESS_PARENT`.
+    /// The supervisor that [`Command`](crate::Command) and [`Tree`](crate::Tree) use unless told
+    /// otherwise; made at its first use, below the cgroup of this process or `TIDY_PROCESS_PARENT`.
     ///
     /// # Errors
     /// As for [`SupervisorBuilder::build`]. A failure is not remembered: the next call tries again.
@@ -81,7 +79,8 @@ impl Supervisor {
         self.root.cgroup.path()
     }
 
-    /// Whether a guard stands ready now: false with [`guard(false)`](SupervisorBuilder::guard), and when somebody killed it.
+    /// Whether a guard stands ready now: false with [`guard(false)`](SupervisorBuilder::guard), and
+    /// when somebody killed it.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.root.guard.as_ref().is_some_and(Guard::is_alive)
@@ -119,7 +118,8 @@ fn checked(name: &str) -> Result<&str> {
 }
 
 impl SupervisorBuilder {
-    /// The cgroup2 directory below which the run root is made. Default: `TIDY_PROCESS_PARENT`, else the cgroup of this process.
+    /// The cgroup2 directory below which the run root is made. Default: `TIDY_PROCESS_PARENT`, else
+    /// the cgroup of this process.
     #[must_use]
     pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(path.into());
@@ -134,16 +134,17 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts its guard.
-    /// Run roots below the same base whose owners are gone are removed first.
+    /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
+    /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
-    /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno, [`Error::hint`] what to do.
-    /// Nothing is left behind.
+    /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno,
+    /// [`Error::hint`] what to do. Nothing is left behind.
     pub fn build(self) -> Result<Supervisor> {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
+        sweep_siblings(&parent, &base.path);
         let mut guard = (!self.unguarded).then(Guard::start).transpose()?;
         loop {
             let name = format!("{PREFIX}{}-{}", process::id(), random());
@@ -192,18 +193,8 @@ impl RunRoot {
     }
 }
 
-/// Locks the directory. std's lock, which closing gives back but dropping a forked copy does not.
-fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
-    let file = File::from(dup(&**cgroup.dir())?);
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
-        Err(TryLockError::Error(error)) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
-    }
-}
-
-/// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on trying;
-/// in a forked copy of this process it is none of our business.
+/// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
+/// trying; in a forked copy of this process it is none of our business.
 impl Drop for RunRoot {
     fn drop(&mut self) {
         if self.is_ours()

@@ -3,8 +3,8 @@
 //! # Safety
 //! One of the two files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
 //! kernel checks what it is given, and no pointer outlives its call. The exceptions are
-//! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of it: what
-//! such a child may do is the business of `born.rs`.
+//! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of
+//! it: what such a child may do is the business of `born.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
 use std::ffi::c_void;
@@ -34,8 +34,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
 const STACK: usize = 64 * 1024;
 
-/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as vfork(2) has it:
-/// this thread is suspended until then, other threads run on.
+/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
+/// vfork(2) has it: this thread is suspended until then, other threads run on.
 ///
 /// Sharing the memory keeps the cost of a spawn independent of the caller's size (a copy of 1 GiB
 /// of page tables costs 77 ms). `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours
@@ -67,8 +67,8 @@ pub(crate) unsafe fn clone_into(
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     args.stack = (base.next_multiple_of(16)) as u64;
     args.stack_size = (STACK - 16) as u64;
-    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after the child
-    // is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
+    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
     let answer = unsafe { clone3(&args, entry, arg) };
     let pid = check(answer)?;
     // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
@@ -81,8 +81,8 @@ pub(crate) unsafe fn clone_into(
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
     let answer: libc::c_long;
-    // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back here.
-    // The stack top is a multiple of 16, as the ABI wants it before a call.
+    // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back
+    // here. The stack top is a multiple of 16, as the ABI wants it before a call.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -140,7 +140,8 @@ fn check(answer: libc::c_long) -> Result<i32, Errno> {
         .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
 }
 
-/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must never return.
+/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must
+/// never return.
 ///
 /// # Safety
 /// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
@@ -186,7 +187,8 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only asks.
+/// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only
+/// asks.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let fd = pidfd.as_raw_fd();
     let no_info = ptr::null::<libc::siginfo_t>();

@@ -3,8 +3,9 @@
 //! `cgroup.kill` alone is not complete. A process whose main thread has exited survives it for
 //! ever; a chain of processes that fork and exit at once outruns it now and then; and a write says
 //! nothing about when the dying are gone. So: write, re-read `populated` with a short back-off,
-//! write again; where that does not do, freeze (nobody can fork any more) and SIGKILL each listed process through a
-//! pidfd, round after round. It returns when the directory is gone, or at its deadline with an error that names the survivors.
+//! write again; where that does not do, freeze (nobody can fork any more) and SIGKILL each listed
+//! process through a pidfd, round after round. It returns when the directory is gone, or at its
+//! deadline with an error that names the survivors.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use crate::sys;
 /// How long a teardown may take before it gives up and says who is left.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Freezing, for the sake of a list without races, may take this long; then the list is made anyhow.
+/// Freezing, for the sake of a list without races, may take this long; then the list is made
+/// anyhow.
 const FREEZE: Duration = Duration::from_millis(50);
 
 /// Pidfds held at a time by a sweep: few, since fds may be scarce.
@@ -55,7 +57,8 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
     if !cgroup.populated().map_err(failed)? {
         return Ok(true);
     }
-    // An ordinary process takes up to 2 ms to die; a thousand take longer, and get it in later rounds.
+    // An ordinary process takes up to 2 ms to die; a thousand take longer, and get it in later
+    // rounds.
     let mut pause = Duration::from_millis(2);
     let mut stubborn = false;
     loop {
@@ -70,7 +73,8 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        // The second write catches a chain that outran the first; whoever survives both is frozen and swept.
+        // The second write catches a chain that outran the first; whoever survives both is frozen
+        // and swept.
         stubborn = pause > Duration::from_millis(2);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
@@ -83,11 +87,12 @@ fn sweep(cgroup: &Cgroup) {
     let _ = signal_all(cgroup, libc::SIGKILL);
 }
 
-/// Sends a signal to every process in it and below, each through a pidfd; says how many were reached.
+/// Sends a signal to every process in it and below, each through a pidfd; says how many were
+/// reached.
 ///
-/// Between reading a pid and opening its pidfd the process may end and its number go to a stranger. So
-/// the list is read again once the pidfds are open: a pid that is still listed then belongs to the
-/// pidfd, because a pidfd's number is not given away while its process is not reaped.
+/// Between reading a pid and opening its pidfd the process may end and its number go to a stranger.
+/// So the list is read again once the pidfds are open: a pid that is still listed then belongs to
+/// the pidfd, because a pidfd's number is not given away while its process is not reaped.
 pub(crate) fn signal_all(cgroup: &Cgroup, signal: i32) -> Result<usize, Errno> {
     let mut reached = 0;
     for batch in cgroup.pids()?.chunks(BATCH) {
@@ -110,12 +115,11 @@ pub(crate) fn signal_all(cgroup: &Cgroup, signal: i32) -> Result<usize, Errno> {
 
 /// Who is in it right now.
 pub(crate) fn listed(cgroup: &Cgroup) -> Vec<ProcessInfo> {
-    let pids = cgroup.pids().unwrap_or_default();
-    pids.into_iter().filter_map(ProcessInfo::read).collect()
+    ProcessInfo::read_all(&cgroup.pids().unwrap_or_default())
 }
 
-/// Who is left, listed while frozen so that nobody forks or exits meanwhile. Costs one pread when nobody is left.
-/// The cgroup stays frozen: `teardown` kills frozen processes too.
+/// Who is left, listed while frozen so that nobody forks or exits meanwhile. Costs one pread when
+/// nobody is left. The cgroup stays frozen: `teardown` kills frozen processes too.
 pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
     let failed = |errno| cgroup.error(Step::Freeze, errno);
     if !cgroup.populated().map_err(failed)? {

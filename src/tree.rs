@@ -18,12 +18,13 @@ use crate::teardown::{self, PATIENCE};
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
 ///
-/// Use it alone where somebody else does the spawning: [`enroll`](Self::enroll) takes a [`std::process::Command`], and with
-/// that any library that builds on one.
+/// Use it alone where somebody else does the spawning: [`enroll`](Self::enroll) takes a
+/// [`std::process::Command`], and with that any library that builds on one.
 ///
 /// # Cleanup
-/// Dropping it kills every process in it, waits until it is empty (at most 10 s) and removes it. A process that the kernel
-/// does not let go of in that time (state D) keeps the directory; [`finish`](Self::finish) reports it.
+/// Dropping it kills every process in it, waits until it is empty (at most 10 s) and removes it. A
+/// process that the kernel does not let go of in that time (state D) keeps the directory;
+/// [`finish`](Self::finish) reports it.
 ///
 /// # Examples
 /// ```
@@ -58,7 +59,8 @@ impl Tree {
     /// An empty tree in this supervisor, with a name if one is given.
     ///
     /// # Errors
-    /// No cgroup can be made there, or the name has a slash, a control character or more than 200 bytes.
+    /// No cgroup can be made there, or the name has a slash, a control character or more than 200
+    /// bytes.
     pub fn within(supervisor: &Supervisor, name: Option<&str>) -> Result<Self> {
         Ok(Self {
             cgroup: supervisor.make_leaf(name)?,
@@ -85,7 +87,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Moves a running process (not its children) into this tree. It may have left children elsewhere: prefer
+    /// Moves a running process (not its children) into this tree. It may have left children
+    /// elsewhere: prefer
     /// [`enroll`](Self::enroll).
     ///
     /// # Errors
@@ -131,8 +134,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Stops every process in it where it is, and waits (at most 1 s) until all are; false if one could not be (state D).
-    /// Killing a frozen tree needs no thaw.
+    /// Stops every process in it where it is, and waits (at most 1 s) until all are; false if one
+    /// could not be (state D). Killing a frozen tree needs no thaw.
     ///
     /// # Errors
     /// `cgroup.freeze` cannot be written.
@@ -201,13 +204,19 @@ impl Tree {
         self.done.store(true, Ordering::Release);
     }
 
+    /// Whether this process made it (a fork of it did not).
+    pub(crate) fn is_ours(&self) -> bool {
+        self.supervisor.is_ours()
+    }
+
     /// Whether it was torn down or left to its supervisor.
     pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 }
 
-/// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at times); read
+/// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at
+/// times); read
 /// [`Tree::wait_empty`] then.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -19,7 +19,44 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum What {
     /// Run CMD; when it ends nothing it started is left
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// List the trees that are supervised below a cgroup
+    Ps(PsArgs),
+    /// Kill and remove what supervisors that are gone have left
+    Sweep(SweepArgs),
+    /// Kill everything in the trees of this name
+    Kill(KillArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) parent: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) ps: PsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The name given by --name, a tree's number, or its directory
+    pub(crate) name: String,
+
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) parent: Option<PathBuf>,
 }
 
 const EXIT_STATUS: &str = "\
@@ -32,8 +69,9 @@ Exit status:
   127  CMD was not found
   128+N  signal N ended CMD
 
-The first SIGINT, SIGTERM, SIGHUP or SIGQUIT stops CMD (stop signal, grace, kill), and tidy-process ends by the
-same signal; a second one kills at once. SIGTSTP freezes the whole tree, SIGCONT thaws it.
+The first SIGINT, SIGTERM, SIGHUP or SIGQUIT stops CMD (stop signal, grace, kill), and
+tidy-process ends by the same signal; a second one kills at once. SIGTSTP freezes the
+whole tree, SIGCONT thaws it.
 
 Examples:
   tidy-process run -- make test
@@ -87,7 +125,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
 
-    /// Make the cgroup below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    /// Make the cgroup below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
+    /// cgroup]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
 

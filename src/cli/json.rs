@@ -12,7 +12,7 @@ use tidy_process::{Cause, Placement, ProcessInfo, Report};
 use crate::run::{Failure, open_failure};
 
 /// The version of the format.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Where the report goes; opened before the command starts, so that a bad path costs nothing.
 pub(crate) struct Sink(Option<(String, Box<dyn Write>)>);
@@ -106,7 +106,7 @@ fn placement(placement: Placement) -> &'static str {
     }
 }
 
-fn process(process: &ProcessInfo) -> Value {
+pub(crate) fn process(process: &ProcessInfo) -> Value {
     json!({
         "pid": process.pid,
         "ppid": process.ppid,

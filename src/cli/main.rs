@@ -2,6 +2,7 @@
 
 mod args;
 mod json;
+mod ps;
 mod run;
 mod say;
 mod signals;
@@ -12,6 +13,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::args::{Cli, What};
+use crate::run::{Ended, Failure};
 
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
 const FAILED: u8 = 125;
@@ -27,9 +29,23 @@ fn main() -> ExitCode {
     };
     let ended = match cli.what {
         What::Run(args) => run::run(&args),
+        What::Ps(args) => ended(ps::ps(&args)),
+        What::Sweep(args) => ended(ps::sweep(&args)),
+        What::Kill(args) => ended(ps::kill(&args)),
     };
     if let Some(signal) = ended.by_signal {
         signals::end_by(signal);
     }
     ExitCode::from(ended.exit)
+}
+
+fn ended(result: Result<(), Failure>) -> Ended {
+    let exit = result.map_or_else(
+        |failure| {
+            say::failure(&failure);
+            failure.exit()
+        },
+        |()| 0,
+    );
+    Ended { exit, by_signal: None }
 }

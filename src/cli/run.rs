@@ -15,7 +15,7 @@ use tidy_process::{Cause, Child, Command, Error, Report, Stdio, Supervisor};
 use crate::FAILED;
 use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
-use crate::say::Voice;
+use crate::say::{self, Voice};
 use crate::signals::{Asked, Signals, suspend};
 
 /// How tidy-process itself is to end.
@@ -33,12 +33,18 @@ pub(crate) enum Failure {
     Open { path: String, error: io::Error },
     #[error("write report to {path}: {error}")]
     Report { path: String, error: io::Error },
+    #[error("write to standard output: {0}")]
+    Print(io::Error),
+    #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
+    NoSuchTree(String),
+    #[error("sweep: {0} run roots could not be removed")]
+    Unswept(usize),
     #[error("wait for signals: {0}")]
     Signals(#[from] Errno),
 }
 
 impl Failure {
-    fn exit(&self) -> u8 {
+    pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Library(error) if error.is_not_found() => 127,
             Self::Library(error) if error.is_not_executable() => 126,
@@ -51,7 +57,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args);
     let mut sink = match Sink::open(args.json.as_deref()) {
         Ok(sink) => sink,
-        Err(failure) => return failed(&voice, &failure),
+        Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args) {
         Ok((report, by_signal)) => {
@@ -60,19 +66,19 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             (Ended { exit, by_signal }, sink.report(&args.command, exit, &report))
         }
         Err(failure) => {
-            let ended = failed(&voice, &failure);
+            let ended = failed(&failure);
             let written = sink.failure(&args.command, ended.exit, &failure);
             (ended, written)
         }
     };
     match written {
         Ok(()) => ended,
-        Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&voice, &failure) },
+        Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
 }
 
-fn failed(voice: &Voice, failure: &Failure) -> Ended {
-    voice.failure(failure);
+fn failed(failure: &Failure) -> Ended {
+    say::failure(failure);
     Ended { exit: failure.exit(), by_signal: None }
 }
 
@@ -196,8 +202,8 @@ impl Watch<'_> {
             Asked::Stop { signal, from_terminal } => {
                 self.asked = Some(signal);
                 self.kill_at = Some(Instant::now() + self.args.kill_after);
-                // Ctrl-C has reached the whole foreground group already: a second signal on its heels would cut off a
-                // handler that is just cleaning up.
+                // Ctrl-C has reached the whole foreground group already: a second signal on its
+                // heels would cut off a handler that is just cleaning up.
                 if !from_terminal {
                     self.child.tree().signal(self.args.signal)?;
                 }

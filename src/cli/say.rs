@@ -21,16 +21,6 @@ impl Voice {
         Self { quiet: args.quiet, verbose: args.verbose, leaks: args.leaks }
     }
 
-    /// Errors are said however quiet we are.
-    pub(crate) fn failure(&self, failure: &Failure) {
-        line(failure);
-        if let Failure::Library(error) = failure
-            && let Some(hint) = error.hint()
-        {
-            line(format_args!("hint: {hint}"));
-        }
-    }
-
     pub(crate) fn report(&self, report: &Report) {
         if self.quiet {
             return;
@@ -62,6 +52,16 @@ impl Voice {
     }
 }
 
+/// Errors are said however quiet we are.
+pub(crate) fn failure(failure: &Failure) {
+    line(failure);
+    if let Failure::Library(error) = failure
+        && let Some(hint) = error.hint()
+    {
+        line(format_args!("hint: {hint}"));
+    }
+}
+
 fn ending(report: &Report) -> String {
     match report.cause {
         Cause::TimedOut => "timed out".to_owned(),
@@ -76,6 +76,6 @@ fn ending(report: &Report) -> String {
 }
 
 /// A standard error that is closed or full must not keep the work from being done.
-fn line(text: impl Display) {
+pub(crate) fn line(text: impl Display) {
     let _ = writeln!(io::stderr(), "tidy-process: {text}");
 }

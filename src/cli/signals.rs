@@ -59,7 +59,8 @@ fn ignored() -> u64 {
     status.map_or(0, |status| status.sigign)
 }
 
-/// Stops this process as the signal would have; returns at SIGCONT (at once in an orphaned process group).
+/// Stops this process as the signal would have; returns at SIGCONT (at once in an orphaned process
+/// group).
 pub(crate) fn suspend() -> nix::Result<()> {
     let only = SigSet::from(Signal::SIGTSTP);
     raise(Signal::SIGTSTP)?;

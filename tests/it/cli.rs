@@ -31,7 +31,11 @@ fn exits(cases: &[(&[&str], i32)]) {
 #[test]
 #[parallel]
 fn the_exit_status_is_the_commands() {
-    exits(&[(&["true"], 0), (&["sh", "-c", "exit 42"], 42), (&["--", "sh", "-c", "exit 255"], 255)]);
+    exits(&[
+        (&["true"], 0),
+        (&["sh", "-c", "exit 42"], 42),
+        (&["--", "sh", "-c", "exit 255"], 255),
+    ]);
 }
 
 #[test]
@@ -103,7 +107,8 @@ fn help_and_version_are_no_failures() {
     }
     let help = stage.tool(&["run", "--help"]).output().unwrap().stdout;
     let help = String::from_utf8(help).unwrap();
-    for flag in ["--timeout", "--kill-after", "--signal", "--leaks", "--json", "--name", "--parent"] {
+    for flag in ["--timeout", "--kill-after", "--signal", "--leaks", "--json", "--name", "--parent"]
+    {
         assert!(help.contains(flag), "{flag} is not explained");
     }
     assert!(help.contains("123") && help.contains("125") && help.contains("128+N"));
@@ -114,7 +119,8 @@ fn help_and_version_are_no_failures() {
 #[parallel]
 fn leftovers_are_killed_and_named_in_one_line() {
     let Some(stage) = Stage::set() else { return };
-    let script = "sleep 25 & setsid sleep 26 & until [ $(grep -c sleep /proc/$!/comm) = 1 ]; do :; done";
+    let script =
+        "sleep 25 & setsid sleep 26 & until [ $(grep -c sleep /proc/$!/comm) = 1 ]; do :; done";
     let output = run(&stage, &["sh", "-c", script]);
     assert_eq!(output.status.code(), Some(0));
     let said = said(&output);
@@ -157,7 +163,8 @@ fn environment_directory_and_files_are_set() {
     let (stdin, stdout, stderr) = (file("in"), file("out"), file("err"));
     let args = ["-E", "A=1=2", "-E", "B=", "-C", "/usr", "--stdin", &stdin, "--stdout", &stdout];
     let script = "echo $A-${B-unset}-$PWD-$(cat); echo err >&2";
-    let output = stage.tool(&["run"]).args(args).args(["--stderr", &stderr, "sh", "-c", script]).output();
+    let output =
+        stage.tool(&["run"]).args(args).args(["--stderr", &stderr, "sh", "-c", script]).output();
     assert_eq!(output.unwrap().status.code(), Some(0));
     assert_eq!(std::fs::read_to_string(stdout).unwrap(), "1=2--/usr-input\n");
     assert_eq!(std::fs::read_to_string(stderr).unwrap(), "err\n");
@@ -179,7 +186,10 @@ fn the_json_report_is_versioned_and_says_what_happened() {
     assert_eq!(ok["command"], serde_json::json!(["sh", "-c", "exit 3"]));
     assert!(ok["wall_seconds"].as_f64().unwrap() > 0.0);
     let late = report(&["-t", "50ms", "-k0", "sleep", "20"]);
-    assert_eq!((late["cause"].as_str(), late["status"]["signal"].as_u64()), (Some("timed-out"), Some(9)));
+    assert_eq!(
+        (late["cause"].as_str(), late["status"]["signal"].as_u64()),
+        (Some("timed-out"), Some(9))
+    );
     let leaky = report(&["sh", "-c", "sleep 25 & exit 0"]);
     assert_eq!(leaky["leftovers"][0]["ppid"].as_u64().is_some(), true);
     let missing = report(&["flsk"]);
@@ -195,7 +205,9 @@ fn verbose_says_how_it_ended() {
     let Some(stage) = Stage::set() else { return };
     let output = run(&stage, &["-v", "sh", "-c", "exit 3"]);
     let said = said(&output);
-    assert!(said.starts_with("tidy-process: exited with 3 after 0.") && said.contains("0 leftovers"));
+    assert!(
+        said.starts_with("tidy-process: exited with 3 after 0.") && said.contains("0 leftovers")
+    );
     stage.close(Alone::No);
 }
 
@@ -284,7 +296,8 @@ fn ignored_signals_stay_ignored() {
 #[parallel]
 fn sigtstp_freezes_the_tree_and_sigcont_thaws_it() {
     let Some(stage) = Stage::set() else { return };
-    // In a session of its own the tool would be an orphaned process group, which SIGTSTP does not stop.
+    // In a session of its own the tool would be an orphaned process group, which SIGTSTP does not
+    // stop.
     let mut tool = ready(&stage, &[], "echo ready; sleep 0.3; exit 4");
     send(&tool, Signal::SIGTSTP);
     let tree = std::fs::read_dir(stage.supervisor.path()).unwrap().flatten();

@@ -50,7 +50,11 @@ fn a_bad_directory_is_named() {
 #[serial]
 fn a_nul_byte_is_refused_before_anything_is_made() {
     fails("prepare argument \"a\\0b\": it contains a NUL byte", |c| c.arg("a\0b"), "true");
-    fails("prepare program \"a\\0b\": it contains a NUL byte", |c| c, "./a\0b".trim_start_matches("./"));
+    fails(
+        "prepare program \"a\\0b\": it contains a NUL byte",
+        |c| c,
+        "./a\0b".trim_start_matches("./"),
+    );
     let expected = "prepare environment variable \"K=a\\0b\": it contains a NUL byte";
     fails(expected, |c| c.env("K", "a\0b"), "true");
     fails("prepare directory \"a\\0b\": it contains a NUL byte", |c| c.current_dir("a\0b"), "true");
@@ -141,7 +145,10 @@ fn fill_fds(free: u64) -> impl Drop {
 #[parallel]
 fn a_base_that_is_not_there_or_no_cgroup_is_named() {
     let error = Supervisor::builder().base("/no/such").build().unwrap_err();
-    assert_eq!(error.to_string(), "open cgroup base \"/no/such\": No such file or directory (ENOENT)");
+    assert_eq!(
+        error.to_string(),
+        "open cgroup base \"/no/such\": No such file or directory (ENOENT)"
+    );
     assert!(error.is_no_cgroup());
     let error = Supervisor::builder().base("/tmp").build().unwrap_err();
     assert_eq!(error.to_string(), "open cgroup base \"/tmp\": not on a cgroup2 file system");
@@ -154,7 +161,8 @@ fn a_base_that_is_not_there_or_no_cgroup_is_named() {
 fn a_read_only_base_is_named_with_its_remedy() {
     let Some(stage) = Stage::set() else { return };
     // A private mount namespace with a read-only view, as containers have it.
-    let script = "mount --bind \"$P\" \"$P\" && mount -o remount,bind,ro \"$P\" && exec \"$T\" run true";
+    let script =
+        "mount --bind \"$P\" \"$P\" && mount -o remount,bind,ro \"$P\" && exec \"$T\" run true";
     let mut command = std::process::Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", script]);
     command.env("P", stage.supervisor.path()).env("T", crate::support::tool());

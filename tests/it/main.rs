@@ -1,6 +1,7 @@
 //! All integration tests, on the real kernel: real cgroups, real processes.
 //!
-//! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`).
+//! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`),
+//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +11,7 @@
     reason = "a test says what it sees, and fails by panicking"
 )]
 
+mod actor;
 mod support;
 mod victim;
 
@@ -18,7 +20,9 @@ mod cli;
 mod command;
 mod errors;
 mod experiment;
+mod guard;
 mod supervisor;
+mod sweep;
 mod teardown;
 mod tidy;
 mod tree;

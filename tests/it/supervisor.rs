@@ -24,8 +24,7 @@ fn a_run_root_is_private_named_after_us_and_leased() {
 fn supervisors_do_not_share_their_run_roots() {
     let Some(stage) = Stage::set() else { return };
     let base = stage.supervisor.path();
-    let all: Vec<_> =
-        (0..20).map(|_| Supervisor::builder().base(base).build().unwrap()).collect();
+    let all: Vec<_> = (0..20).map(|_| Supervisor::builder().base(base).build().unwrap()).collect();
     assert_eq!(stage.cgroups(), 20);
     drop(all);
     stage.close(Alone::No);

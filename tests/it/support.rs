@@ -1,4 +1,5 @@
-//! The stage of a test: a supervisor of its own, a mark on all that it starts, and a check at the end.
+//! The stage of a test: a supervisor of its own, a mark on all that it starts, and a check at the
+//! end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +28,8 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// None, loudly, where no cgroups can be made; a failure where they must be (`TIDY_MUST_WORK=1`).
+    /// None, loudly, where no cgroups can be made; a failure where they must be
+    /// (`TIDY_MUST_WORK=1`).
     pub(crate) fn set() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let fds = fds();
@@ -64,11 +66,16 @@ impl Stage {
         command
     }
 
+    /// The mark and the base, for what is not started by the library.
+    pub(crate) fn mark_std(&self, command: &mut std::process::Command) {
+        command.env(MARK, &self.mark).env("TIDY_PROCESS_PARENT", &self.root);
+    }
+
     #[cfg(feature = "cli")]
     /// The command line tool, with the mark, below this stage's run root.
     pub(crate) fn tool(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(tool());
-        command.args(args).env(MARK, &self.mark).env("TIDY_PROCESS_PARENT", &self.root);
+        self.mark_std(command.args(args));
         command
     }
 
@@ -90,7 +97,8 @@ impl Stage {
         assert_eq!(self.cgroups(), 0, "{when}: cgroups are left in {:?}", self.root);
     }
 
-    /// The check that ends every test. Only a test that runs alone may look at the fds of the process.
+    /// The check that ends every test. Only a test that runs alone may look at the fds of the
+    /// process.
     pub(crate) fn close(self, alone: Alone) {
         self.assert_clean("at the end");
         let Self { supervisor, root, fds: before, .. } = self;
@@ -114,6 +122,11 @@ pub(crate) enum Alone {
 #[cfg(feature = "cli")]
 pub(crate) fn tool() -> &'static str {
     env!("CARGO_BIN_EXE_tidy-process")
+}
+
+/// How often a race is tried: a moment at the desk, minutes with `TIDY_LONG=1`.
+pub(crate) fn rounds(short: u32, long: u32) -> u32 {
+    if std::env::var_os("TIDY_LONG").is_some() { long } else { short }
 }
 
 /// A test that cannot run here says so; in CI it fails.
@@ -164,7 +177,12 @@ pub(crate) fn read_ready(mut pipe: impl Read + AsFd) {
         assert_ne!(news.unwrap(), 0, "not ready in time; said {seen:?}");
         let mut byte = [0];
         let count = pipe.read(&mut byte).unwrap();
-        assert_eq!(count, 1, "ended before it was ready; said {:?}", String::from_utf8_lossy(&seen));
+        assert_eq!(
+            count,
+            1,
+            "ended before it was ready; said {:?}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.extend_from_slice(&byte);
     }
 }

@@ -1,4 +1,5 @@
-//! Teardown returns when nothing is left: races, in loops. A second at the desk; `TIDY_LONG=1` for longer.
+//! Teardown returns when nothing is left: races, in loops. A second at the desk; `TIDY_LONG=1` for
+//! longer.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +7,7 @@ use nix::sys::stat::Mode;
 use serial_test::{parallel, serial};
 use tidy_process::{Stdio, Supervisor};
 
-use crate::support::{Alone, Stage, read_ready};
-
-fn rounds(short: u32, long: u32) -> u32 {
-    if std::env::var_os("TIDY_LONG").is_some() { long } else { short }
-}
+use crate::support::{Alone, Stage, read_ready, rounds};
 
 /// One write to `cgroup.kill` misses such a chain about once in 300 times.
 #[test]
@@ -61,7 +58,8 @@ fn a_tree_killed_at_any_moment_of_its_youth_is_gone() {
 fn a_workload_that_takes_permissions_away_is_removed_all_the_same() {
     let Some(stage) = Stage::set() else { return };
     let script = "D=$(sed -n 's/^0:://p' /proc/self/cgroup); D=$M$D; mkdir $D/a $D/a/b; sleep 20 & \
-         echo $! > $D/a/b/cgroup.procs; chmod 0 $D/a/b/cgroup.* $D/a/b $D/a $D/cgroup.* $D; echo ready; wait";
+         echo $! > $D/a/b/cgroup.procs; \
+         chmod 0 $D/a/b/cgroup.* $D/a/b $D/a $D/cgroup.* $D; echo ready; wait";
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
     let base = stage.supervisor.path().parent().unwrap().display().to_string();
@@ -70,6 +68,7 @@ fn a_workload_that_takes_permissions_away_is_removed_all_the_same() {
     let mut child = command.env("M", mount).stdout(Stdio::piped()).spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     child.finish().unwrap();
+    drop(command);
     stage.close(Alone::No);
 }
 

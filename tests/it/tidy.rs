@@ -48,7 +48,10 @@ fn lines_are_no_longer_than_a_hundred() {
 
 #[test]
 fn unsafe_code_lives_in_two_files() {
-    let opted_in = |text: &str| text.contains("#![expect(\n    unsafe_code");
+    let opted_in = |text: &str| {
+        let packed: String = text.split_whitespace().collect();
+        packed.contains("#![expect(unsafe_code")
+    };
     let files: Vec<_> = sources().into_iter().filter(|(path, _)| path.starts_with(src())).collect();
     let mut found: Vec<_> = files.iter().filter(|(_, text)| opted_in(text)).collect();
     found.sort();
@@ -86,7 +89,8 @@ fn the_readme_is_short_and_nothing_is_left_open() {
 #[test]
 fn the_child_never_allocates_panics_or_indexes() {
     let text = read("src/born.rs");
-    let words = ["format!", "vec!", "String", "Vec<", "panic!", "unwrap", "expect(", ".to_owned", "]["];
+    let words =
+        ["format!", "vec!", "String", "Vec<", "panic!", ".unwrap()", ".expect(", ".to_owned", "]["];
     for word in words {
         let hits = text.lines().filter(|line| line.contains(word) && !line.contains("#![expect("));
         assert_eq!(hits.count(), 0, "born.rs has {word:?}");

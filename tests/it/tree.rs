@@ -80,7 +80,8 @@ fn a_tree_can_be_killed_and_still_be_there() {
     stage.close(Alone::No);
 }
 
-/// A child born into a cgroup that was killed once is SIGKILLed at birth on kernels before 6.12.115: it must be started the other way.
+/// A child born into a cgroup that was killed once is SIGKILLed at birth on kernels before
+/// 6.12.115: it must be started the other way.
 #[test]
 #[parallel]
 fn a_tree_that_was_killed_can_still_be_used() {

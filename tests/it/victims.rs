@@ -1,7 +1,8 @@
-//! The victims: every way to outlive one's parent, on both spawn paths, ended in every way. 0 survivors.
+//! The victims: every way to outlive one's parent, on both spawn paths, ended in every way. 0
+//! survivors.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use serial_test::serial;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidy_process::{Child, Placement};
 
 use crate::support::{Alone, Stage, read_ready};

@@ -61,7 +61,7 @@ fn an_endless_timeout_is_no_timeout() {
     let mut command = stage.sh("exit 1");
     let child = command.timeout(Duration::MAX).spawn().unwrap();
     assert_eq!(child.wait_timeout(Duration::MAX).unwrap().unwrap().code(), Some(1));
-    drop(child);
+    drop((child, command));
     stage.close(Alone::No);
 }
 
@@ -118,6 +118,7 @@ fn the_timeout_is_kept_by_every_kind_of_wait() {
     assert_eq!(child.finish().unwrap().cause, Cause::TimedOut);
     assert_eq!(command.run().unwrap().cause, Cause::TimedOut);
     assert_eq!(command.output().unwrap().report.cause, Cause::TimedOut);
+    drop(command);
     stage.close(Alone::No);
 }
 
@@ -134,7 +135,7 @@ fn a_child_that_ends_in_time_did_not_time_out() {
 #[parallel]
 fn the_stop_signal_comes_first_where_there_is_a_grace() {
     let Some(stage) = Stage::set() else { return };
-    let script = "trap 'echo stopped; exit 5' USR1; echo ready; while :; do sleep 0.01; done";
+    let script = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.01; done";
     let mut command = stage.sh(script);
     command.grace(SOON).stop_signal(libc::SIGUSR1).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -146,6 +147,7 @@ fn the_stop_signal_comes_first_where_there_is_a_grace() {
     read_ready(child.stdout.take().unwrap());
     let report = child.finish().unwrap();
     assert_eq!((report.status.code(), report.cause), (Some(5), Cause::Stopped));
+    drop(command);
     stage.close(Alone::No);
 }
 
@@ -164,6 +166,7 @@ fn who_ignores_the_stop_signal_is_killed_after_the_grace() {
     let report = command.timeout(Duration::from_millis(300)).run().unwrap();
     assert_eq!((report.status.signal(), report.cause), (Some(9), Cause::TimedOut));
     assert!(report.wall >= Duration::from_millis(360));
+    drop(command);
     stage.close(Alone::No);
 }
 
@@ -218,7 +221,10 @@ fn a_leftover_says_who_it_is() {
     let pids = String::from_utf8(output.stdout).unwrap();
     let [left] = output.report.leftovers.as_slice() else { panic!("{:?}", output.report) };
     assert_eq!(pids.split_whitespace().next(), Some(left.pid.to_string().as_str()));
-    assert_eq!((left.name.as_str(), left.command.as_slice()), ("sleep", ["sleep", "21"].map(String::from).as_slice()));
+    assert_eq!(
+        (left.name.as_str(), left.command.as_slice()),
+        ("sleep", ["sleep", "21"].map(String::from).as_slice())
+    );
     assert_eq!(left.to_string(), format!("{} sleep 21", left.pid));
     assert!(left.running < SOON);
     stage.close(Alone::No);

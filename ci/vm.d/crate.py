@@ -1,0 +1,50 @@
+"""The crate's integration tests, built and copied in at the paths that they expect."""
+
+import json
+import os
+import shutil
+
+from image import read_list
+from tools import Failure, output
+
+
+def add_tests(image, words, tiny, here):
+    """Returns the command that runs the tests, and the directory where."""
+    root = os.path.dirname(here)
+    tests, programs = artifacts(root)
+    if len(tests) != 1:
+        raise Failure(f"expected one integration test binary, found {tests}")
+    listed = output(tests[0], "--list", *words, cwd=root)
+    if "\n0 tests," in "\n" + listed:
+        raise Failure(f"no test matches {' '.join(words)}")
+    for path in tests + programs:
+        image.add(path, path)
+    for path in sources(root):
+        image.add(os.path.join(root, path), os.path.join(root, path), needs_libraries=False)
+    if tiny:
+        for name in read_list(os.path.join(here, "vm.d", "programs")):
+            image.add(which(name), f"/usr/bin/{name}")
+    return tests + words, root
+
+
+def artifacts(root):
+    """([integration test binaries], [programs and examples]), built with all features."""
+    words = ["cargo", "test", "--quiet", "--no-run", "--all-features", "--message-format=json-render-diagnostics"]
+    messages = map(json.loads, output(*words, cwd=root).splitlines())
+    built = [message for message in messages if message.get("executable")]
+    tests = [message["executable"] for message in built if message["target"]["kind"] == ["test"]]
+    programs = [message["executable"] for message in built if not message["profile"]["test"]]
+    return tests, programs
+
+
+def sources(root):
+    """Some tests read the sources."""
+    listed = output("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=root)
+    return [path for path in listed.split("\0") if os.path.isfile(os.path.join(root, path))]
+
+
+def which(name):
+    path = shutil.which(name)
+    if not path:
+        raise Failure(f"the tests need {name}")
+    return path

@@ -1,0 +1,2 @@
+def fetch(*a): pass
+def units(*a): pass

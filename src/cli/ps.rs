@@ -1,0 +1,134 @@
+//! `ps`, `sweep` and `kill`: what others supervise, and what they left.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidy_process::{RunRoot, Stale, TreeInfo, census};
+
+use crate::args::{KillArgs, PsArgs, SweepArgs};
+use crate::json::{VERSION, process};
+use crate::run::Failure;
+use crate::say;
+
+pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
+    let roots = census(args.parent.as_deref())?;
+    let text = if args.json { roots_json(&roots) } else { table(&roots) };
+    print(&text)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Print)
+}
+
+fn table(roots: &[RunRoot]) -> String {
+    let mut text = format!(
+        "{:<16} {:>8} {:>10} {:>5} {:>10} COMMAND\n",
+        "NAME", "OWNER", "AGE", "PROCS", "MEMORY"
+    );
+    for root in roots {
+        let owner = if root.owner_lives { root.owner.to_string() } else { "gone".to_owned() };
+        for tree in &root.trees {
+            let age = tree.age.map_or("-".to_owned(), age);
+            let memory = tree.memory.map_or("-".to_owned(), mebibytes);
+            let count = tree.processes.len();
+            let name = &tree.name;
+            let command = tree.processes.first().map(ToString::to_string).unwrap_or_default();
+            let command = command.split_once(' ').map_or("", |(_, command)| command);
+            text += &format!("{name:<16} {owner:>8} {age:>10} {count:>5} {memory:>10} {command}\n");
+        }
+    }
+    text
+}
+
+fn age(age: Duration) -> String {
+    format!("{:.1} s", age.as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one decimal of a mebibyte is printed")]
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn roots_json(roots: &[RunRoot]) -> String {
+    let each = roots.iter().map(|root| {
+        json!({
+            "path": root.path.display().to_string(),
+            "owner": root.owner,
+            "owner_lives": root.owner_lives,
+            "trees": root.trees.iter().map(tree_json).collect::<Vec<_>>(),
+        })
+    });
+    format!("{}\n", json!({ "v": VERSION, "run_roots": each.collect::<Vec<_>>() }))
+}
+
+/// What is not known is absent.
+fn tree_json(tree: &TreeInfo) -> Value {
+    let mut value = json!({
+        "path": tree.path.display().to_string(),
+        "name": tree.name,
+        "processes": tree.processes.iter().map(process).collect::<Vec<_>>(),
+    });
+    if let Some(object) = value.as_object_mut() {
+        if let Some(age) = tree.age {
+            object.insert("age_seconds".to_owned(), age.as_secs_f64().into());
+        }
+        if let Some(memory) = tree.memory {
+            object.insert("memory_bytes".to_owned(), memory.into());
+        }
+    }
+    value
+}
+
+pub(crate) fn sweep(args: &SweepArgs) -> Result<(), Failure> {
+    let found = tidy_process::sweep(args.ps.parent.as_deref(), args.dry_run)?;
+    let failed = found.iter().filter(|stale| stale.removed.is_err()).count();
+    let text = if args.ps.json { stale_json(&found) } else { stale_lines(&found, args.dry_run) };
+    print(&text)?;
+    for error in found.iter().filter_map(|stale| stale.removed.as_ref().err()) {
+        say::line(error);
+    }
+    if failed > 0 { Err(Failure::Unswept(failed)) } else { Ok(()) }
+}
+
+fn stale_lines(found: &[Stale], dry_run: bool) -> String {
+    let mut text = String::new();
+    for stale in found.iter().filter(|stale| stale.removed.is_ok()) {
+        let verb = if dry_run { "would remove" } else { "removed" };
+        let (path, owner) = (stale.path.display(), stale.owner);
+        let count = stale.processes.len();
+        text += &format!("{verb} {path}: owner {owner} is gone, {count} processes\n");
+        for process in &stale.processes {
+            text += &format!("  {process}\n");
+        }
+    }
+    text
+}
+
+fn stale_json(found: &[Stale]) -> String {
+    let each = found.iter().map(|stale| {
+        let mut value = json!({
+            "path": stale.path.display().to_string(),
+            "owner": stale.owner,
+            "processes": stale.processes.iter().map(process).collect::<Vec<_>>(),
+            "removed": matches!(stale.removed, Ok(true)),
+        });
+        if let (Err(error), Some(object)) = (&stale.removed, value.as_object_mut()) {
+            object.insert("error".to_owned(), error.to_string().into());
+        }
+        value
+    });
+    format!("{}\n", json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() }))
+}
+
+pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
+    let roots = census(args.parent.as_deref())?;
+    let trees = roots.iter().flat_map(|root| &root.trees);
+    let is_meant = |tree: &&TreeInfo| tree.name == args.name || tree.path.ends_with(&args.name);
+    let meant: Vec<&TreeInfo> = trees.filter(is_meant).collect();
+    if meant.is_empty() {
+        return Err(Failure::NoSuchTree(args.name.clone()));
+    }
+    meant.into_iter().try_for_each(TreeInfo::kill).map_err(Failure::from)
+}

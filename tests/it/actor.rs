@@ -1,0 +1,149 @@
+//! Supervisors that come to a bad end: the test binary plays them when `TIDY_ACTOR` names one.
+
+use std::process::{Command as StdCommand, Stdio as StdStdio};
+use std::time::{Duration, Instant};
+
+use tidy_process::{Child, Command, Stdio, Supervisor};
+
+use crate::support::{Stage, read_ready};
+use crate::victim;
+
+const ROLE: &str = "TIDY_ACTOR";
+
+/// However a test fails, its actors end by themselves.
+const LIFE: Duration = Duration::from_secs(60);
+
+#[ctor::ctor]
+fn enter() {
+    if let Some(role) = std::env::var_os(ROLE) {
+        play(role.to_str().unwrap());
+        std::process::exit(0);
+    }
+}
+
+/// The command that plays a role, below the stage's run root and with its mark.
+pub(crate) fn actor(stage: &Stage, role: &str) -> StdCommand {
+    let mut command = StdCommand::new(victim::exe());
+    stage.mark_std(&mut command);
+    command.env(ROLE, role).stdout(StdStdio::piped()).stderr(StdStdio::null());
+    command
+}
+
+fn play(role: &str) {
+    match role {
+        // As busy as a supervisor gets, for as long as it may.
+        "busy" => busy(),
+        // Three trees stand, and nothing happens any more.
+        "idle" => {
+            let held = three_trees(&Supervisor::global().unwrap());
+            ready();
+            std::thread::sleep(LIFE);
+            drop(held);
+        }
+        "abort" => {
+            let _held = three_trees(&Supervisor::global().unwrap());
+            ready();
+            std::process::abort();
+        }
+        "exit" => {
+            let held = three_trees(&Supervisor::global().unwrap());
+            ready();
+            std::mem::forget(held);
+            std::process::exit(7);
+        }
+        "panic" => {
+            let _held = three_trees(&Supervisor::global().unwrap());
+            ready();
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        "fork" => fork(),
+        "thread" => thread(),
+        "many" => many(),
+        other => panic!("no role is called {other:?}"),
+    }
+}
+
+fn ready() {
+    nix::unistd::write(std::io::stdout(), b"ready\n").unwrap();
+}
+
+fn victim(supervisor: &Supervisor, name: &str) -> Child {
+    let mut command = Command::new(victim::exe());
+    command.env_remove(ROLE).env("TIDY_VICTIM", name).supervisor(supervisor);
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Daemons, a chain and a process without its main thread, all in their state.
+fn three_trees(supervisor: &Supervisor) -> Vec<Child> {
+    let each = ["daemon", "chain", "dead-leader"].map(|name| {
+        let mut child = victim(supervisor, name);
+        read_ready(child.stdout.take().unwrap());
+        child
+    });
+    each.into()
+}
+
+/// Spawns, waits, tears down and keeps a few, without a pause.
+fn busy() {
+    let start = Instant::now();
+    let supervisor = Supervisor::global().unwrap();
+    let mut kept = Vec::new();
+    ready();
+    for round in 0.. {
+        let name = ["daemon", "chain", "dead-leader", "plain"][round % 4];
+        kept.push(victim(&supervisor, name));
+        if kept.len() > 4 {
+            let _ = kept.remove(0).finish();
+        }
+        let _ = Command::new("true").supervisor(&supervisor).force_join(round % 2 == 0).run();
+        if start.elapsed() > LIFE {
+            return;
+        }
+    }
+}
+
+/// A fork without exec goes on after its parent, with copies of everything.
+fn fork() {
+    let held = three_trees(&Supervisor::global().unwrap());
+    // SAFETY: the copy only sleeps and exits.
+    #[expect(unsafe_code, reason = "fork without exec is what is tested")]
+    let fork = unsafe { nix::unistd::fork() }.unwrap();
+    match fork {
+        nix::unistd::ForkResult::Child => {
+            // The tester sees by the pipe's end that this copy has gone; it outlives its parent by this long.
+            std::thread::sleep(Duration::from_secs(3));
+            // SAFETY: ends the copy without dropping anything.
+            #[expect(unsafe_code, reason = "fork without exec is what is tested")]
+            unsafe {
+                libc::_exit(0)
+            }
+        }
+        nix::unistd::ForkResult::Parent { .. } => {
+            ready();
+            std::thread::sleep(LIFE);
+            drop(held);
+        }
+    }
+}
+
+/// The thread that started the guard ends; the process lives on, and so must the guard.
+fn thread() {
+    let made = std::thread::spawn(|| {
+        let supervisor = Supervisor::global().unwrap();
+        three_trees(&supervisor)
+    });
+    let held = made.join().unwrap();
+    ready();
+    std::thread::sleep(LIFE);
+    drop(held);
+}
+
+/// A thousand trees.
+fn many() {
+    let supervisor = Supervisor::global().unwrap();
+    let sleep = || Command::new("sleep").arg("60").supervisor(&supervisor).spawn().unwrap();
+    let held: Vec<Child> = (0..1000).map(|_| sleep()).collect();
+    ready();
+    std::thread::sleep(LIFE);
+    drop(held);
+}
