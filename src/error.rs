@@ -268,7 +268,7 @@ fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Errno::ENOENT if matches!(step, OpenBase | MakeCgroup) => {
             Some("no such cgroup: make it first, or leave --parent out")
         }
-        Errno::ENOENT if step == Step::Guard => Some(
+        Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC if step == Step::Guard => Some(
             "the guard, which ends everything should this process be killed, needs /bin/sh: \
              install one, or do without by Supervisor::builder().guard(false), --no-guard",
         ),
@@ -291,6 +291,11 @@ fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// The errno of an error of std's; 0 (no errno) for one that std made up.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 impl From<Error> for io::Error {

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::command::Command;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 use crate::image::Image;
-use crate::launch::{Launch, errno_of};
+use crate::launch::Launch;
 use crate::stdio::{Stdio, Stream};
 use crate::sys::{self, Newborn};
 use crate::wait;

@@ -13,11 +13,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::open_dir;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 
 /// The environment variable that names the base, unless the builder did.
 pub(crate) const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
@@ -65,10 +64,8 @@ fn own() -> Result<PathBuf> {
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        Error::at(Step::FindCgroup2, Path::new(path), errno)
-    })
+    let failed = |error| Error::at(Step::FindCgroup2, Path::new(path), errno_of(&error));
+    fs::read(path).map_err(failed)
 }
 
 /// One cgroup2 mount: which cgroup its root is, and where it is seen.

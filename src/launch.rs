@@ -1,7 +1,7 @@
 //! The clone: the child is born in its cgroup, or, where that is refused, forked and joined.
 
 use std::io::{PipeReader, Read, pipe};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use crate::born::{self, Closure, Orders, RUNNING, UNBORN};
 use crate::cgroup::Cgroup;
 use crate::command::Command;
-use crate::error::{CHILD_STEPS, Error, Result, Step};
+use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
 use crate::image::Image;
 use crate::report::Placement;
-use crate::stdio::Stream;
+use crate::stdio::{Stream, above_two};
 use crate::sys::{self, Dumpable, Newborn, SignalsBlocked};
 use crate::wait::{self, BackOff};
 
@@ -103,7 +103,7 @@ impl Launch<'_> {
         let procs = self.cgroup.map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
         let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
-        let channel = above_two(channel.into()).map_err(|error| (Step::Fork, errno_of(&error)))?;
+        let channel = above_two(channel.into()).map_err(failed(Step::Fork))?;
         let orders = self.orders(channel.as_raw_fd(), join);
         let newborn = {
             let _blocked = SignalsBlocked::new().map_err(failed(Step::Fork))?;
@@ -177,12 +177,4 @@ fn bury(newborn: &Newborn) {
     let _ = sys::pidfd_send_signal(newborn.pidfd.as_fd(), libc::SIGKILL);
     let _ = wait::ended(newborn.pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(1)));
     let _ = sys::reap(newborn.pidfd.as_fd());
-}
-
-fn above_two(fd: OwnedFd) -> std::io::Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone() }
-}
-
-pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use crate::born::Closure;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 use crate::image::Image;
 use crate::launch::Launch;
 use crate::report::Report;
@@ -198,7 +198,7 @@ impl Capture {
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+            Err(error) => Err(errno_of(&error)),
         }
     }
 

@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 
 /// What a standard stream of the child is connected to; as [`std::process::Stdio`].
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl<'a> Stream<'a> {
             Kind::Fd(fd) if fd.as_raw_fd() > 2 => {
                 Ok(Self { child: fd.as_raw_fd(), ..Self::default() })
             }
-            Kind::Fd(fd) => Self::holding(fd.try_clone().map_err(errno)?, None),
+            Kind::Fd(fd) => Self::holding(fd.try_clone().map_err(|error| errno_of(&error))?, None),
         }
     }
 
@@ -102,15 +102,11 @@ impl<'a> Stream<'a> {
 
 /// std's `try_clone` and this both ask for 3 at least; a fresh pipe may have got less where the
 /// caller closed its own streams.
-fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }
-    fd.try_clone().map_err(errno)
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+    fd.try_clone().map_err(|error| errno_of(&error))
 }
 
 /// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
-use nix::unistd::{dup, geteuid};
+use nix::unistd::geteuid;
 
 use crate::cgroup::{Cgroup, children, open_dir};
-use crate::error::Result;
+use crate::error::{Result, errno_of};
 use crate::hierarchy;
 use crate::process::ProcessInfo;
 use crate::teardown::{PATIENCE, listed, teardown};
@@ -128,11 +128,11 @@ fn owner(name: &OsStr) -> Option<u32> {
 /// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy
 /// does not.
 pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
-    let file = File::from(dup(&**cgroup.dir())?);
+    let file = cgroup.dir().try_clone().map(File::from).map_err(|error| errno_of(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
-        Err(TryLockError::Error(error)) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+        Err(TryLockError::Error(error)) => Err(errno_of(&error)),
     }
 }
 

@@ -111,7 +111,7 @@ fn fork() {
     match fork {
         nix::unistd::ForkResult::Child => {
             // The tester sees by the pipe's end that this copy has gone; it outlives its parent by this long.
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(2));
             // SAFETY: ends the copy without dropping anything.
             #[expect(unsafe_code, reason = "fork without exec is what is tested")]
             unsafe {

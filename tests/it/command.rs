@@ -344,6 +344,17 @@ fn a_program_just_written_is_tried_again_while_it_is_busy() {
 
 #[test]
 #[parallel]
+fn no_fd_of_ours_reaches_the_child() {
+    on_both_paths(|stage, join| {
+        let said = stdout(stage.sh("ls -l /proc/$$/fd").force_join(join));
+        for ours in ["cgroup", "pidfd"] {
+            assert!(!said.contains(ours), "{said}");
+        }
+    });
+}
+
+#[test]
+#[parallel]
 fn a_std_command_of_the_same_shape_sees_the_same() {
     let Some(stage) = Stage::set() else { return };
     let script = "echo $0; pwd; ulimit -n; umask; ls /proc/$$/fd | head -3";
