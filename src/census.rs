@@ -20,7 +20,8 @@ pub struct RunRoot {
     pub path: PathBuf,
     /// The pid of its owner, in the owner's pid namespace.
     pub owner: u32,
-    /// Whether the owner lives (it holds the lease). A run root without owner goes at the next sweep.
+    /// Whether the owner lives (it holds the lease). A run root without owner goes at the next
+    /// sweep.
     pub owner_lives: bool,
     /// The trees in it, in the order of their numbers.
     pub trees: Vec<TreeInfo>,
@@ -89,7 +90,8 @@ impl TreeInfo {
     /// Kills everything in it. Its owner, if that lives, removes it and reports.
     ///
     /// # Errors
-    /// Somebody is left after 10 s ([`Error::is_survivors`](crate::Error::is_survivors)), or the tree is another user's.
+    /// Somebody is left after 10 s ([`Error::is_survivors`](crate::Error::is_survivors)), or the
+    /// tree is another user's.
     pub fn kill(&self) -> Result<()> {
         match open(&self.path) {
             Ok(cgroup) => teardown::kill(&cgroup, PATIENCE),

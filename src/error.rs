@@ -212,6 +212,13 @@ impl Error {
         }
     }
 
+    /// A condition that others may end: worth another attempt.
+    pub(crate) fn may_pass(&self) -> bool {
+        use Errno::{EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ENOTEMPTY};
+        let passing = [EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ENOTEMPTY];
+        self.os_error().is_some_and(|(_, errno)| passing.contains(&errno))
+    }
+
     /// What to do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

@@ -78,7 +78,8 @@ pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
     }
 }
 
-/// Visits a run root while its lease is held, if it is ours to tidy: its owner is gone, and we are the same user.
+/// Visits a run root while its lease is held, if it is ours to tidy: its owner is gone, and we are
+/// the same user.
 fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
     // Gone meanwhile, or no permission: not ours to tidy.
     let Ok(cgroup) = open(path) else { return };
@@ -95,7 +96,8 @@ pub(crate) fn open(path: &Path) -> Result<Cgroup, Errno> {
     Cgroup::open(&Arc::new(open_dir(above)?), above, name)
 }
 
-/// The run roots below a directory, at any depth (a supervised process may supervise others), outermost first.
+/// The run roots below a directory, at any depth (a supervised process may supervise others),
+/// outermost first.
 pub(crate) fn run_roots(base: &Path) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
     let mut todo = vec![base.to_owned()];

@@ -8,6 +8,7 @@
 //! deadline with an error that names the survivors.
 
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,20 +26,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// anyhow.
 const FREEZE: Duration = Duration::from_millis(50);
 
+/// Between two attempts at what may pass.
+const AGAIN: Duration = Duration::from_micros(200);
+
 /// Pidfds held at a time by a sweep: few, since fds may be scarce.
 const BATCH: usize = 64;
 
 /// Kills everything in the cgroup, and removes it with all that is below.
 ///
-/// `EBUSY` from rmdir means that a process has come back: the kill starts again.
+/// `EBUSY` from rmdir means that a process has come back, `EMFILE` that other threads hold all fds
+/// right now: whatever may pass is tried again until the deadline.
 pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {
-        kill(cgroup, patience)?;
-        match cgroup.remove() {
-            Ok(()) => return Ok(()),
-            Err(Errno::EBUSY | Errno::ENOTEMPTY) if Instant::now() < deadline => {}
-            Err(errno) => return Err(cgroup.error(Step::RemoveCgroup, errno)),
+        let left = deadline.saturating_duration_since(Instant::now());
+        let removed = || cgroup.remove().map_err(|e| cgroup.error(Step::RemoveCgroup, e));
+        match kill(cgroup, left).and_then(|()| removed()) {
+            Err(error) if error.may_pass() && Instant::now() < deadline => thread::sleep(AGAIN),
+            done => return done,
         }
     }
 }

@@ -110,7 +110,8 @@ fn fork() {
     let fork = unsafe { nix::unistd::fork() }.unwrap();
     match fork {
         nix::unistd::ForkResult::Child => {
-            // The tester sees by the pipe's end that this copy has gone; it outlives its parent by this long.
+            // The tester sees by the pipe's end that this copy has gone; it outlives its parent by
+            // this long.
             std::thread::sleep(Duration::from_secs(2));
             // SAFETY: ends the copy without dropping anything.
             #[expect(unsafe_code, reason = "fork without exec is what is tested")]

@@ -191,7 +191,7 @@ fn the_json_report_is_versioned_and_says_what_happened() {
         (Some("timed-out"), Some(9))
     );
     let leaky = report(&["sh", "-c", "sleep 25 & exit 0"]);
-    assert_eq!(leaky["leftovers"][0]["ppid"].as_u64().is_some(), true);
+    assert!(leaky["leftovers"][0]["ppid"].is_u64());
     let missing = report(&["flsk"]);
     assert_eq!(missing["exit"].as_u64(), Some(127));
     assert!(missing["error"].as_str().unwrap().starts_with("exec \"flsk\""));

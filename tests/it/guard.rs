@@ -117,7 +117,8 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing() {
     let mut times = Vec::new();
     for round in 0..rounds(50, 1000) {
         let mut child = actor.spawn().unwrap();
-        // Anywhere in the first moments of its life, its start included: a stride that meets all of them.
+        // Anywhere in the first moments of its life, its start included: a stride that meets all of
+        // them.
         let moment = u64::from(round) * 7919 % 60_000;
         std::thread::sleep(Duration::from_micros(moment));
         child.kill().unwrap();

@@ -20,8 +20,11 @@ mod cli;
 mod command;
 mod errors;
 mod experiment;
+#[cfg(feature = "cli")]
+mod faults;
 mod guard;
 mod supervisor;
+mod stuck;
 mod sweep;
 mod teardown;
 mod tidy;
