@@ -40,6 +40,14 @@ fn play(role: &str) {
             std::thread::sleep(LIFE);
             drop(held);
         }
+        "light" => {
+            let supervisor = Supervisor::global().unwrap();
+            let mut child = victim(&supervisor, "daemon");
+            read_ready(child.stdout.take().unwrap());
+            ready();
+            std::thread::sleep(LIFE);
+            drop(child);
+        }
         "abort" => {
             let _held = three_trees(&Supervisor::global().unwrap());
             ready();

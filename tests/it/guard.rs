@@ -108,6 +108,36 @@ fn the_guard_outlives_the_thread_that_started_it() {
     stage.close(Alone::Yes);
 }
 
+/// Every shell that may be `/bin/sh` on somebody's machine does the guard's work.
+#[test]
+#[serial]
+fn the_guard_works_in_every_common_shell() {
+    let Some(stage) = Stage::set() else { return };
+    for shell in ["/bin/dash", "/bin/bash", "/bin/busybox"] {
+        if !std::path::Path::new(shell).exists() {
+            crate::support::skip(&format!("{shell} is missing"));
+            continue;
+        }
+        for role in ["idle", "thread", "fork"] {
+            let script = "mount --bind \"$0\" \"$(readlink -f /bin/sh)\" && exec \"$1\"";
+            let mut inner = actor(&stage, role);
+            let exe = inner.get_program().to_owned();
+            let mut outer = std::process::Command::new("unshare");
+            outer.args(["-m", "--propagation", "private", "bash", "-c", script, shell]).arg(exe);
+            outer.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            let mut child = outer.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let mut pipe = child.stdout.take().unwrap();
+            read_ready(&mut pipe);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            directories_gone(&stage, &format!("{shell}, {role}"));
+            pipe.read_to_end(&mut Vec::new()).unwrap();
+            drop(inner.stdout(std::process::Stdio::null()));
+        }
+    }
+    stage.close(Alone::Yes);
+}
+
 /// SIGKILL at a random moment: before, during and after spawns, waits and teardowns.
 #[test]
 #[serial]

@@ -66,8 +66,10 @@ fn no_live_tree_is_touched_while_all_sweep() {
     let base = stage.supervisor.path().to_owned();
     let witness = Supervisor::builder().base(&base).build().unwrap();
     let live = Command::new("sleep").arg("60").supervisor(&witness).spawn().unwrap();
-    for round in 0..rounds(2, 10) {
-        let mut actors: Vec<_> = (0..20).map(|_| actor(&stage, "idle").spawn().unwrap()).collect();
+    for round in 0..rounds(1, 3) {
+        let count = rounds(20, 200);
+        let mut actors: Vec<_> =
+            (0..count).map(|_| actor(&stage, "light").spawn().unwrap()).collect();
         for (number, actor) in actors.iter_mut().enumerate() {
             // Half of them without a guard, and at different ages.
             if number % 2 == 0 {
@@ -162,6 +164,27 @@ fn the_command_line_lists_kills_and_sweeps() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, json["swept"][0]["removed"].as_bool()), (Some(0), Some(true)));
     assert_eq!(said(&["sweep"]), (Some(0), String::new()));
+    stage.close(Alone::Yes);
+}
+
+/// Kernels before 6.12.115 kill at birth what is born elsewhere than in a cgroup that was killed
+/// once, if the supervisor sits in such a one: it must be started the other way.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_supervisor_in_a_cgroup_that_was_killed_once_works() {
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    tree.kill().unwrap();
+    // The write itself is what counts, and an empty tree needs none.
+    fs::write(tree.path().join("cgroup.kill"), "1").unwrap();
+    let mut tool = stage.tool(&["run", "-q", "--json", "-", "sh", "-c", "sleep 20 & exit 7"]);
+    tree.enroll(tool.env_remove("TIDY_PROCESS_PARENT")).unwrap();
+    let output = tool.output().unwrap();
+    drop(tool);
+    assert_eq!(output.status.code(), Some(7));
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(tree.finish().unwrap().leftovers, []);
     stage.close(Alone::Yes);
 }
 

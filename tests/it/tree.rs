@@ -87,7 +87,8 @@ fn a_tree_can_be_killed_and_still_be_there() {
 fn a_tree_that_was_killed_can_still_be_used() {
     let Some(stage) = Stage::set() else { return };
     let tree = Tree::within(&stage.supervisor, None).unwrap();
-    tree.kill().unwrap();
+    // The write itself is what counts, and an empty tree needs none.
+    std::fs::write(tree.path().join("cgroup.kill"), "1").unwrap();
     let mut command = StdCommand::new("true");
     tree.enroll(&mut command).unwrap();
     assert!(command.status().unwrap().success());
