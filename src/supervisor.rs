@@ -127,7 +127,10 @@ impl SupervisorBuilder {
     }
 
     /// Whether a guard ends everything should this process die without a chance to (SIGKILL, OOM,
-    /// a crash, `exit`). Default: true. It is one small `/bin/sh` for each supervisor.
+    /// a crash, `exit`). Default: true. It is one small `/bin/sh` for each supervisor. Where there
+    /// is no `/bin/sh` (a distroless container) [`build`](Self::build) fails and says so: `false`
+    /// does without, and then a SIGKILL of this process leaves its trees to the next
+    /// [`sweep`](crate::sweep).
     #[must_use]
     pub fn guard(mut self, guard: bool) -> Self {
         self.unguarded = !guard;
