@@ -7,8 +7,9 @@
 //! ```
 //! use tidy_process::Command;
 //!
-//! let output = Command::new("sh").args(["-c", "sleep 30 & echo hi"]).output()?; // milliseconds,
-//! not 30 s assert_eq!(output.stdout, b"hi\n");
+//! // Milliseconds, not 30 s.
+//! let output = Command::new("sh").args(["-c", "sleep 30 & echo hi"]).output()?;
+//! assert_eq!(output.stdout, b"hi\n");
 //! println!("killed: {:?}", output.report.leftovers);
 //! # Ok::<(), tidy_process::Error>(())
 //! ```
@@ -40,6 +41,11 @@ mod cgroup;
 mod process;
 mod sys;
 mod error;
+
+/// The README's code is run, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
