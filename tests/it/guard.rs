@@ -120,7 +120,7 @@ fn the_guard_works_in_every_common_shell() {
         }
         for role in ["idle", "thread", "fork"] {
             let script = "mount --bind \"$0\" \"$(readlink -f /bin/sh)\" && exec \"$1\"";
-            let mut inner = actor(&stage, role);
+            let inner = actor(&stage, role);
             let exe = inner.get_program().to_owned();
             let mut outer = std::process::Command::new("unshare");
             outer.args(["-m", "--propagation", "private", "bash", "-c", script, shell]).arg(exe);
@@ -132,7 +132,6 @@ fn the_guard_works_in_every_common_shell() {
             child.wait().unwrap();
             directories_gone(&stage, &format!("{shell}, {role}"));
             pipe.read_to_end(&mut Vec::new()).unwrap();
-            drop(inner.stdout(std::process::Stdio::null()));
         }
     }
     stage.close(Alone::Yes);
