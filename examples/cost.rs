@@ -1,7 +1,8 @@
 //! What a fresh cgroup costs: spawn + wait + teardown of `/bin/true`, side by side with std, in a
 //! small process and in one with 1 GiB touched; and the teardown of a child with two daemons.
 //!
-//! `cargo run --release --example cost`. Samples are interleaved (A B A B); medians and ratios are printed.
+//! `cargo run --release --example cost`. Samples are interleaved (A B A B); medians and ratios are
+//! printed.
 
 #![expect(clippy::print_stdout, reason = "an example says what it measured")]
 
