@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::command::Keep;
+use crate::ending::Ending;
 use crate::error::{Error, Result, Step};
 use crate::report::{Cause, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
 use crate::tree::Tree;
+use crate::usage::Usage;
 use crate::wait;
 
 /// A running command: its main process and everything that descends from it.
@@ -51,22 +53,9 @@ pub struct Child {
     pid: u32,
     pidfd: OwnedFd,
     status: Mutex<Option<ExitStatus>>,
-    ending: Mutex<Ending>,
-    keep: Keep,
+    ending: Ending,
     placement: Placement,
-    spawned: Instant,
     tree: Tree,
-}
-
-/// How far the end of a tree has come. One step at a time, taken by whoever waits.
-#[derive(Debug, Clone, Copy)]
-enum Ending {
-    /// Nobody has asked for it. The timeout, if there is one, is still to come.
-    Unasked,
-    /// The stop signal went out for this cause; at this time the kill is due.
-    Asked(Cause, Instant),
-    /// The tree was killed for this cause.
-    Killed(Cause),
 }
 
 impl Child {
@@ -84,10 +73,8 @@ impl Child {
             pid: newborn.pid.cast_unsigned(),
             pidfd: newborn.pidfd,
             status: Mutex::new(None),
-            ending: Mutex::new(Ending::Unasked),
-            keep,
+            ending: Ending::new(keep, spawned),
             placement,
-            spawned,
             tree,
         }
     }
@@ -176,34 +163,7 @@ impl Child {
     /// signal, kill), and says when to look again (at once, after a kill). `None`: only the pidfd
     /// has news to come. Every `wait` does this by itself.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let mut ending = lock(&self.ending);
-        let now = Instant::now();
-        if let Ending::Unasked = *ending {
-            let due = self.spawned.checked_add(self.keep.timeout?)?;
-            if now < due {
-                return Some(due);
-            }
-            if !self.keep.grace.is_zero() {
-                let _ = self.tree.signal(self.keep.stop_signal);
-            }
-            *ending = Ending::Asked(Cause::TimedOut, now + self.keep.grace);
-        }
-        let Ending::Asked(cause, kill_at) = *ending else {
-            return None;
-        };
-        if now < kill_at {
-            return Some(kill_at);
-        }
-        // Who cannot be killed now (state D) is tried again a little later.
-        let (step, again) = match self.tree.kill() {
-            Ok(()) => (Ending::Killed(cause), now),
-            Err(_) => {
-                let later = Instant::now() + Duration::from_millis(100);
-                (Ending::Asked(cause, later), later)
-            }
-        };
-        *ending = step;
-        Some(again)
+        self.ending.step(&self.tree)
     }
 
     /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the
@@ -231,16 +191,13 @@ impl Child {
     /// As for [`kill`](Self::kill).
     pub fn stop(&self, grace: Duration) -> Result<()> {
         self.asked(Cause::Stopped);
-        self.tree.stop(self.keep.stop_signal, grace)
+        self.tree.stop(self.ending.keep().stop_signal, grace)
     }
 
     /// Notes the cause, unless there is one already or the main process had ended before.
-    fn asked(&self, cause: Cause) {
+    fn asked(&self, cause: Cause) -> bool {
         let ended = wait::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false);
-        let mut ending = lock(&self.ending);
-        if let (Ending::Unasked, false) = (*ending, ended) {
-            *ending = Ending::Killed(cause);
-        }
+        !ended && self.ending.ask(cause)
     }
 
     /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
@@ -268,18 +225,20 @@ impl Child {
         }
         let running = self.try_wait()?.is_none();
         let leftovers = if running { self.ask_to_end() } else { self.tree.leftovers() };
-        self.tree.end()?;
+        let usage = self.tree.end()?;
         let escaped = !self.ended_within(Duration::from_millis(100))?;
         if escaped {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(PATIENCE)?;
         }
         let status = self.reap()?.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
-        let cause = if escaped { Cause::Escaped } else { self.cause(status) };
+        let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         Ok(Report {
             status,
             cause,
-            wall: self.spawned.elapsed(),
+            notes: usage.notes(cause),
+            usage,
+            wall: self.ending.spawned().elapsed(),
             leftovers,
             placement: self.placement,
         })
@@ -287,9 +246,9 @@ impl Child {
 
     /// Nobody is a leftover of a tree that is stopped while its main process runs.
     fn ask_to_end<T>(&self) -> Vec<T> {
-        self.asked(Cause::Stopped);
-        if !self.keep.grace.is_zero() && !matches!(*lock(&self.ending), Ending::Asked(..)) {
-            let _ = self.tree.stop(self.keep.stop_signal, self.keep.grace);
+        let keep = self.ending.keep();
+        if self.asked(Cause::Stopped) && !keep.grace.is_zero() {
+            let _ = self.tree.stop(keep.stop_signal, keep.grace);
         }
         Vec::new()
     }
@@ -299,10 +258,14 @@ impl Child {
         wait::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
     }
 
-    fn cause(&self, status: ExitStatus) -> Cause {
-        match *lock(&self.ending) {
-            Ending::Asked(cause, _) | Ending::Killed(cause) => cause,
-            Ending::Unasked => status.signal().map_or(Cause::Exited, Cause::Signaled),
+    /// Ours comes first; a SIGKILL that the kernel counts as its own for want of memory is that,
+    /// any other is somebody's signal.
+    fn cause(&self, status: ExitStatus, usage: &Usage) -> Cause {
+        match (self.ending.cause(), status.signal()) {
+            (Some(cause), _) => cause,
+            (None, Some(libc::SIGKILL)) if usage.main_was_oom_killed() => Cause::OutOfMemory,
+            (None, Some(signal)) => Cause::Signaled(signal),
+            (None, None) => Cause::Exited,
         }
     }
 
@@ -311,7 +274,7 @@ impl Child {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

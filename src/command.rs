@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::born::Closure;
+use crate::limits::Limits;
 use crate::stdio::Stdio;
 use crate::supervisor::Supervisor;
 
@@ -46,6 +47,7 @@ pub struct Command {
     pub(crate) process_group: Option<i32>,
     pub(crate) closures: Vec<Closure>,
     pub(crate) keep: Keep,
+    pub(crate) limits: Limits,
     pub(crate) name: Option<String>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) linger: bool,
@@ -56,6 +58,7 @@ pub struct Command {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keep {
     pub(crate) timeout: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) stop_signal: i32,
 }
@@ -77,7 +80,13 @@ impl Command {
             groups: None,
             process_group: None,
             closures: Vec::new(),
-            keep: Keep { timeout: None, grace: Duration::ZERO, stop_signal: libc::SIGTERM },
+            keep: Keep {
+                timeout: None,
+                cpu_time: None,
+                grace: Duration::ZERO,
+                stop_signal: libc::SIGTERM,
+            },
+            limits: Limits::new(),
             name: None,
             supervisor: None,
             linger: false,
@@ -200,6 +209,13 @@ impl Command {
         F: FnMut() -> io::Result<()> + Send + Sync + 'static,
     {
         self.closures.push(Box::new(closure));
+        self
+    }
+
+    /// What the whole tree may use. A limit that cannot be enforced fails the spawn.
+    pub fn limits(&mut self, limits: Limits) -> &mut Self {
+        self.keep.cpu_time = limits.cpu_time;
+        self.limits = limits;
         self
     }
 

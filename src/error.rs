@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::limits::Setting;
 use crate::process::ProcessInfo;
 
 /// `Result` with [`Error`].
@@ -27,6 +28,14 @@ enum Kind {
     Os { step: Step, subject: String, errno: Errno },
     #[error("{step} {subject}: {why}")]
     Invalid { step: Step, subject: String, why: &'static str },
+    #[error("limit {controller}: write {:?} to {:?}: {why}", setting.1, setting.0)]
+    Limit {
+        controller: &'static str,
+        /// File and value.
+        setting: (String, String),
+        why: String,
+        remedy: &'static str,
+    },
     #[error("{} {path:?}: still populated after {after:.1?}: {}", Step::Teardown, list(survivors))]
     Survivors { path: String, after: Duration, survivors: Vec<ProcessInfo> },
 }
@@ -143,6 +152,17 @@ impl Error {
         Self(Box::new(Kind::Invalid { step, subject: subject.into(), why }))
     }
 
+    pub(crate) fn limit(dir: &Path, setting: &Setting, why: String, remedy: &'static str) -> Self {
+        let file = dir.join(setting.file).display().to_string();
+        let setting_text = (file, setting.value.clone());
+        Self(Box::new(Kind::Limit {
+            controller: setting.controller,
+            setting: setting_text,
+            why,
+            remedy,
+        }))
+    }
+
     pub(crate) fn survivors(path: &Path, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
         Self(Box::new(Kind::Survivors { path: path.display().to_string(), after, survivors }))
     }
@@ -164,7 +184,7 @@ impl Error {
     pub fn is_no_cgroup(&self) -> bool {
         let step = match *self.0 {
             Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
-            Kind::Survivors { .. } => return false,
+            Kind::Survivors { .. } | Kind::Limit { .. } => return false,
         };
         matches!(
             step,
@@ -176,6 +196,12 @@ impl Error {
                 | Step::Clone
                 | Step::Join
         )
+    }
+
+    /// A limit cannot be enforced on this machine, or has a value that the kernel does not keep.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(*self.0, Kind::Limit { .. })
     }
 
     /// A value given by the caller can not be used (a NUL byte, a bad name).
@@ -227,6 +253,7 @@ impl Error {
             Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
             Kind::Invalid { .. } => None,
+            Kind::Limit { remedy, .. } => Some(remedy),
             Kind::Survivors { .. } => Some(
                 "they got SIGKILL and go as soon as the kernel lets them (state D waits for a \
                  device or file system); the cgroup is removed once it is empty",
@@ -310,6 +337,7 @@ impl From<Error> for io::Error {
         let kind = match &*error.0 {
             Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
             Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
+            Kind::Limit { .. } => io::ErrorKind::Unsupported,
             Kind::Survivors { .. } => io::ErrorKind::TimedOut,
         };
         Self::new(kind, error)

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::open_dir;
+use crate::controllers::ASIDE;
 use crate::error::{Error, Result, Step, errno_of};
 
 /// The environment variable that names the base, unless the builder did.
@@ -33,7 +34,7 @@ pub(crate) fn base(given: Option<&Path>) -> Result<Base> {
     let variable = || std::env::var_os(PARENT_VARIABLE).filter(|value| !value.is_empty());
     match given.map(Path::to_owned).or_else(|| variable().map(PathBuf::from)) {
         Some(path) => open(std::path::absolute(&path).unwrap_or(path)),
-        None => open(own()?),
+        None => open(without_leaf(own()?)),
     }
 }
 
@@ -45,6 +46,14 @@ fn open(path: PathBuf) -> Result<Base> {
         return Err(Error::invalid(Step::OpenBase, subject, "not on a cgroup2 file system"));
     }
     Ok(Base { path, dir })
+}
+
+/// A supervisor that had to step aside is in a leaf of the cgroup that it was given.
+fn without_leaf(path: PathBuf) -> PathBuf {
+    match path.parent() {
+        Some(parent) if path.ends_with(ASIDE) => parent.to_owned(),
+        _ => path,
+    }
 }
 
 /// The directory of the cgroup that this process is in.

@@ -20,6 +20,7 @@
 
 // In the order in which a spawn passes through them.
 mod command;
+mod limits;
 mod stdio;
 mod hierarchy;
 mod supervisor;
@@ -31,6 +32,7 @@ mod image;
 mod launch;
 mod born;
 mod child;
+mod ending;
 mod wait;
 mod teardown;
 mod report;
@@ -38,6 +40,8 @@ mod report;
 mod spawn;
 // What every stage stands on.
 mod cgroup;
+mod controllers;
+mod usage;
 mod process;
 mod sys;
 mod error;
@@ -51,10 +55,12 @@ pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
+pub use limits::{IoLimit, Limits};
 pub use process::ProcessInfo;
-pub use report::{Cause, Placement, Report};
+pub use report::{Cause, Note, Placement, Report};
 pub use spawn::Output;
 pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sweep::{Stale, sweep};
 pub use tree::Tree;
+pub use usage::{Missing, Usage};

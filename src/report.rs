@@ -4,6 +4,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::process::ProcessInfo;
+use crate::usage::Usage;
 
 /// How a tree ended, and what had to be done about it.
 #[derive(Debug, Clone)]
@@ -14,6 +15,10 @@ pub struct Report {
     pub status: ExitStatus,
     /// Why the main process ended.
     pub cause: Cause,
+    /// What the whole tree has used.
+    pub usage: Usage,
+    /// What else is worth knowing: it did not end the main process.
+    pub notes: Vec<Note>,
     /// From the spawn to the end of teardown.
     pub wall: Duration,
     /// Who was alive when the main process had ended and had to be killed. Empty when the tree was
@@ -33,11 +38,25 @@ pub enum Cause {
     Signaled(i32),
     /// The command's timeout passed.
     TimedOut,
+    /// The tree's CPU time reached its limit.
+    CpuTimeExceeded,
+    /// The kernel killed the main process because the tree's memory was used up.
+    OutOfMemory,
     /// It was stopped: `finish`, `kill`, `stop` or Drop while the main process was running.
     Stopped,
     /// The main process was alive outside its cgroup when the tree was torn down; it was killed
     /// through its pidfd.
     Escaped,
+}
+
+/// Something that happened to the tree without ending its main process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// So many forks were refused at the tree's limit of processes.
+    PidsExhausted(u64),
+    /// So many processes were killed for want of memory, not the main process.
+    OutOfMemory(u64),
 }
 
 /// How a process came into its cgroup.

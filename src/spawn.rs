@@ -127,7 +127,7 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let tree = Tree::within(&supervisor, self.name.as_deref())?;
+        let tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
         let keep = self.keep;
         let mut launch = Launch {
             command: self,

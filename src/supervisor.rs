@@ -12,9 +12,11 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::cgroup::Cgroup;
+use crate::controllers;
 use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
+use crate::limits::Limits;
 use crate::sweep::{PREFIX, lease, sweep_siblings};
 use crate::teardown::{PATIENCE, teardown};
 
@@ -41,6 +43,7 @@ struct RunRoot {
     /// A forked copy of this process must not tear down what is its parent's.
     owner: u32,
     made: AtomicU64,
+    memory_budget: bool,
 }
 
 /// Settings for a [`Supervisor`]; see [`Supervisor::builder`].
@@ -48,6 +51,8 @@ struct RunRoot {
 pub struct SupervisorBuilder {
     base: Option<PathBuf>,
     unguarded: bool,
+    limits: Limits,
+    account: bool,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
@@ -87,7 +92,7 @@ impl Supervisor {
     }
 
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
-    pub(crate) fn make_leaf(&self, name: Option<&str>) -> Result<Cgroup> {
+    pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
         let number = self.root.made.fetch_add(1, Ordering::Relaxed);
         let name = match name {
             Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
@@ -95,8 +100,24 @@ impl Supervisor {
         };
         let root = &self.root.cgroup;
         let mode = Mode::from_bits_truncate(0o755);
-        Cgroup::make(root.dir(), root.path(), &name, mode)
-            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))
+        let leaf = Cgroup::make(root.dir(), root.path(), &name, mode)
+            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
+        match self.limit_leaf(&leaf, limits) {
+            Ok(()) => Ok(leaf),
+            Err(error) => {
+                let _ = leaf.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Under a budget of memory each tree dies as one: the budget itself must not kill them all.
+    pub(crate) fn limit_leaf(&self, leaf: &Cgroup, limits: &Limits) -> Result<()> {
+        if self.root.memory_budget {
+            controllers::kill_as_one(leaf)?;
+        }
+        let root = self.root.cgroup.path();
+        controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
 
     /// Whether this process made it (a fork of it did not).
@@ -137,6 +158,22 @@ impl SupervisorBuilder {
         self
     }
 
+    /// A budget for everything in the supervisor together. When its memory is used up the kernel
+    /// picks one tree and kills that as a whole. CPU time is not watched here.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Counts memory, processes and io of trees without limits too, where the controllers are
+    /// offered; what is not is missing from the report, with its reason. Default: false.
+    #[must_use]
+    pub fn account(mut self, account: bool) -> Self {
+        self.account = account;
+        self
+    }
+
     /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
@@ -157,9 +194,19 @@ impl SupervisorBuilder {
             let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
                 continue;
             };
-            let made = AtomicU64::new(0);
-            let owner = process::id();
-            let root = RunRoot { cgroup, _lease: lease, guard, owner, made };
+            let root = RunRoot {
+                cgroup,
+                _lease: lease,
+                guard,
+                owner: process::id(),
+                made: AtomicU64::new(0),
+                memory_budget: self.limits.has_memory(),
+            };
+            // An error from here on drops the run root, and with that removes it.
+            controllers::budget(&self.limits, &root.cgroup, &base.path)?;
+            if self.account {
+                controllers::count(&root.cgroup);
+            }
             return Ok(Supervisor { root: Arc::new(root) });
         }
     }

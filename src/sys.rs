@@ -7,10 +7,12 @@
 //! it: what such a child may do is the business of `born.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, CString, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
 
@@ -223,6 +225,14 @@ fn decode(code: i32, status: i32) -> ExitStatus {
         libc::CLD_DUMPED => status | 0x80,
         _ => status,
     })
+}
+
+/// Whether a path has an extended attribute of this name, whatever its value.
+pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: two strings that end in NUL; a size of 0 asks for the length alone.
+    let answer = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
+    answer >= 0
 }
 
 /// Whether this process may be dumped (and its `/proc` entries are its own).

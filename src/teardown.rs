@@ -37,11 +37,25 @@ const BATCH: usize = 64;
 /// `EBUSY` from rmdir means that a process has come back, `EMFILE` that other threads hold all fds
 /// right now: whatever may pass is tried again until the deadline.
 pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+    teardown_after(cgroup, patience, || ())
+}
+
+/// The same, with the counters read at the one right moment: nobody is left to add to them, and the
+/// directory is still there.
+pub(crate) fn teardown_after<T>(
+    cgroup: &Cgroup,
+    patience: Duration,
+    read: impl Fn() -> T,
+) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let removed = || cgroup.remove().map_err(|e| cgroup.error(Step::RemoveCgroup, e));
-        match kill(cgroup, left).and_then(|()| removed()) {
+        let emptied = kill(cgroup, left).map(|()| read());
+        let removed = |counters| match cgroup.remove() {
+            Ok(()) => Ok(counters),
+            Err(errno) => Err(cgroup.error(Step::RemoveCgroup, errno)),
+        };
+        match emptied.and_then(removed) {
             Err(error) if error.may_pass() && Instant::now() < deadline => thread::sleep(AGAIN),
             done => return done,
         }

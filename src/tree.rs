@@ -11,10 +11,12 @@ use nix::unistd::write;
 use crate::born;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
+use crate::limits::Limits;
 use crate::process::ProcessInfo;
 use crate::report::{Cause, Placement, Report};
 use crate::supervisor::Supervisor;
 use crate::teardown::{self, PATIENCE};
+use crate::usage::Usage;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
 ///
@@ -62,8 +64,16 @@ impl Tree {
     /// No cgroup can be made there, or the name has a slash, a control character or more than 200
     /// bytes.
     pub fn within(supervisor: &Supervisor, name: Option<&str>) -> Result<Self> {
+        Self::limited(supervisor, name, &Limits::new())
+    }
+
+    /// An empty tree with limits.
+    ///
+    /// # Errors
+    /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`].
+    pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
         Ok(Self {
-            cgroup: supervisor.make_leaf(name)?,
+            cgroup: supervisor.make_leaf(name, limits)?,
             made: Instant::now(),
             done: AtomicBool::new(false),
             supervisor: supervisor.clone(),
@@ -152,6 +162,20 @@ impl Tree {
         self.cgroup.set_frozen(false).map_err(|e| self.cgroup.error(Step::Freeze, e))
     }
 
+    /// Changes its limits while it runs; those that are not given stay as they are.
+    ///
+    /// # Errors
+    /// A limit cannot be enforced: [`Error::is_limit`]. Those before it are in force.
+    pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.supervisor.limit_leaf(&self.cgroup, limits)
+    }
+
+    /// What it has used so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage::of(&self.cgroup)
+    }
+
     /// Waits until nobody is in it (zombies do not count); false at the deadline.
     ///
     /// # Errors
@@ -176,10 +200,13 @@ impl Tree {
     /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed.
     pub fn finish(self) -> Result<Report> {
         let leftovers = self.leftovers();
-        self.end()?;
+        let usage = self.end()?;
+        let cause = if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped };
         Ok(Report {
             status: ExitStatus::default(),
-            cause: if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped },
+            cause,
+            notes: usage.notes(cause),
+            usage,
             wall: self.made.elapsed(),
             leftovers,
             placement: Placement::Added,
@@ -192,11 +219,11 @@ impl Tree {
     }
 
     /// Teardown, once: a second call and a forked copy of this process do nothing.
-    pub(crate) fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<Usage> {
         if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
-            return Ok(());
+            return Ok(Usage::default());
         }
-        teardown::teardown(&self.cgroup, PATIENCE)
+        teardown::teardown_after(&self.cgroup, PATIENCE, || Usage::of(&self.cgroup))
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.

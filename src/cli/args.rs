@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
+use tidy_process::{IoLimit, Limits};
 
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
 #[derive(Debug, Parser)]
@@ -63,7 +64,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
   CMD's own, or
   123  something was left, with --leaks=fail
-  124  CMD timed out
+  124  CMD timed out, or used up its CPU time
   125  tidy-process itself failed
   126  CMD cannot be executed
   127  CMD was not found
@@ -92,6 +93,42 @@ pub(crate) struct RunArgs {
     /// Stop signal, by name or number
     #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
     pub(crate) signal: i32,
+
+    /// End it when it has used so much CPU time, all its processes together
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) cpu_time: Option<Duration>,
+
+    /// Limit its memory (512M, 1G, max; a multiple of 4K); beyond it all its processes are killed
+    #[arg(short, long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+
+    /// Slow it down above this much memory
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory_high: Option<u64>,
+
+    /// Limit its swap [default: 0 with --memory or --memory-high]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) swap: Option<u64>,
+
+    /// Limit the number of its processes and threads
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u64>,
+
+    /// Limit its CPUs: 0.5 is half of one, 2 is two
+    #[arg(long, value_name = "X")]
+    pub(crate) cpus: Option<f64>,
+
+    /// Its share of the CPU under load, 1 to 10000 (others have 100)
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu_weight: Option<u64>,
+
+    /// The CPUs it may use (0-3,8)
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset: Option<String>,
+
+    /// Limit a block device per second: DEVICE:rbps=SIZE,wbps=SIZE,riops=N,wiops=N
+    #[arg(long, value_name = "LIMIT", value_parser = io)]
+    pub(crate) io: Vec<(PathBuf, IoLimit)>,
 
     /// What to do with processes that are left when CMD ends
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
@@ -151,6 +188,22 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+impl RunArgs {
+    /// The limits that were asked for.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::new();
+        limits = self.memory.into_iter().fold(limits, Limits::memory_max);
+        limits = self.memory_high.into_iter().fold(limits, Limits::memory_high);
+        limits = self.swap.into_iter().fold(limits, Limits::swap_max);
+        limits = self.pids.into_iter().fold(limits, Limits::pids_max);
+        limits = self.cpu_weight.into_iter().fold(limits, Limits::cpu_weight);
+        limits = self.cpus.into_iter().fold(limits, Limits::cpus);
+        limits = self.cpuset.iter().fold(limits, Limits::cpuset);
+        limits = self.cpu_time.into_iter().fold(limits, Limits::cpu_time);
+        self.io.iter().fold(limits, |limits, (device, io)| limits.io(device, *io))
+    }
+}
+
 /// What to do with processes that are left when CMD ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Leaks {
@@ -196,6 +249,40 @@ fn signal(text: &str) -> Result<i32, String> {
     Signal::from_str(&full).map(|signal| signal as i32).map_err(|_| "no such signal".to_owned())
 }
 
+/// `512M`, `1G`, `4096`, `max`: powers of 1024, as in systemd.
+fn size(text: &str) -> Result<u64, String> {
+    if text == "max" {
+        return Ok(u64::MAX);
+    }
+    let (number, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        Some((at, 'T' | 't')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size is a number and K, M, G or T, or max")?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine has".to_owned())
+}
+
+/// `/dev/vda:wbps=1M,riops=100`, `254:0:rbps=1M`.
+fn io(text: &str) -> Result<(PathBuf, IoLimit), String> {
+    let (device, rates) = text.rsplit_once(':').ok_or("give it as DEVICE:rbps=SIZE,...")?;
+    let mut limit = IoLimit::default();
+    for rate in rates.split(',') {
+        let (key, value) = rate.split_once('=').ok_or("give it as DEVICE:rbps=SIZE,...")?;
+        let place = match key {
+            "rbps" => &mut limit.read_bytes,
+            "wbps" => &mut limit.write_bytes,
+            "riops" => &mut limit.read_ops,
+            "wiops" => &mut limit.write_ops,
+            _ => return Err("the rates are rbps, wbps, riops and wiops".to_owned()),
+        };
+        *place = Some(size(value)?);
+    }
+    Ok((device.into(), limit))
+}
+
 fn variable(text: &str) -> Result<(OsString, OsString), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
@@ -224,6 +311,29 @@ mod tests {
     fn odd_durations_are_refused() {
         for odd in ["", "s", "-1", "5 parsecs", "5x", "nan", "inf", "1e400"] {
             assert!(duration(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(
+            (size("512M"), size("1G"), size("4096")),
+            (Ok(512 << 20), Ok(1 << 30), Ok(4096))
+        );
+        assert_eq!(size("max"), Ok(u64::MAX));
+        for odd in ["", "M", "-1", "1.5G", "1X", "99999999T"] {
+            assert!(size(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+
+    #[test]
+    fn rates_belong_to_a_device() {
+        let (device, limit) = io("/dev/vda:wbps=1M,riops=100").unwrap_or_default();
+        assert_eq!(device, PathBuf::from("/dev/vda"));
+        assert_eq!((limit.write_bytes, limit.read_ops), (Some(1 << 20), Some(100)));
+        assert_eq!(io("254:0:rbps=1").unwrap_or_default().0, PathBuf::from("254:0"));
+        for odd in ["", "/dev/vda", "/dev/vda:x=1", "/dev/vda:rbps", "/dev/vda:rbps=x"] {
+            assert!(io(odd).is_err(), "{odd:?} was taken");
         }
     }
 

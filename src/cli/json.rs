@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{Cause, Placement, ProcessInfo, Report};
+use tidy_process::{Cause, Missing, Note, Placement, ProcessInfo, Report, Usage};
 
 use crate::run::{Failure, open_failure};
 
@@ -48,6 +49,9 @@ impl Sink {
             "cause": cause(report.cause),
             "wall_seconds": report.wall.as_secs_f64(),
             "placement": placement(report.placement),
+            "usage": usage(&report.usage),
+            "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
+            "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
             "leftovers": report.leftovers.iter().map(process).collect::<Vec<_>>(),
         }))
     }
@@ -91,9 +95,44 @@ fn cause(cause: Cause) -> &'static str {
         Cause::Exited => "exited",
         Cause::Signaled(_) => "signaled",
         Cause::TimedOut => "timed-out",
+        Cause::CpuTimeExceeded => "cpu-time-exceeded",
+        Cause::OutOfMemory => "out-of-memory",
         Cause::Stopped => "stopped",
         Cause::Escaped => "escaped",
         _ => "other",
+    }
+}
+
+/// What is not known is absent, and in "missing".
+fn usage(usage: &Usage) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| Value::from(time.as_secs_f64()));
+    let number = |number: Option<u64>| number.map(Value::from);
+    let all = [
+        ("user_seconds", seconds(usage.user)),
+        ("system_seconds", seconds(usage.system)),
+        ("memory_peak_bytes", number(usage.memory_peak)),
+        ("pids_peak", number(usage.pids_peak)),
+        ("io_read_bytes", number(usage.io_read)),
+        ("io_written_bytes", number(usage.io_written)),
+        ("cpu_pressure_seconds", seconds(usage.cpu_pressure)),
+        ("memory_pressure_seconds", seconds(usage.memory_pressure)),
+        ("io_pressure_seconds", seconds(usage.io_pressure)),
+        ("oom_kills", number(usage.oom_kills)),
+        ("pids_denied", number(usage.pids_denied)),
+    ];
+    let known = all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(known.collect())
+}
+
+fn missing(missing: &Missing) -> Value {
+    json!({ "field": missing.field, "file": missing.file, "reason": missing.reason })
+}
+
+fn note(note: Note) -> Value {
+    match note {
+        Note::PidsExhausted(denied) => json!({ "note": "pids-exhausted", "denied": denied }),
+        Note::OutOfMemory(kills) => json!({ "note": "out-of-memory", "kills": kills }),
+        _ => json!({ "note": "other" }),
     }
 }
 

@@ -31,7 +31,7 @@ fn table(roots: &[RunRoot]) -> String {
         let owner = if root.owner_lives { root.owner.to_string() } else { "gone".to_owned() };
         for tree in &root.trees {
             let age = tree.age.map_or("-".to_owned(), age);
-            let memory = tree.memory.map_or("-".to_owned(), mebibytes);
+            let memory = tree.memory.map_or("-".to_owned(), say::mebibytes);
             let count = tree.processes.len();
             let name = &tree.name;
             let command = tree.processes.first().map(ToString::to_string).unwrap_or_default();
@@ -44,11 +44,6 @@ fn table(roots: &[RunRoot]) -> String {
 
 fn age(age: Duration) -> String {
     format!("{:.1} s", age.as_secs_f64())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "one decimal of a mebibyte is printed")]
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn roots_json(roots: &[RunRoot]) -> String {

@@ -85,7 +85,9 @@ fn failed(failure: &Failure) -> Ended {
 /// Everything that was made is gone when this returns.
 fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
     let signals = Signals::collect()?;
-    let mut builder = Supervisor::builder().guard(!args.no_guard);
+    // Whoever asks how it ended wants to know what it used.
+    let account = args.verbose || args.json.is_some();
+    let mut builder = Supervisor::builder().guard(!args.no_guard).account(account);
     if let Some(parent) = &args.parent {
         builder = builder.base(parent);
     }
@@ -105,6 +107,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
     command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
+    command.limits(args.limits());
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }
@@ -224,7 +227,7 @@ fn until(deadline: Option<Instant>) -> PollTimeout {
 
 /// As timeout(1) and env(1) have it.
 fn exit(report: &Report, leaks: Leaks) -> u8 {
-    if report.cause == Cause::TimedOut {
+    if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
         return 124;
     }
     if leaks == Leaks::Fail && !report.leftovers.is_empty() {

@@ -12,6 +12,7 @@
 )]
 
 mod actor;
+mod load;
 mod support;
 mod victim;
 
@@ -23,11 +24,13 @@ mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod limits;
 mod supervisor;
 mod stuck;
 mod sweep;
 mod teardown;
 mod tidy;
 mod tree;
+mod usage;
 mod victims;
 mod wait;

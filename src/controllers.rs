@@ -1,0 +1,266 @@
+//! Limits reach the kernel here: controllers are enabled, values written and read back.
+//!
+//! Controllers are enabled on our own run root, and only those that are asked for. For the run root
+//! to have them its parent must hand them down; that one is not ours, unless it is a delegated
+//! cgroup with nobody in it but this process, which may then step aside into a leaf (a cgroup that
+//! hands down controllers may hold no process itself).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, write};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::limits::{Limits, Setting};
+
+/// Where a supervisor goes that has to leave its delegated cgroup free of processes.
+pub(crate) const ASIDE: &str = "tidy-process-supervisor";
+
+/// Controllers whose counters say something without any limit.
+const COUNTING: [&str; 3] = ["memory", "pids", "io"];
+
+/// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
+/// first.
+pub(crate) fn apply(limits: &Limits, cgroup: &Cgroup, above: &[&Path]) -> Result<()> {
+    for setting in settings(limits, cgroup)? {
+        put_handed_down(&setting, cgroup, above)?;
+    }
+    Ok(())
+}
+
+/// The limits of a run root. It is not killed as one; its trees are, each for itself.
+pub(crate) fn budget(limits: &Limits, root: &Cgroup, base: &Path) -> Result<()> {
+    for setting in settings(limits, root)?.iter().filter(|s| s.file != GROUP_KILL) {
+        put_handed_down(setting, root, &[base])?;
+    }
+    if limits.has_memory() {
+        let setting = group_kill();
+        hand_down(root.path(), root, &setting)?;
+    }
+    Ok(())
+}
+
+/// If one process of the tree is killed for want of memory, all are.
+pub(crate) fn kill_as_one(leaf: &Cgroup) -> Result<()> {
+    put(leaf, &group_kill())
+}
+
+const GROUP_KILL: &str = "memory.oom.group";
+
+fn group_kill() -> Setting {
+    Setting { controller: "memory", file: GROUP_KILL, value: "1".to_owned() }
+}
+
+fn settings(limits: &Limits, cgroup: &Cgroup) -> Result<Vec<Setting>> {
+    limits.settings().map_err(|(setting, why)| {
+        Error::limit(cgroup.path(), &setting, why.to_owned(), "give another value")
+    })
+}
+
+fn put_handed_down(setting: &Setting, cgroup: &Cgroup, above: &[&Path]) -> Result<()> {
+    if !has(cgroup.path(), "cgroup.controllers", setting.controller) {
+        above.iter().try_for_each(|dir| hand_down(dir, cgroup, setting))?;
+    }
+    put(cgroup, setting)
+}
+
+/// Enables what counts, where it is offered; what is not stays unknown and says so in the report.
+pub(crate) fn count(root: &Cgroup) {
+    for controller in COUNTING {
+        let _ = enable(root.path(), controller);
+    }
+}
+
+/// `+controller` in the parent's `cgroup.subtree_control`.
+fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
+    let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
+    let controller = setting.controller;
+    if !has(parent, "cgroup.controllers", controller) {
+        let remedy = if on_v1(controller) { ON_V1 } else { NOT_OFFERED };
+        return failed(format!("controller {controller} is not offered in {parent:?}"), remedy);
+    }
+    match enable(parent, controller) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => {
+            step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
+                let why =
+                    format!("{parent:?} holds processes, so it cannot hand down {controller}");
+                failed(why, HOLDS_PROCESSES)
+            })
+        }
+        Err(errno) => {
+            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), NOT_DELEGATED)
+        }
+    }
+}
+
+const ON_V1: &str = "this host has the controller on cgroup v1: boot it with \
+     systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all";
+const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER to their \
+     cgroup.subtree_control; under systemd: systemd-run --user --scope -p Delegate=yes -- CMD";
+const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
+     systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
+     process";
+const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
+     systemd-run --user --scope -p Delegate=yes -- CMD";
+
+/// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
+/// root, or owned by us without being the root's.
+fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
+    if has(dir, "cgroup.subtree_control", controller) {
+        return Ok(());
+    }
+    if !may_change(dir) {
+        return Err(Errno::EPERM);
+    }
+    write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// A run root of ours, or a cgroup that was delegated to this user.
+fn may_change(dir: &Path) -> bool {
+    let ours =
+        dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"tidy-process-"));
+    let owned = || {
+        let owner = fs::metadata(dir).map(|meta| meta.uid()).ok();
+        owner == Some(geteuid().as_raw()) && (!geteuid().is_root() || is_delegated(dir))
+    };
+    ours || owned()
+}
+
+/// systemd marks what it has delegated (`Delegate=yes`) with an extended attribute.
+fn is_delegated(dir: &Path) -> bool {
+    crate::sys::has_attribute(dir, c"trusted.delegate")
+        || crate::sys::has_attribute(dir, c"user.delegate")
+}
+
+/// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
+fn step_aside(dir: &Path) -> Result<(), Errno> {
+    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let mine = std::process::id();
+    let ours = |pid: u32| pid == mine || parent_of(pid) == Some(mine);
+    let all: Vec<u32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
+    if !may_change(dir) || !all.iter().copied().all(ours) {
+        return Err(Errno::EBUSY);
+    }
+    let leaf = dir.join(ASIDE);
+    match nix::unistd::mkdir(&leaf, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let procs = leaf.join("cgroup.procs");
+    all.iter().try_for_each(|pid| write_file(&procs, &pid.to_string()))
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let process = procfs::process::Process::new(pid.cast_signed()).ok()?;
+    Some(process.stat().ok()?.ppid.cast_unsigned())
+}
+
+fn has(dir: &Path, file: &str, controller: &str) -> bool {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    text.split_whitespace().any(|each| each == controller)
+}
+
+/// Whether a v1 hierarchy holds the controller: its number in `/proc/cgroups` is not 0 then.
+fn on_v1(controller: &str) -> bool {
+    let v1 = if controller == "io" { "blkio" } else { controller };
+    let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(
+        |fields| matches!(fields.as_slice(), [name, number, ..] if *name == v1 && *number != "0"),
+    )
+}
+
+fn write_file(path: &Path, value: &str) -> Result<(), Errno> {
+    let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, value.as_bytes()).map(drop)
+}
+
+/// Writes one value, and reads it back: the kernel rounds some.
+fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
+    let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
+    let dir = cgroup.dir().as_fd();
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = openat(dir, setting.file, flags, Mode::empty());
+    match file.and_then(|file| write(&file, setting.value.as_bytes())) {
+        Ok(_) => {}
+        // A machine without swap has no such file, and 0 of it is what we want.
+        Err(Errno::ENOENT) if setting.file == "memory.swap.max" && setting.value == "0" => {
+            return Ok(());
+        }
+        Err(errno) => {
+            return failed(
+                format!("{} ({errno:?})", errno.desc()),
+                "give a value that the kernel takes",
+            );
+        }
+    }
+    let back = read(dir, setting.file).unwrap_or_default();
+    if same(setting, back.trim()) {
+        return Ok(());
+    }
+    failed(format!("the kernel made it {:?}", back.trim()), "give that value, or one it keeps")
+}
+
+pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let file = openat(dir, OsStr::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = String::new();
+    let read = fs::File::from(file).read_to_string(&mut text);
+    read.map(|_| text).map_err(|error| crate::error::errno_of(&error))
+}
+
+/// Whether what was read back means what was written.
+fn same(setting: &Setting, back: &str) -> bool {
+    match setting.file {
+        "io.max" => io_same(&setting.value, back),
+        "cpuset.cpus" => cpus(&setting.value).is_some() && cpus(&setting.value) == cpus(back),
+        _ => setting.value == back,
+    }
+}
+
+/// The device's line has our keys among others: `8:0 rbps=1 wbps=max riops=max wiops=2`.
+fn io_same(value: &str, back: &str) -> bool {
+    let mut wanted = value.split(' ');
+    let device = wanted.next();
+    let mut lines = back.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let line = lines.find(|line| line.first().copied() == device);
+    line.is_some_and(|line| wanted.all(|pair| line.contains(&pair)))
+}
+
+/// `0-2,4` is 0, 1, 2, 4.
+fn cpus(list: &str) -> Option<std::collections::BTreeSet<u32>> {
+    let mut all = std::collections::BTreeSet::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?);
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cpus_are_compared_as_sets() {
+        assert_eq!(cpus("0-2,4"), cpus("0,1,2,4"));
+        assert_ne!(cpus("0-1"), cpus("0"));
+        assert_eq!(cpus("x"), None);
+    }
+
+    #[test]
+    fn the_line_of_a_device_may_have_more_than_was_asked() {
+        let back =
+            "8:16 rbps=9 wbps=max riops=max wiops=max\n8:0 rbps=1 wbps=max riops=max wiops=2";
+        assert!(io_same("8:0 rbps=1 wiops=2", back));
+        assert!(!io_same("8:0 rbps=2", back) && !io_same("8:1 rbps=1", back));
+    }
+}

@@ -1,0 +1,131 @@
+//! When a tree is due to end, and how far that has come. There is no thread: whoever waits takes
+//! the next step.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::child::lock;
+use crate::command::Keep;
+use crate::report::Cause;
+use crate::tree::Tree;
+use crate::usage::cpu_time;
+
+/// Between two looks at the CPU time, however near the limit is: two CPUs burn 20 ms in it.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Between two attempts to kill what the kernel does not let go of.
+const AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct Ending {
+    keep: Keep,
+    spawned: Instant,
+    state: Mutex<State>,
+}
+
+/// One step at a time.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Nobody has asked for it. The timeout, if there is one, is still to come.
+    Unasked,
+    /// The stop signal went out for this cause; at this time the kill is due.
+    Asked(Cause, Instant),
+    /// The tree was killed for this cause, or is being killed by who asked.
+    Killed(Cause),
+}
+
+/// What is due to happen to a tree that nobody has asked to end.
+enum Due {
+    Nothing,
+    Look(Instant),
+    End(Cause, Duration),
+}
+
+impl Ending {
+    pub(crate) fn new(keep: Keep, spawned: Instant) -> Self {
+        Self { keep, spawned, state: Mutex::new(State::Unasked) }
+    }
+
+    pub(crate) fn keep(&self) -> Keep {
+        self.keep
+    }
+
+    pub(crate) fn spawned(&self) -> Instant {
+        self.spawned
+    }
+
+    /// Why we ended it, if we did.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        match *lock(&self.state) {
+            State::Unasked => None,
+            State::Asked(cause, _) | State::Killed(cause) => Some(cause),
+        }
+    }
+
+    /// Somebody ends it for this cause. False if somebody has done so before.
+    pub(crate) fn ask(&self, cause: Cause) -> bool {
+        let mut state = lock(&self.state);
+        let first = matches!(*state, State::Unasked);
+        if first {
+            *state = State::Killed(cause);
+        }
+        first
+    }
+
+    /// Takes the step that is due, if one is; says when to look again (at once, after a kill).
+    pub(crate) fn step(&self, tree: &Tree) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        if let State::Unasked = *state {
+            match self.due(tree, now) {
+                Due::Nothing => return None,
+                Due::Look(at) => return Some(at),
+                Due::End(cause, grace) => {
+                    if !grace.is_zero() {
+                        let _ = tree.signal(self.keep.stop_signal);
+                    }
+                    *state = State::Asked(cause, now + grace);
+                }
+            }
+        }
+        let State::Asked(cause, kill_at) = *state else {
+            return None;
+        };
+        if now < kill_at {
+            return Some(kill_at);
+        }
+        let killed = tree.kill().is_ok();
+        let again = if killed { now } else { Instant::now() + AGAIN };
+        *state = if killed { State::Killed(cause) } else { State::Asked(cause, again) };
+        Some(again)
+    }
+
+    fn due(&self, tree: &Tree, now: Instant) -> Due {
+        let timeout = self.keep.timeout.and_then(|timeout| self.spawned.checked_add(timeout));
+        if timeout.is_some_and(|timeout| now >= timeout) {
+            return Due::End(Cause::TimedOut, self.keep.grace);
+        }
+        let look = match self.keep.cpu_time {
+            None => None,
+            Some(limit) => match left(limit, tree) {
+                // No grace: what it burns meanwhile is what it may not have.
+                None => return Due::End(Cause::CpuTimeExceeded, Duration::ZERO),
+                Some(left) => now.checked_add((left / cpus()).max(LOOK)),
+            },
+        };
+        [timeout, look].into_iter().flatten().min().map_or(Due::Nothing, Due::Look)
+    }
+}
+
+/// CPU time that is left of the limit. If the kernel does not say how much was used, all of it.
+fn left(limit: Duration, tree: &Tree) -> Option<Duration> {
+    let used = cpu_time(tree.cgroup()).unwrap_or_default();
+    limit.checked_sub(used).filter(|left| !left.is_zero())
+}
+
+/// However many run at once, they cannot burn faster than this.
+fn cpus() -> u32 {
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    let online = online.ok().flatten().and_then(|number| u32::try_from(number).ok());
+    online.unwrap_or(1).max(1)
+}

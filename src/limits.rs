@@ -1,0 +1,264 @@
+//! What a tree may use: values, and the control files that they go to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a tree, or everything in a supervisor, may use.
+///
+/// Each limit is written to the kernel and read back before the first instruction of the command.
+/// One that this machine cannot enforce is an error that names the controller, the file, the value
+/// and the remedy; it is never ignored. Kernel reference: [cgroup-v2].
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tidy_process::{Command, Limits};
+///
+/// // CPU time needs no controller: this works on every machine.
+/// let limits = Limits::new().cpu_time(Duration::from_millis(50));
+/// let report = Command::new("sh").args(["-c", "while :; do :; done"]).limits(limits).run()?;
+/// assert_eq!(report.cause, tidy_process::Cause::CpuTimeExceeded);
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+///
+/// [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Limits {
+    memory_max: Option<u64>,
+    memory_high: Option<u64>,
+    swap_max: Option<u64>,
+    pids_max: Option<u64>,
+    cpus: Option<f64>,
+    cpu_weight: Option<u64>,
+    cpuset: Option<String>,
+    io: Vec<(PathBuf, IoLimit)>,
+    pub(crate) cpu_time: Option<Duration>,
+}
+
+/// What a tree may read from and write to one block device, per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IoLimit {
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Bytes written.
+    pub write_bytes: Option<u64>,
+    /// Read operations.
+    pub read_ops: Option<u64>,
+    /// Write operations.
+    pub write_ops: Option<u64>,
+}
+
+/// One value for one control file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) controller: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) value: String,
+}
+
+/// One period of the CPU bandwidth controller, in microseconds; the kernel's own default.
+const PERIOD: f64 = 100_000.0;
+
+impl Limits {
+    /// No limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of memory, a multiple of the page size. At the limit the kernel reclaims, then kills
+    /// the *whole tree* (`memory.oom.group`). Swap is 0 unless [`swap_max`](Self::swap_max) says
+    /// otherwise.
+    #[must_use]
+    pub fn memory_max(mut self, bytes: u64) -> Self {
+        self.memory_max = Some(bytes);
+        self
+    }
+
+    /// Bytes of memory above which the tree is slowed down, not killed.
+    #[must_use]
+    pub fn memory_high(mut self, bytes: u64) -> Self {
+        self.memory_high = Some(bytes);
+        self
+    }
+
+    /// Bytes of swap.
+    #[must_use]
+    pub fn swap_max(mut self, bytes: u64) -> Self {
+        self.swap_max = Some(bytes);
+        self
+    }
+
+    /// Number of processes and threads. At the limit fork fails with `EAGAIN`.
+    #[must_use]
+    pub fn pids_max(mut self, number: u64) -> Self {
+        self.pids_max = Some(number);
+        self
+    }
+
+    /// CPUs' worth of time in each 100 ms: 0.5 is half of one CPU, 2.0 is two. At least 0.01.
+    #[must_use]
+    pub fn cpus(mut self, cpus: f64) -> Self {
+        self.cpus = Some(cpus);
+        self
+    }
+
+    /// Share of the CPU against siblings under load, 1 to 10,000; others have 100.
+    #[must_use]
+    pub fn cpu_weight(mut self, weight: u64) -> Self {
+        self.cpu_weight = Some(weight);
+        self
+    }
+
+    /// CPUs that may be used, as a list: `0-3,8`.
+    #[must_use]
+    pub fn cpuset(mut self, list: impl Into<String>) -> Self {
+        self.cpuset = Some(list.into());
+        self
+    }
+
+    /// Rates for a block device, by its path (`/dev/vda`) or number (`8:0`).
+    #[must_use]
+    pub fn io(mut self, device: impl Into<PathBuf>, limit: IoLimit) -> Self {
+        self.io.push((device.into(), limit));
+        self
+    }
+
+    /// CPU time of the whole tree. No kernel knob does this: it is watched by whoever waits for the
+    /// child, as a timeout is, and overshoots by some milliseconds. A tree alone and a supervisor
+    /// have nobody who waits.
+    #[must_use]
+    pub fn cpu_time(mut self, time: Duration) -> Self {
+        self.cpu_time = Some(time);
+        self
+    }
+
+    /// Whether memory is limited.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.memory_max.is_some() || self.memory_high.is_some()
+    }
+
+    /// The settings, in the order in which they have to be written. An `Err` says which value can
+    /// not be.
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>, (Setting, &'static str)> {
+        let mut all = Vec::new();
+        self.memory(&mut all);
+        set(&mut all, "pids", "pids.max", self.pids_max.map(number));
+        self.cpu(&mut all)?;
+        set(&mut all, "cpuset", "cpuset.cpus", self.cpuset.as_ref());
+        for (device, limit) in &self.io {
+            set(&mut all, "io", "io.max", Some(limit.line(device)?));
+        }
+        Ok(all)
+    }
+
+    /// What was asked for comes first, so that an error is about that.
+    fn memory(&self, all: &mut Vec<Setting>) {
+        let limited = self.has_memory();
+        let swap = self.swap_max.or(limited.then_some(0));
+        set(all, "memory", "memory.max", self.memory_max.map(number));
+        set(all, "memory", "memory.high", self.memory_high.map(number));
+        set(all, "memory", "memory.swap.max", swap.map(number));
+        set(all, "memory", "memory.oom.group", limited.then_some(1));
+    }
+
+    fn cpu(&self, all: &mut Vec<Setting>) -> Result<(), (Setting, &'static str)> {
+        if let Some(cpus) = self.cpus {
+            let quota = (cpus * PERIOD).round();
+            let value = format!("{quota} {PERIOD}");
+            set(all, "cpu", "cpu.max", Some(&value));
+            // The kernel takes no quota below 1 ms, and the period is 100 ms.
+            if !(1_000.0..=1e12).contains(&quota) {
+                let setting = Setting { controller: "cpu", file: "cpu.max", value };
+                return Err((setting, "the number of CPUs is 0.01 at least, and finite"));
+            }
+        }
+        set(all, "cpu", "cpu.weight", self.cpu_weight);
+        Ok(())
+    }
+}
+
+/// `u64::MAX` is the kernel's `max`: no limit.
+fn number(value: u64) -> String {
+    if value == u64::MAX { "max".to_owned() } else { value.to_string() }
+}
+
+fn set(
+    all: &mut Vec<Setting>,
+    controller: &'static str,
+    file: &'static str,
+    value: Option<impl ToString>,
+) {
+    if let Some(value) = value {
+        all.push(Setting { controller, file, value: value.to_string() });
+    }
+}
+
+impl IoLimit {
+    /// `8:0 rbps=1048576 wiops=max`
+    fn line(&self, device: &std::path::Path) -> Result<String, (Setting, &'static str)> {
+        let device = device_number(device).ok_or_else(|| {
+            let value = device.display().to_string();
+            let setting = Setting { controller: "io", file: "io.max", value };
+            (setting, "no block device has this path or number")
+        })?;
+        let parts = [
+            ("rbps", self.read_bytes),
+            ("wbps", self.write_bytes),
+            ("riops", self.read_ops),
+            ("wiops", self.write_ops),
+        ];
+        let each =
+            parts.iter().filter_map(|(key, value)| Some(format!(" {key}={}", number((*value)?))));
+        Ok(device + &each.collect::<String>())
+    }
+}
+
+/// `/dev/vda` is `254:0`; numbers stay as they are.
+fn device_number(device: &std::path::Path) -> Option<String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let text = device.to_str()?;
+    if let Some((major, minor)) = text.split_once(':') {
+        let number = |part: &str| part.parse::<u32>().is_ok();
+        return (number(major) && number(minor)).then(|| text.to_owned());
+    }
+    let meta = std::fs::metadata(device).ok().filter(|meta| meta.file_type().is_block_device())?;
+    let number = meta.rdev();
+    Some(format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(limits: &Limits) -> Vec<String> {
+        let settings = limits.settings().unwrap_or_default();
+        settings.iter().map(|s| format!("{} {} {}", s.controller, s.file, s.value)).collect()
+    }
+
+    #[test]
+    fn limited_memory_means_group_kill_and_no_swap() {
+        let expected =
+            ["memory memory.max 4096", "memory memory.swap.max 0", "memory memory.oom.group 1"];
+        assert_eq!(texts(&Limits::new().memory_max(4096)), expected);
+        assert_eq!(texts(&Limits::new().swap_max(4096)), ["memory memory.swap.max 4096"]);
+    }
+
+    #[test]
+    fn cpus_are_a_quota_in_each_period() {
+        assert_eq!(texts(&Limits::new().cpus(0.5)), ["cpu cpu.max 50000 100000"]);
+        assert_eq!(texts(&Limits::new().cpus(2.0)), ["cpu cpu.max 200000 100000"]);
+        for odd in [0.0, -1.0, 0.001, f64::NAN, f64::INFINITY] {
+            assert!(Limits::new().cpus(odd).settings().is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_named_by_number_or_path() {
+        let limit = IoLimit { read_bytes: Some(1), write_ops: Some(2), ..IoLimit::default() };
+        assert_eq!(texts(&Limits::new().io("8:0", limit)), ["io io.max 8:0 rbps=1 wiops=2"]);
+        for odd in ["8:x", "/dev/null", "/no/such", ":"] {
+            assert!(Limits::new().io(odd, limit).settings().is_err(), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a tree has used, read once: when it is empty, before its directory goes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::cgroup::Cgroup;
+use crate::controllers::read;
+use crate::report::{Cause, Note};
+
+/// What a tree has used, daemons and everything included. `None` where the kernel does not say;
+/// [`missing`](Self::missing) has the reason then.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// CPU time in user mode. Needs no controller.
+    pub user: Option<Duration>,
+    /// CPU time in the kernel. Needs no controller.
+    pub system: Option<Duration>,
+    /// The most memory at one time, in bytes; page cache included.
+    pub memory_peak: Option<u64>,
+    /// The most processes and threads at one time.
+    pub pids_peak: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read: Option<u64>,
+    /// Bytes written to block devices. What is still in the page cache is not among them.
+    pub io_written: Option<u64>,
+    /// Time in which somebody in the tree had to wait for a CPU.
+    pub cpu_pressure: Option<Duration>,
+    /// Time in which somebody in the tree had to wait for memory.
+    pub memory_pressure: Option<Duration>,
+    /// Time in which somebody in the tree had to wait for a device.
+    pub io_pressure: Option<Duration>,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Forks that were refused at the limit of processes.
+    pub pids_denied: Option<u64>,
+    /// What is `None`, and why.
+    pub missing: Vec<Missing>,
+    /// Kills of the tree's own cgroup as one, not of one below it.
+    group_kills: Option<u64>,
+}
+
+/// Something that could not be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missing {
+    /// The field of [`Usage`].
+    pub field: &'static str,
+    /// The file that would say.
+    pub file: &'static str,
+    /// Why it does not.
+    pub reason: &'static str,
+}
+
+impl Usage {
+    pub(crate) fn of(cgroup: &Cgroup) -> Self {
+        let mut reader = Reader { dir: cgroup.dir().as_fd(), missing: Vec::new() };
+        let cpu = reader.read("cpu.stat", "user");
+        let micros = |key| value(&cpu, key).map(Duration::from_micros);
+        let (user, system) = (micros("user_usec"), micros("system_usec"));
+        let memory = reader.read("memory.events", "oom_kills");
+        let pids = reader.read("pids.events", "pids_denied");
+        let io = reader.read("io.stat", "io_read");
+        let bytes = |key: &str| io.as_ref().map(|text| sum(text, key));
+        Self {
+            user,
+            system,
+            memory_peak: reader.number("memory.peak", "memory_peak"),
+            pids_peak: reader.number("pids.peak", "pids_peak"),
+            io_read: bytes("rbytes="),
+            io_written: bytes("wbytes="),
+            cpu_pressure: reader.pressure("cpu.pressure", "cpu_pressure"),
+            memory_pressure: reader.pressure("memory.pressure", "memory_pressure"),
+            io_pressure: reader.pressure("io.pressure", "io_pressure"),
+            oom_kills: value(&memory, "oom_kill"),
+            pids_denied: value(&pids, "max"),
+            group_kills: memory.is_some().then(|| reader.group_kills()).flatten(),
+            missing: reader.missing,
+        }
+    }
+}
+
+impl Usage {
+    /// Given that the main process died of SIGKILL: whether that came for want of memory. Where the
+    /// tree dies as one the kernel says so; where it does not, a kill in the tree is the best that
+    /// is known.
+    pub(crate) fn main_was_oom_killed(&self) -> bool {
+        self.oom_kills.is_some_and(|kills| kills > 0) && self.group_kills != Some(0)
+    }
+
+    /// What happened besides the cause.
+    pub(crate) fn notes(&self, cause: Cause) -> Vec<Note> {
+        let some = |count: Option<u64>| count.filter(|&count| count > 0);
+        let denied = some(self.pids_denied).map(Note::PidsExhausted);
+        let kills = some(self.oom_kills).filter(|_| cause != Cause::OutOfMemory);
+        denied.into_iter().chain(kills.map(Note::OutOfMemory)).collect()
+    }
+}
+
+/// CPU time so far.
+pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
+    let text = read(cgroup.dir().as_fd(), "cpu.stat").ok();
+    value(&text, "usage_usec").map(Duration::from_micros)
+}
+
+struct Reader<'a> {
+    dir: BorrowedFd<'a>,
+    missing: Vec<Missing>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: &'static str, field: &'static str) -> Option<String> {
+        let text = read(self.dir, file);
+        if text.is_err() {
+            let reason = match file {
+                "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
+                "pids.peak" => "the pids controller is not enabled, or Linux is before 6.1",
+                "cpu.stat" => "the kernel does not account CPU time for cgroups",
+                name if name.ends_with("pressure") => "this kernel does not measure pressure (psi)",
+                _ => "the controller is not enabled for this tree",
+            };
+            self.missing.push(Missing { field, file, reason });
+        }
+        text.ok()
+    }
+
+    /// Linux 5.17; before that the whole group's deaths are single ones.
+    fn group_kills(&self) -> Option<u64> {
+        value(&read(self.dir, "memory.events.local").ok(), "oom_group_kill")
+    }
+
+    fn number(&mut self, file: &'static str, field: &'static str) -> Option<u64> {
+        self.read(file, field)?.trim().parse().ok()
+    }
+
+    /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`
+    fn pressure(&mut self, file: &'static str, field: &'static str) -> Option<Duration> {
+        let text = self.read(file, field)?;
+        let line = text.lines().find(|line| line.starts_with("some "))?;
+        let (_, total) = line.rsplit_once("total=")?;
+        total.trim().parse().ok().map(Duration::from_micros)
+    }
+}
+
+/// The number behind a key at the start of a line.
+fn value(text: &Option<String>, key: &str) -> Option<u64> {
+    let mut lines = text.as_ref()?.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == key)?.1.trim().parse().ok()
+}
+
+/// The sum over all devices of `key=number`.
+fn sum(text: &str, key: &str) -> u64 {
+    let numbers =
+        text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    numbers.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flat_files_are_read_by_their_keys() {
+        let text = Some("low 0\noom 1\noom_kill 2\noom_group_kill 3\n".to_owned());
+        assert_eq!(value(&text, "oom_kill"), Some(2));
+        assert_eq!(value(&text, "nothing"), None);
+        assert_eq!(value(&None, "oom"), None);
+    }
+
+    #[test]
+    fn devices_are_added_up() {
+        let text = "8:0 rbytes=10 wbytes=1 rios=1\n8:16 rbytes=5 wbytes=2 rios=1\n";
+        assert_eq!((sum(text, "rbytes="), sum(text, "wbytes=")), (15, 3));
+        assert_eq!(sum("", "rbytes="), 0);
+    }
+}

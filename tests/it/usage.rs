@@ -1,0 +1,94 @@
+//! What a tree has used, against the victims' own count.
+
+use std::time::Duration;
+
+use serial_test::serial;
+use tidy_process::{Limits, Supervisor};
+
+use crate::load::load;
+use crate::support::{Alone, Stage};
+
+const MIB: u64 = 1 << 20;
+
+/// Half of the eight are daemons, for which nobody waits: getrusage never hears of them.
+#[test]
+#[serial]
+fn cpu_time_counts_daemons_too() {
+    let Some(stage) = Stage::set() else { return };
+    let output = load(&stage, "family 300").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (mut own, mut waited, mut burners) = (0, 0, 0);
+    for line in text.lines() {
+        match line.split_once(' ') {
+            Some(("waited", micros)) => waited = micros.parse::<u64>().unwrap(),
+            Some((_, micros)) => own += micros.parse::<u64>().unwrap(),
+            None => {
+                burners += 1;
+                own += line.parse::<u64>().unwrap();
+            }
+        }
+    }
+    assert_eq!(burners, 8, "{text}");
+    let usage = output.report.usage;
+    let ours = usage.user.unwrap() + usage.system.unwrap();
+    let truth = Duration::from_micros(own);
+    let ratio = ours.as_secs_f64() / truth.as_secs_f64();
+    let rusage = Duration::from_micros(waited).as_secs_f64() / truth.as_secs_f64();
+    println!(
+        "cpu: victims {truth:?}, we {ours:?} ({ratio:.3}); getrusage of the children {rusage:.3}"
+    );
+    // Starting nine processes costs some more than what they burn by their own count.
+    assert!((0.98..1.10).contains(&ratio), "ratio {ratio}");
+    assert!(rusage < 0.75, "getrusage saw {rusage}");
+    stage.close(Alone::No);
+}
+
+#[test]
+#[serial]
+fn what_is_not_measured_is_none_and_has_a_reason() {
+    let Some(stage) = Stage::set() else { return };
+    let usage = stage.command("true").run().unwrap().usage;
+    assert!(usage.user.is_some() && usage.system.is_some());
+    assert_eq!((usage.memory_peak, usage.pids_peak, usage.io_read), (None, None, None));
+    for field in ["memory_peak", "pids_peak", "io_read"] {
+        let missing = usage.missing.iter().find(|missing| missing.field == field).unwrap();
+        assert!(missing.reason.contains("not enabled"), "{missing:?}");
+    }
+    stage.close(Alone::No);
+}
+
+/// Where the controllers are offered, accounting is had without any limit.
+#[test]
+#[serial]
+fn memory_and_bytes_are_counted_where_the_controllers_are() {
+    let Some(stage) = Stage::set() else { return };
+    let base = stage.supervisor.path().parent().unwrap();
+    let supervisor = Supervisor::builder().base(base).account(true).build().unwrap();
+    let mut command = load(&stage, "memory 60");
+    let usage = command.supervisor(&supervisor).run().unwrap().usage;
+    drop(command);
+    let offered = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap();
+    if offered.contains("memory") {
+        match usage.memory_peak {
+            Some(peak) => {
+                let ratio = peak as f64 / (60.0 * MIB as f64);
+                println!("memory: {peak} bytes for 60 MiB ({ratio:.3})");
+                assert!((1.0..1.10).contains(&ratio), "{peak}");
+            }
+            None => assert!(usage.missing.iter().any(|missing| missing.field == "memory_peak")),
+        }
+        let limits = Limits::new();
+        let mut command = load(&stage, "write /scratch/file 8");
+        if std::path::Path::new("/scratch").is_dir() && offered.contains("io") {
+            command.supervisor(&supervisor).limits(limits);
+            let written = command.run().unwrap().usage.io_written.unwrap();
+            println!("io: {written} bytes for 8 MiB");
+            assert!((8 * MIB..10 * MIB).contains(&written), "{written}");
+        }
+    } else {
+        assert!(std::env::var_os("TIDY_CONTROLLERS").is_none());
+        assert_eq!(usage.memory_peak, None);
+    }
+    drop(supervisor);
+    stage.close(Alone::No);
+}
