@@ -20,6 +20,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{UnlinkatFlags, faccessat, read, unlinkat, write};
 
 use crate::error::{Error, Result, Step};
+use crate::sys::above_two;
 use crate::wait::{BackOff, timeout_until};
 
 const DIRECTORY: OFlag =
@@ -64,8 +65,8 @@ impl Cgroup {
 
     /// Opens a cgroup that exists. `ENOENT` for `cgroup.kill` means a kernel before 5.14.
     pub(crate) fn open(parent: &Arc<OwnedFd>, at: &Path, name: &OsStr) -> Result<Self, Errno> {
-        let dir = openat(parent, name, DIRECTORY, Mode::empty())?;
-        let file = |name, access| openat(&dir, name, access | OFlag::O_CLOEXEC, Mode::empty());
+        let dir = openat(parent, name, DIRECTORY, Mode::empty()).and_then(above_two)?;
+        let file = |name, access| open_file(dir.as_fd(), name, access).and_then(above_two);
         let kill = file("cgroup.kill", OFlag::O_WRONLY)?;
         let events = file("cgroup.events", OFlag::O_RDONLY)?;
         Ok(Self {
@@ -174,14 +175,13 @@ impl Cgroup {
 
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Errno> {
         let text: &[u8] = if frozen { b"1" } else { b"0" };
-        let file =
-            openat(&self.dir, "cgroup.freeze", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let file = open_file(self.dir.as_fd(), "cgroup.freeze", OFlag::O_WRONLY);
         gone_is_fine(file.and_then(|file| write(&file, text).map(drop)))
     }
 
     /// `cgroup.procs`, to write pids to.
     pub(crate) fn procs(&self) -> Result<OwnedFd, Errno> {
-        openat(&self.dir, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        open_file(self.dir.as_fd(), "cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
     }
 
     /// The pids in it and below, dead leaders included, zombies not. Pids outside our pid namespace
@@ -223,7 +223,7 @@ fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
 /// The pids listed in one directory. A threaded child cannot list them (`EOPNOTSUPP`): its domain
 /// does.
 fn read_pids(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
-    let file = openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = open_file(dir, "cgroup.procs", OFlag::O_RDONLY)?;
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -277,6 +277,19 @@ fn open_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
         Err(Errno::EACCES) => {
             fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
             openat(parent, name, DIRECTORY, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// The same for a control file.
+fn open_file(dir: BorrowedFd<'_>, name: &str, access: OFlag) -> Result<OwnedFd, Errno> {
+    let open = || openat(dir, name, access | OFlag::O_CLOEXEC, Mode::empty());
+    match open() {
+        Err(Errno::EACCES) => {
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink)?;
+            open()
         }
         other => other,
     }

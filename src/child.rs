@@ -4,18 +4,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::command::Keep;
-use crate::ending::Ending;
+use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
 use crate::report::{Cause, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
 use crate::tree::Tree;
-use crate::usage::Usage;
+use crate::usage::{Usage, cpu_time};
 use crate::wait;
 
 /// A running command: its main process and everything that descends from it.
@@ -138,7 +139,11 @@ impl Child {
             let step = self.next_deadline();
             let until = [deadline, step].into_iter().flatten().min();
             if wait::ended(self.pidfd.as_fd(), until).map_err(|e| self.failed(Step::Wait, e))? {
-                return self.reap();
+                if let Some(status) = self.reap()? {
+                    return Ok(Some(status));
+                }
+                // Ended, but a tracer has still to let it go.
+                thread::sleep(Duration::from_millis(1));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(None);
@@ -163,7 +168,7 @@ impl Child {
     /// signal, kill), and says when to look again (at once, after a kill). `None`: only the pidfd
     /// has news to come. Every `wait` does this by itself.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.ending.step(&self.tree)
+        self.ending.step(self)
     }
 
     /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the
@@ -175,29 +180,56 @@ impl Child {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
     }
 
-    /// Kills the whole tree, and returns when nothing is left of it. The exit status is still to be
-    /// had from [`wait`](Self::wait).
+    /// Sends a signal to the whole tree, and to the main process should that have left it.
     ///
     /// # Errors
-    /// Somebody is left after 10 s: [`Error::is_survivors`].
-    pub fn kill(&self) -> Result<()> {
-        self.asked(Cause::Stopped);
-        self.tree.kill()
+    /// The members cannot be listed.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        let reached = self.tree.signal(signal);
+        if !self.tree.holds(self.pid) {
+            let _ = self.signal(signal);
+        }
+        reached.map(drop)
     }
 
-    /// Sends the stop signal to the whole tree, gives it `grace` to end, then kills what is left.
+    /// Kills the whole tree, and the main process should that have left it; returns when nothing is
+    /// left. The exit status is still to be had from [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// Somebody is left after 10 s: [`Error::is_survivors`]. Later waits go on trying.
+    pub fn kill(&self) -> Result<()> {
+        self.asked(Duration::ZERO);
+        self.kill_all()
+    }
+
+    /// Sends the stop signal to all, gives them `grace` to end, then kills what is left.
     ///
     /// # Errors
     /// As for [`kill`](Self::kill).
     pub fn stop(&self, grace: Duration) -> Result<()> {
-        self.asked(Cause::Stopped);
-        self.tree.stop(self.ending.keep().stop_signal, grace)
+        self.asked(grace);
+        let _ = self.signal_all(self.ending.keep().stop_signal);
+        let deadline = Instant::now().checked_add(grace);
+        let empty = matches!(self.tree.wait_empty_until(deadline), Ok(true));
+        // Empty, but the main process may be alive elsewhere.
+        if empty && matches!(wait::ended(self.pidfd.as_fd(), deadline), Ok(true)) {
+            return Ok(());
+        }
+        self.kill_all()
     }
 
-    /// Notes the cause, unless there is one already or the main process had ended before.
-    fn asked(&self, cause: Cause) -> bool {
-        let ended = wait::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false);
-        !ended && self.ending.ask(cause)
+    fn kill_all(&self) -> Result<()> {
+        let killed = self.tree.kill();
+        // A zombie by now, unless it had left the tree.
+        let _ = self.signal(libc::SIGKILL);
+        killed
+    }
+
+    /// Notes that it is being stopped, unless the main process had ended before.
+    fn asked(&self, grace: Duration) {
+        if !wait::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
+            self.ending.ask(Cause::Stopped, grace);
+        }
     }
 
     /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
@@ -231,7 +263,9 @@ impl Child {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(PATIENCE)?;
         }
-        let status = self.reap()?.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
+        let deadline = Instant::now() + PATIENCE;
+        let status = self.wait_until(Some(deadline))?;
+        let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         Ok(Report {
             status,
@@ -244,12 +278,14 @@ impl Child {
         })
     }
 
-    /// Nobody is a leftover of a tree that is stopped while its main process runs.
+    /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
+    /// being stopped already had its grace.
     fn ask_to_end<T>(&self) -> Vec<T> {
-        let keep = self.ending.keep();
-        if self.asked(Cause::Stopped) && !keep.grace.is_zero() {
-            let _ = self.tree.stop(keep.stop_signal, keep.grace);
+        let grace = self.ending.keep().grace;
+        if self.ending.cause().is_none() && !grace.is_zero() {
+            let _ = self.stop(grace);
         }
+        self.asked(Duration::ZERO);
         Vec::new()
     }
 
@@ -276,6 +312,20 @@ impl Child {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mortal for Child {
+    fn cpu_time(&self) -> Option<Duration> {
+        cpu_time(self.tree.cgroup())
+    }
+
+    fn ask(&self) {
+        let _ = self.signal_all(self.ending.keep().stop_signal);
+    }
+
+    fn kill(&self) -> bool {
+        self.kill_all().is_ok()
+    }
 }
 
 /// The main process's pidfd: readable once it has ended.

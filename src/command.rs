@@ -173,7 +173,8 @@ impl Command {
     }
 
     /// Runs the child as this user. As with std, root's supplementary groups go unless
-    /// [`groups`](Self::groups) says otherwise.
+    /// [`groups`](Self::groups) says otherwise. Such a child is forked, as with
+    /// [`pre_exec`](Self::pre_exec).
     pub fn uid(&mut self, id: u32) -> &mut Self {
         self.uid = Some(id);
         self

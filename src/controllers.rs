@@ -19,7 +19,10 @@ use nix::unistd::{geteuid, write};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
+use crate::process::ProcessInfo;
+use crate::sweep;
 
 /// Where a supervisor goes that has to leave its delegated cgroup free of processes.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";
@@ -124,15 +127,12 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
 }
 
-/// A run root of ours, or a cgroup that was delegated to this user.
+/// A run root of this user, or a cgroup that was delegated to it.
 fn may_change(dir: &Path) -> bool {
-    let ours =
-        dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"tidy-process-"));
-    let owned = || {
-        let owner = fs::metadata(dir).map(|meta| meta.uid()).ok();
-        owner == Some(geteuid().as_raw()) && (!geteuid().is_root() || is_delegated(dir))
-    };
-    ours || owned()
+    let owner = fs::metadata(dir).map(|meta| meta.uid()).ok();
+    let ours = owner == Some(geteuid().as_raw());
+    let run_root = dir.file_name().is_some_and(|name| sweep::owner(name).is_some());
+    ours && (run_root || !geteuid().is_root() || is_delegated(dir))
 }
 
 /// systemd marks what it has delegated (`Delegate=yes`) with an extended attribute.
@@ -142,12 +142,11 @@ fn is_delegated(dir: &Path) -> bool {
 }
 
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
+/// The leaf goes with the next sweep after us.
 fn step_aside(dir: &Path) -> Result<(), Errno> {
     let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let mine = std::process::id();
-    let ours = |pid: u32| pid == mine || parent_of(pid) == Some(mine);
-    let all: Vec<u32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
-    if !may_change(dir) || !all.iter().copied().all(ours) {
+    let all: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
+    if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {
         return Err(Errno::EBUSY);
     }
     let leaf = dir.join(ASIDE);
@@ -159,9 +158,13 @@ fn step_aside(dir: &Path) -> Result<(), Errno> {
     all.iter().try_for_each(|pid| write_file(&procs, &pid.to_string()))
 }
 
-fn parent_of(pid: u32) -> Option<u32> {
-    let process = procfs::process::Process::new(pid.cast_signed()).ok()?;
-    Some(process.stat().ok()?.ppid.cast_unsigned())
+/// This process, or a guard that is its child.
+fn is_us(pid: i32) -> bool {
+    let mine = std::process::id();
+    pid.cast_unsigned() == mine
+        || ProcessInfo::read_all(&[pid], true)
+            .iter()
+            .any(|process| process.ppid == mine && is_guard(&process.command))
 }
 
 fn has(dir: &Path, file: &str, controller: &str) -> bool {

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use crate::child::lock;
 use crate::command::Keep;
 use crate::report::Cause;
-use crate::tree::Tree;
-use crate::usage::cpu_time;
 
 /// Between two looks at the CPU time, however near the limit is: two CPUs burn 20 ms in it.
 const LOOK: Duration = Duration::from_millis(10);
@@ -28,9 +26,10 @@ pub(crate) struct Ending {
 enum State {
     /// Nobody has asked for it. The timeout, if there is one, is still to come.
     Unasked,
-    /// The stop signal went out for this cause; at this time the kill is due.
-    Asked(Cause, Instant),
-    /// The tree was killed for this cause, or is being killed by who asked.
+    /// It was asked to end for this cause; at this time the kill is due (never, for an endless
+    /// grace).
+    Asked(Cause, Option<Instant>),
+    /// It was killed for this cause, and nothing of it is left.
     Killed(Cause),
 }
 
@@ -39,6 +38,16 @@ enum Due {
     Nothing,
     Look(Instant),
     End(Cause, Duration),
+}
+
+/// What it is that ends: a tree, and its main process wherever that has gone.
+pub(crate) trait Mortal {
+    /// CPU time used so far, where the kernel says.
+    fn cpu_time(&self) -> Option<Duration>;
+    /// Sends the stop signal to all.
+    fn ask(&self);
+    /// Kills all; true once nothing is left.
+    fn kill(&self) -> bool;
 }
 
 impl Ending {
@@ -62,52 +71,57 @@ impl Ending {
         }
     }
 
-    /// Somebody ends it for this cause. False if somebody has done so before.
-    pub(crate) fn ask(&self, cause: Cause) -> bool {
+    /// Somebody wants it to end for this cause, with the kill due after the grace. An earlier kill
+    /// stands, an earlier cause too.
+    pub(crate) fn ask(&self, cause: Cause, grace: Duration) {
         let mut state = lock(&self.state);
-        let first = matches!(*state, State::Unasked);
-        if first {
-            *state = State::Killed(cause);
-        }
-        first
+        let kill_at = Instant::now().checked_add(grace);
+        *state = match *state {
+            State::Unasked => State::Asked(cause, kill_at),
+            State::Asked(cause, before) => {
+                State::Asked(cause, [before, kill_at].into_iter().flatten().min())
+            }
+            killed @ State::Killed(_) => killed,
+        };
     }
 
     /// Takes the step that is due, if one is; says when to look again (at once, after a kill).
-    pub(crate) fn step(&self, tree: &Tree) -> Option<Instant> {
+    pub(crate) fn step(&self, mortal: &impl Mortal) -> Option<Instant> {
         let mut state = lock(&self.state);
         let now = Instant::now();
         if let State::Unasked = *state {
-            match self.due(tree, now) {
+            match self.due(mortal, now) {
                 Due::Nothing => return None,
                 Due::Look(at) => return Some(at),
                 Due::End(cause, grace) => {
                     if !grace.is_zero() {
-                        let _ = tree.signal(self.keep.stop_signal);
+                        mortal.ask();
                     }
-                    *state = State::Asked(cause, now + grace);
+                    *state = State::Asked(cause, now.checked_add(grace));
                 }
             }
         }
         let State::Asked(cause, kill_at) = *state else {
             return None;
         };
+        let kill_at = kill_at?;
         if now < kill_at {
             return Some(kill_at);
         }
-        let killed = tree.kill().is_ok();
+        let killed = mortal.kill();
         let again = if killed { now } else { Instant::now() + AGAIN };
-        *state = if killed { State::Killed(cause) } else { State::Asked(cause, again) };
+        *state = if killed { State::Killed(cause) } else { State::Asked(cause, Some(again)) };
         Some(again)
     }
 
-    fn due(&self, tree: &Tree, now: Instant) -> Due {
+    fn due(&self, mortal: &impl Mortal, now: Instant) -> Due {
         let timeout = self.keep.timeout.and_then(|timeout| self.spawned.checked_add(timeout));
         if timeout.is_some_and(|timeout| now >= timeout) {
             return Due::End(Cause::TimedOut, self.keep.grace);
         }
         let look = match self.keep.cpu_time {
             None => None,
-            Some(limit) => match left(limit, tree) {
+            Some(limit) => match left(limit, mortal.cpu_time()) {
                 // No grace: what it burns meanwhile is what it may not have.
                 None => return Due::End(Cause::CpuTimeExceeded, Duration::ZERO),
                 Some(left) => now.checked_add((left / cpus()).max(LOOK)),
@@ -118,9 +132,8 @@ impl Ending {
 }
 
 /// CPU time that is left of the limit. If the kernel does not say how much was used, all of it.
-fn left(limit: Duration, tree: &Tree) -> Option<Duration> {
-    let used = cpu_time(tree.cgroup()).unwrap_or_default();
-    limit.checked_sub(used).filter(|left| !left.is_zero())
+fn left(limit: Duration, used: Option<Duration>) -> Option<Duration> {
+    limit.checked_sub(used.unwrap_or_default()).filter(|left| !left.is_zero())
 }
 
 /// However many run at once, they cannot burn faster than this.

@@ -5,13 +5,13 @@
 //! a pipe. End of file there means that nobody holds the run root any more. What it does then is in
 //! `guard.sh`.
 
-use std::io::{PipeWriter, Write, pipe};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
@@ -22,24 +22,31 @@ use crate::sys::{self, Newborn};
 use crate::wait;
 
 const SHELL: &str = "/bin/sh";
+
+/// The last one is NixOS's, which has no rmdir in the others.
+const PATH: &str = "/usr/bin:/bin:/run/current-system/sw/bin";
+
 const SCRIPT: &str = include_str!("guard.sh");
 
 #[derive(Debug)]
 pub(crate) struct Guard {
     process: Newborn,
-    pipe: PipeWriter,
+    /// A socket and not a pipe: writing to a guard that was killed must not bring us a SIGPIPE.
+    line: UnixStream,
+    /// A forked copy of the owner must not end it.
+    owner: u32,
 }
 
 impl Guard {
     /// Starts it; it has nothing to guard yet. On return it has executed.
     pub(crate) fn start() -> Result<Self> {
         let failed = |errno| Error::os(Step::Guard, format!("{SHELL:?}"), errno);
-        let (reads, pipe) = pipe().map_err(|error| failed(errno_of(&error)))?;
+        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
         let mut command = Command::new(SHELL);
         let closures = &mut [];
-        command.args(["-c", SCRIPT]).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+        command.args(["-c", SCRIPT]).env_clear().env("PATH", PATH).current_dir("/");
         let mut image = Image::new(&command)?;
-        let (stdin, null) = (Stdio::from(reads), Stdio::null());
+        let (stdin, null) = (Stdio::from(OwnedFd::from(theirs)), Stdio::null());
         let streams = [Stream::make(0, &stdin)?, Stream::make(1, &null)?, Stream::make(2, &null)?];
         let mut launch = Launch {
             command: &command,
@@ -49,34 +56,40 @@ impl Guard {
             cgroup: None,
         };
         let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
-        Ok(Self { process, pipe })
+        Ok(Self { process, line, owner: std::process::id() })
     }
 
     /// Names the run root, before it is made: should we die right after that, the guard knows.
-    pub(crate) fn watch(&mut self, root: &Path) -> Result<()> {
+    pub(crate) fn watch(&self, root: &Path) -> Result<()> {
         let bytes = root.as_os_str().as_bytes();
         if bytes.contains(&b'\n') {
             let subject = format!("{root:?}");
             return Err(Error::invalid(Step::Guard, subject, "its path has a newline"));
         }
         let line = [bytes, b"\n"].concat();
-        let failed = |error| Error::at(Step::Guard, root, errno_of(&error));
-        self.pipe.write_all(&line).map_err(failed)
+        let sent = send(self.line.as_raw_fd(), &line, MsgFlags::MSG_NOSIGNAL);
+        sent.map(drop).map_err(|errno| Error::at(Step::Guard, root, errno))
     }
 
     pub(crate) fn is_alive(&self) -> bool {
         matches!(wait::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
     }
 
-    /// The run root is gone, and so may the guard be. Waits for it, lest it be taken for a leftover
-    /// of ours.
-    pub(crate) fn dismiss(self) {
-        let pidfd = self.process.pidfd.as_fd();
-        if let Err(Errno::EPERM) = sys::pidfd_send_signal(pidfd, libc::SIGKILL) {
-            return;
+    /// The run root is still there: the guard goes on trying once the line is closed.
+    pub(crate) fn stay(&mut self) {
+        self.owner = 0;
+    }
+}
+
+/// It has nothing to guard any more. Waits for it, lest it be taken for a leftover of ours.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            let pidfd = self.process.pidfd.as_fd();
+            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+            let _ = wait::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
+            let _ = sys::reap(pidfd);
         }
-        let _ = wait::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
-        let _ = sys::reap(pidfd);
     }
 }
 

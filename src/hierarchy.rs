@@ -9,6 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn own() -> Result<PathBuf> {
     };
     let mut found = candidates(&mounts, &own);
     found
-        .find(|path| path.is_dir())
+        .find(|path| !matches!(fs::metadata(path), Err(e) if e.kind() == ErrorKind::NotFound))
         .ok_or_else(|| no("no cgroup2 mount shows the cgroup that this process is in"))
 }
 

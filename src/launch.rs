@@ -13,8 +13,8 @@ use crate::command::Command;
 use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
 use crate::image::Image;
 use crate::report::Placement;
-use crate::stdio::{Stream, above_two};
-use crate::sys::{self, Dumpable, Newborn, SignalsBlocked};
+use crate::stdio::Stream;
+use crate::sys::{self, Newborn, SignalsBlocked, above_two};
 use crate::wait::{self, BackOff};
 
 /// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
@@ -59,7 +59,9 @@ impl Launch<'_> {
     }
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
-        let forked = self.command.force_join || !self.closures.is_empty();
+        // In shared memory a child of another user would be a way into this process.
+        let other_user = self.command.uid.is_some() || self.command.gid.is_some();
+        let forked = self.command.force_join || other_user || !self.closures.is_empty();
         if !forked && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
@@ -75,8 +77,6 @@ impl Launch<'_> {
         let cgroup = self.cgroup;
         let orders = self.orders(-1, -1);
         let newborn = {
-            // Changing user in shared memory would leave this process undumpable.
-            let _dumpable = (orders.uid.is_some() || orders.gid.is_some()).then(Dumpable::now);
             let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
             born::clone_into(cgroup.map(|cgroup| &**cgroup.dir()), &orders)
         };

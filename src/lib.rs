@@ -62,5 +62,7 @@ pub use spawn::Output;
 pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sweep::{Stale, sweep};
+#[doc(hidden)]
+pub use sys::reset_sigchld;
 pub use tree::Tree;
 pub use usage::{Missing, Usage};

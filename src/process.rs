@@ -22,7 +22,7 @@ pub struct ProcessInfo {
     pub session: u32,
     /// The kernel's name of it (comm), 15 bytes at the most.
     pub name: String,
-    /// Its command line; empty for a zombie and where it may not be read.
+    /// Its command line; empty for a zombie, in state `D`, and where it may not be read.
     pub command: Vec<String>,
     /// The state letter of proc(5): `R`, `S`, `D`, `T`, `t`, `Z`, ...
     pub state: char,
@@ -34,23 +34,28 @@ pub struct ProcessInfo {
 
 impl ProcessInfo {
     /// Reads `/proc` for each pid; a process that is gone by now has nothing to say.
-    pub(crate) fn read_all(pids: &[i32]) -> Vec<Self> {
+    ///
+    /// Command lines only if asked for: reading one takes the process's memory lock, and hangs
+    /// where that hangs in the kernel.
+    pub(crate) fn read_all(pids: &[i32], with_command: bool) -> Vec<Self> {
         let now = procfs::Uptime::current().map(|up| Duration::from_secs_f64(up.uptime));
         let now = now.unwrap_or_default();
-        pids.iter().filter_map(|&pid| Self::read(pid, now)).collect()
+        pids.iter().filter_map(|&pid| Self::read(pid, now, with_command)).collect()
     }
 
-    fn read(pid: i32, now: Duration) -> Option<Self> {
+    fn read(pid: i32, now: Duration, with_command: bool) -> Option<Self> {
         let process = Process::new(pid).ok()?;
         let stat = process.stat().ok()?;
         let started = ticks(stat.starttime);
+        let with_command = with_command && stat.state != 'D';
+        let command = with_command.then(|| process.cmdline().ok()).flatten();
         let wchan = (stat.state == 'D').then(|| process.wchan().ok()).flatten();
         Some(Self {
             pid: stat.pid.cast_unsigned(),
             ppid: stat.ppid.cast_unsigned(),
             session: stat.session.cast_unsigned(),
             name: stat.comm,
-            command: process.cmdline().unwrap_or_default(),
+            command: command.unwrap_or_default(),
             state: stat.state,
             wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
             running: now.saturating_sub(started),

@@ -89,8 +89,8 @@ impl Command {
         loop {
             let next = child.next_deadline();
             wait_for_news(&child, linger, [&stdout, &stderr], next).map_err(failed)?;
-            stdout.read(usize::MAX).map_err(failed)?;
-            stderr.read(usize::MAX).map_err(failed)?;
+            stdout.read(AT_A_TIME).map_err(failed)?;
+            stderr.read(AT_A_TIME).map_err(failed)?;
             let over = child.try_wait()?.is_some();
             if over && (!linger || child.tree().wait_empty(Instant::now())?) {
                 break;
@@ -145,6 +145,9 @@ impl Command {
         Ok(child)
     }
 }
+
+/// Bytes read of one stream before the other one and the timeout are looked at.
+const AT_A_TIME: usize = 1 << 20;
 
 /// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
 /// `next` has come.

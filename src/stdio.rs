@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
 use crate::error::{Error, Result, Step, errno_of};
+use crate::sys::above_two;
 
 /// What a standard stream of the child is connected to; as [`std::process::Stdio`].
 #[derive(Debug)]
@@ -98,15 +99,6 @@ impl<'a> Stream<'a> {
         let fd = above_two(fd)?;
         Ok(Self { child: fd.as_raw_fd(), _held: Some(fd), ours, ..Self::default() })
     }
-}
-
-/// std's `try_clone` and this both ask for 3 at least; a fresh pipe may have got less where the
-/// caller closed its own streams.
-pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    fd.try_clone().map_err(|error| errno_of(&error))
 }
 
 /// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.

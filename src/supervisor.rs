@@ -185,10 +185,10 @@ impl SupervisorBuilder {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
         sweep_siblings(&parent, &base.path);
-        let mut guard = (!self.unguarded).then(Guard::start).transpose()?;
+        let guard = (!self.unguarded).then(Guard::start).transpose()?;
         loop {
             let name = format!("{PREFIX}{}-{}", process::id(), random());
-            if let Some(guard) = &mut guard {
+            if let Some(guard) = &guard {
                 guard.watch(&base.path.join(&name))?;
             }
             let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
@@ -229,7 +229,11 @@ fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgro
     };
     match lease(&cgroup) {
         Ok(lease) if cgroup.exists() => Ok(Some((cgroup, lease))),
-        Ok(_) | Err(Errno::EWOULDBLOCK) => Ok(None),
+        Ok(_) | Err(Errno::EWOULDBLOCK) => {
+            // Who only looked leaves it to us, who sweeps has removed it.
+            let _ = cgroup.remove();
+            Ok(None)
+        }
         Err(errno) => {
             let _ = cgroup.remove();
             Err(cgroup.error(Step::Lease, errno))
@@ -247,11 +251,9 @@ impl RunRoot {
 /// trying; in a forked copy of this process it is none of our business.
 impl Drop for RunRoot {
     fn drop(&mut self) {
-        if self.is_ours()
-            && teardown(&self.cgroup, PATIENCE).is_ok()
-            && let Some(guard) = self.guard.take()
-        {
-            guard.dismiss();
+        let gone = self.is_ours() && teardown(&self.cgroup, PATIENCE).is_ok();
+        if !gone && let Some(guard) = &mut self.guard {
+            guard.stay();
         }
     }
 }

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
-use nix::unistd::geteuid;
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::cgroup::{Cgroup, children, open_dir};
+use crate::controllers::ASIDE;
 use crate::error::{Result, errno_of};
 use crate::hierarchy;
 use crate::process::ProcessInfo;
@@ -71,6 +72,10 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<Stale>> {
 /// `sweep`, which says so.
 pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
     let names = children(base).unwrap_or_default();
+    if names.iter().any(|name| name == ASIDE) {
+        // Where a supervisor stood that had to step aside; busy while it still does.
+        let _ = unlinkat(base, ASIDE, UnlinkatFlags::RemoveDir);
+    }
     for name in names.into_iter().filter(|name| owner(name).is_some()) {
         visit_stale(&path.join(name), |cgroup| {
             let _ = teardown(cgroup, BRIEFLY);
@@ -120,7 +125,7 @@ pub(crate) fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// `tidy-process-4711-89abcdef` is 4711's.
-fn owner(name: &OsStr) -> Option<u32> {
+pub(crate) fn owner(name: &OsStr) -> Option<u32> {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
     let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
     let hex = random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -55,7 +55,7 @@ pub(crate) unsafe fn clone_into(
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
     let mut stack = Box::<[u8]>::new_uninit_slice(STACK);
-    let base = stack.as_mut_ptr().addr();
+    let base = stack.as_mut_ptr().expose_provenance();
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
     let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -153,7 +153,7 @@ pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, E
     if pid == 0 {
         entry(arg);
     }
-    match pidfd_open(pid) {
+    match pidfd_open(pid).and_then(own_child) {
         Ok(pidfd) => Ok(Newborn { pid, pidfd }),
         Err(errno) => {
             // SAFETY: `pid` is our child and not reaped yet, so the number is still its own.
@@ -187,6 +187,34 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     let fd = RawFd::try_from(answer).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the kernel has just opened this fd for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The pidfd, if it is a child of ours: where SIGCHLD is ignored, or somebody waits for every
+/// child, the pid of one that has ended may belong to a stranger by now.
+fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a null siginfo is allowed, and nothing is reaped.
+    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), flags) };
+    Errno::result(answer).map(|_| pidfd)
+}
+
+/// Makes SIGCHLD the default again. A parent that ignores it hands that down over exec, and then
+/// the kernel keeps no exit status.
+pub fn reset_sigchld() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// The same file above the standard streams. A caller that has closed those would get its own fds
+/// there: what it, or a child before exec, then writes to its output must not go into a control
+/// file.
+pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // std's clone asks for 3 at least.
+    fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
 /// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only
@@ -233,25 +261,4 @@ pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
     // SAFETY: two strings that end in NUL; a size of 0 asks for the length alone.
     let answer = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
     answer >= 0
-}
-
-/// Whether this process may be dumped (and its `/proc` entries are its own).
-///
-/// A child that shares our memory takes that away from us when it changes its user or group.
-pub(crate) struct Dumpable(i32);
-
-impl Dumpable {
-    pub(crate) fn now() -> Self {
-        // SAFETY: no memory is involved.
-        Self(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })
-    }
-}
-
-impl Drop for Dumpable {
-    fn drop(&mut self) {
-        if self.0 == 1 {
-            // SAFETY: no memory is involved.
-            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
-        }
-    }
 }

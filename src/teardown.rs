@@ -68,7 +68,8 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     if empty(cgroup, start + patience)? {
         return Ok(());
     }
-    Err(Error::survivors(cgroup.path(), start.elapsed(), listed(cgroup)))
+    let survivors = ProcessInfo::read_all(&cgroup.pids().unwrap_or_default(), false);
+    Err(Error::survivors(cgroup.path(), start.elapsed(), survivors))
 }
 
 fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
@@ -103,7 +104,7 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
 /// the next round, so errors are of no interest: the deadline is.
 fn sweep(cgroup: &Cgroup) {
     let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
-    let _ = signal_all(cgroup, libc::SIGKILL);
+    let _ = signal_all(cgroup, libc::SIGKILL, &|_| true);
 }
 
 /// Sends a signal to every process in it and below, each through a pidfd; says how many were
@@ -112,9 +113,14 @@ fn sweep(cgroup: &Cgroup) {
 /// Between reading a pid and opening its pidfd the process may end and its number go to a stranger.
 /// So the list is read again once the pidfds are open: a pid that is still listed then belongs to
 /// the pidfd, because a pidfd's number is not given away while its process is not reaped.
-pub(crate) fn signal_all(cgroup: &Cgroup, signal: i32) -> Result<usize, Errno> {
+pub(crate) fn signal_all(
+    cgroup: &Cgroup,
+    signal: i32,
+    is_meant: &dyn Fn(i32) -> bool,
+) -> Result<usize, Errno> {
     let mut reached = 0;
-    for batch in cgroup.pids()?.chunks(BATCH) {
+    let pids: Vec<i32> = cgroup.pids()?.into_iter().filter(|&pid| is_meant(pid)).collect();
+    for batch in pids.chunks(BATCH) {
         let open = |&pid| match sys::pidfd_open(pid) {
             Ok(fd) => Some((pid, fd)),
             Err(_) => None,
@@ -134,7 +140,7 @@ pub(crate) fn signal_all(cgroup: &Cgroup, signal: i32) -> Result<usize, Errno> {
 
 /// Who is in it right now.
 pub(crate) fn listed(cgroup: &Cgroup) -> Vec<ProcessInfo> {
-    ProcessInfo::read_all(&cgroup.pids().unwrap_or_default())
+    ProcessInfo::read_all(&cgroup.pids().unwrap_or_default(), true)
 }
 
 /// Who is left, listed while frozen so that nobody forks or exits meanwhile. Costs one pread when

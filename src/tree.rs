@@ -102,8 +102,12 @@ impl Tree {
     /// [`enroll`](Self::enroll).
     ///
     /// # Errors
-    /// No such process, or no permission to move it.
+    /// No such process, no permission to move it, or it is the caller itself.
     pub fn add(&self, pid: u32) -> Result<()> {
+        if pid == 0 || pid == std::process::id() {
+            let why = "this process itself would end with the tree";
+            return Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
+        }
         let procs = self.cgroup.procs().map_err(|e| self.cgroup.error(Step::Join, e))?;
         let answer = write(&procs, pid.to_string().as_bytes());
         let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
@@ -116,12 +120,28 @@ impl Tree {
         teardown::listed(&self.cgroup)
     }
 
+    /// Whether the process is in it, as far as can be seen.
+    pub(crate) fn holds(&self, pid: u32) -> bool {
+        let pids = self.cgroup.pids().unwrap_or_default();
+        pids.binary_search(&pid.cast_signed()).is_ok()
+    }
+
     /// Sends a signal to every process in it, each through a pidfd; says how many were reached.
     ///
     /// # Errors
     /// The members cannot be listed.
     pub fn signal(&self, signal: i32) -> Result<usize> {
-        teardown::signal_all(&self.cgroup, signal).map_err(|e| self.cgroup.error(Step::Signal, e))
+        self.signal_if(signal, |_| true)
+    }
+
+    /// The same, for those members whose pid is meant.
+    ///
+    /// # Errors
+    /// The members cannot be listed.
+    pub fn signal_if(&self, signal: i32, is_meant: impl Fn(u32) -> bool) -> Result<usize> {
+        let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
+        let reached = teardown::signal_all(&self.cgroup, signal, &is_meant);
+        reached.map_err(|e| self.cgroup.error(Step::Signal, e))
     }
 
     /// Kills everything in it, and returns when nothing is left (the directory stays).
@@ -137,11 +157,13 @@ impl Tree {
     /// # Errors
     /// As for [`kill`](Self::kill).
     pub fn stop(&self, signal: i32, grace: Duration) -> Result<()> {
-        self.signal(signal)?;
-        if !self.wait_empty(Instant::now() + grace)? {
-            self.kill()?;
+        // Who cannot be asked is killed all the same.
+        let _ = self.signal(signal);
+        let deadline = Instant::now().checked_add(grace);
+        if matches!(self.wait_empty_until(deadline), Ok(true)) {
+            return Ok(());
         }
-        Ok(())
+        self.kill()
     }
 
     /// Stops every process in it where it is, and waits (at most 1 s) until all are; false if one

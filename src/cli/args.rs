@@ -52,7 +52,8 @@ pub(crate) struct SweepArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
-    /// The name given by --name, a tree's number, or its directory
+    /// The name given by --name, a tree's number if only one has it, or its directory
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) name: String,
 
     /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]

@@ -19,6 +19,7 @@ use crate::run::{Ended, Failure};
 const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    tidy_process::reset_sigchld();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

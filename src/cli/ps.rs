@@ -117,13 +117,21 @@ fn stale_json(found: &[Stale]) -> String {
     format!("{}\n", json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() }))
 }
 
+/// A name may be several trees'; a number or a directory must be one's.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
     let roots = census(args.parent.as_deref())?;
     let trees = roots.iter().flat_map(|root| &root.trees);
-    let is_meant = |tree: &&TreeInfo| tree.name == args.name || tree.path.ends_with(&args.name);
+    let by_path = args.name.contains('/');
+    let is_meant = |tree: &&TreeInfo| {
+        if by_path { tree.path.ends_with(&args.name) } else { tree.name == args.name }
+    };
     let meant: Vec<&TreeInfo> = trees.filter(is_meant).collect();
-    if meant.is_empty() {
-        return Err(Failure::NoSuchTree(args.name.clone()));
+    let number = args.name.bytes().all(|byte| byte.is_ascii_digit());
+    match meant.len() {
+        0 => return Err(Failure::NoSuchTree(args.name.clone())),
+        2.. if by_path || number => return Err(Failure::SeveralTrees(args.name.clone())),
+        _ => {}
     }
-    meant.into_iter().try_for_each(TreeInfo::kill).map_err(Failure::from)
+    let results: Vec<_> = meant.into_iter().map(TreeInfo::kill).collect();
+    results.into_iter().collect::<Result<(), _>>().map_err(Failure::from)
 }

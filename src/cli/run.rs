@@ -10,6 +10,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tidy_process::{Cause, Child, Command, Error, Report, Stdio, Supervisor};
 
 use crate::FAILED;
@@ -37,6 +38,11 @@ pub(crate) enum Failure {
     Print(io::Error),
     #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
     NoSuchTree(String),
+    #[error(
+        "kill {0:?}: more than one tree is meant; give the directory that tidy-process ps --json
+    #has"
+    )]
+    SeveralTrees(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
     #[error("wait for signals: {0}")]
@@ -99,7 +105,11 @@ fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
         watch.until_empty()?;
     }
     let asked = watch.asked;
-    Ok((child.finish()?, asked))
+    let report = child.finish()?;
+    // A signal that came while all was ending is answered too: we end by it.
+    let late = std::iter::from_fn(|| signals.next().ok().flatten());
+    let late = late.filter_map(Asked::signal).last();
+    Ok((report, asked.or(late)))
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> {
@@ -204,16 +214,25 @@ impl Watch<'_> {
             }
             Asked::Stop { signal, from_terminal } => {
                 self.asked = Some(signal);
-                self.kill_at = Some(Instant::now() + self.args.kill_after);
+                self.kill_at = Instant::now().checked_add(self.args.kill_after);
                 // Ctrl-C has reached the whole foreground group already: a second signal on its
                 // heels would cut off a handler that is just cleaning up.
-                if !from_terminal {
-                    self.child.tree().signal(self.args.signal)?;
+                // Who is outside that group has not heard.
+                if from_terminal {
+                    let group = nix::unistd::getpgrp();
+                    let outside = |pid: u32| group_of(pid) != Some(group);
+                    self.child.tree().signal_if(self.args.signal, outside)?;
+                } else {
+                    self.child.signal_all(self.args.signal)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+fn group_of(pid: u32) -> Option<Pid> {
+    nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
 }
 
 /// Rounded up, so that a deadline is never found not quite met.

@@ -13,6 +13,16 @@ pub(crate) enum Asked {
     Suspend,
 }
 
+impl Asked {
+    /// The signal that asked us to end.
+    pub(crate) fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Stop { signal, .. } => Some(signal),
+            Self::Suspend => None,
+        }
+    }
+}
+
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {

@@ -3,7 +3,7 @@
 use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::{Duration, Instant};
 
-use tidy_process::{Child, Command, Stdio, Supervisor};
+use tidy_process::{Child, Command, Stdio, Supervisor, Tree};
 
 use crate::support::{Stage, read_ready};
 use crate::victim;
@@ -64,6 +64,25 @@ fn play(role: &str) {
             ready();
             std::panic::resume_unwind(Box::new("on purpose"));
         }
+        "closed-enroll" => closed(|supervisor| {
+            let tree = Tree::within(supervisor, None).unwrap();
+            let mut command = StdCommand::new("sh");
+            command.args(["-c", "echo x; exec sleep 20"]).env_remove(ROLE);
+            tree.enroll(&mut command).unwrap();
+            let mut child = command.spawn().unwrap();
+            let inside = tree.processes().len() == 1;
+            drop(tree);
+            child.wait().unwrap();
+            inside
+        }),
+        "closed-spawn" => closed(|supervisor| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo x; exec sleep 20"]).env_remove(ROLE).supervisor(supervisor);
+            [false, true].into_iter().all(|join| {
+                let child = command.force_join(join).stdin(Stdio::null()).spawn().unwrap();
+                child.tree().processes().len() == 1
+            })
+        }),
         "fork" => fork(),
         "thread" => thread(),
         "many" => many(),
@@ -108,6 +127,19 @@ fn busy() {
             return;
         }
     }
+}
+
+/// Does this with the standard streams closed; the exit status says whether it was right.
+fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
+    for fd in 0..3 {
+        // SAFETY: nobody in this process uses the streams after this.
+        #[expect(unsafe_code, reason = "what a daemon does to its streams")]
+        unsafe {
+            libc::close(fd)
+        };
+    }
+    let right = act(&Supervisor::global().unwrap());
+    std::process::exit(if right { 0 } else { 1 })
 }
 
 /// A fork without exec goes on after its parent, with copies of everything.

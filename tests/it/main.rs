@@ -25,6 +25,7 @@ mod experiment;
 mod faults;
 mod guard;
 mod limits;
+mod mischief;
 mod supervisor;
 mod stuck;
 mod sweep;
