@@ -38,6 +38,8 @@ mod teardown;
 mod report;
 // Where the stages are put together.
 mod spawn;
+#[cfg(feature = "cgroups-rs")]
+mod interop;
 // What every stage stands on.
 mod cgroup;
 mod controllers;

@@ -35,3 +35,5 @@ mod tree;
 mod usage;
 mod victims;
 mod wait;
+#[cfg(feature = "cgroups-rs")]
+mod witness;

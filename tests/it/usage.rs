@@ -1,10 +1,12 @@
 //! What a tree has used, against the victims' own count.
 
+use std::time::{Duration, Instant};
+
 use serial_test::serial;
 use tidy_process::{Limits, Supervisor};
 
 use crate::load::load;
-use crate::support::{Alone, Stage};
+use crate::support::{Alone, Stage, rounds};
 
 const MIB: u64 = 1 << 20;
 
@@ -99,5 +101,49 @@ fn memory_and_bytes_are_counted_where_the_controllers_are() {
         assert_eq!(usage.memory_peak, None);
     }
     drop(supervisor);
+    stage.close(Alone::No);
+}
+
+/// Removed memory cgroups linger while page cache is charged to them; they must not pile up, nor
+/// slow us down.
+#[test]
+#[serial]
+fn runs_with_a_memory_limit_leave_nothing_behind_in_the_kernel() {
+    let Some(stage) = Stage::set() else { return };
+    let base = stage.supervisor.path().parent().unwrap().to_owned();
+    let dying = || -> u64 {
+        let text = std::fs::read_to_string(base.join("cgroup.stat")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_dying_descendants "));
+        line.unwrap().parse().unwrap()
+    };
+    let mut command = stage.command("true");
+    command.limits(Limits::new().memory_max(64 * MIB));
+    if command.run().is_err() {
+        drop(command);
+        // The refusal is tested with the limits.
+        assert!(std::env::var_os("TIDY_CONTROLLERS").is_none());
+        return stage.close(Alone::No);
+    }
+    let runs = rounds(600, 10_000) as usize;
+    let before = dying();
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        assert!(command.run().unwrap().status.success());
+        times.push(start.elapsed());
+    }
+    let median = |times: &[Duration]| {
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        sorted[sorted.len() / 2]
+    };
+    let (first, last) = (median(&times[..200]), median(&times[runs - 200..]));
+    let ratio = last.as_secs_f64() / first.as_secs_f64();
+    let after = dying();
+    println!("{runs} runs: dying {before} -> {after}; first {first:?}, last {last:?}, {ratio:.2}");
+    assert!(after < before + 200, "{after} cgroups linger");
+    assert!(ratio < 2.0, "the last runs take {ratio:.2} times the first");
+    assert_eq!(stage.cgroups(), 0);
+    drop(command);
     stage.close(Alone::No);
 }
