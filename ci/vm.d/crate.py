@@ -5,7 +5,7 @@ import os
 import shutil
 
 from image import read_list
-from tools import Failure, output
+from tools import Failure, busybox, output
 
 
 def add_tests(image, words, tiny, here):
@@ -23,7 +23,8 @@ def add_tests(image, words, tiny, here):
         image.add(os.path.join(root, path), os.path.join(root, path), needs_libraries=False)
     if tiny:
         for name in read_list(os.path.join(here, "vm.d", "programs")):
-            image.add(which(name), f"/usr/bin/{name}")
+            program = which(name)
+            image.add(program, busybox().get(name, program))
     return tests + words, root
 
 

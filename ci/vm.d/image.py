@@ -16,7 +16,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Image:
-    """Files by path. What `add` brings goes below `prefix`: another root gets it copied from there."""
+    """Files by path. What `add` brings goes below `prefix`: the other root gets it copied from there."""
 
     def __init__(self, prefix):
         self.prefix = prefix
@@ -58,7 +58,16 @@ class Image:
             raise Failure(f"{source}: no such file or directory")
         if programs and needs_libraries:
             for library in libraries(programs):
-                self.file(("libraries/" if self.prefix else "") + place(library), os.path.realpath(library))
+                self.library(library, "libraries/" if self.prefix else "")
+
+    def library(self, path, prefix):
+        self.file(prefix + place(path), os.path.realpath(path))
+
+    def own(self, program, destination):
+        """A program for the initramfs itself."""
+        self.file(place(destination), program)
+        for library in libraries([program]):
+            self.library(library, "")
 
     def _add_one(self, source, destination, follow):
         """Returns the source in a list if it is an ELF file."""
@@ -122,9 +131,12 @@ def machine(image, kernel, here):
     image.directory("root", 0o700)
     image.directory("tmp", 0o1777)
     image.directory("var/tmp", 0o1777)
-    image.file("usr/bin/busybox", shutil.which("busybox"))
-    for path in busybox().values():
-        image.symlink(place(path), "/usr/bin/busybox")
+    image.own(shutil.which("busybox"), "usr/bin/busybox")
+    # It can give the command a process group of its own without a terminal.
+    image.own(shutil.which("bash"), "usr/bin/bash")
+    for name, path in busybox().items():
+        if name != "busybox":
+            image.symlink(place(path), "/usr/bin/busybox")
     image.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
     image.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
     image.text("etc/hosts", "127.0.0.1 localhost vm\n::1 localhost\n")
@@ -147,6 +159,7 @@ def read_list(path):
 def command(image, words, environment, directory):
     """The command as a shell script, so that nothing is lost in quoting."""
     variables = {"PATH": PATH, "HOME": "/root"} | environment
-    lines = [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
+    lines = ["exec </dev/null >&7 2>&8 7>&- 8>&- 9>&-"]
+    lines += [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
     lines += [f"cd {shlex.quote(directory)} || exit 126", f"exec {shlex.join(words)}"]
     image.text(image.prefix + "ci-vm/cmd", "\n".join(lines) + "\n")

@@ -12,7 +12,7 @@ from tools import Failure, cache, output, say
 
 PACKAGE = "linux-image-cloud-amd64"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-SUITES = ["bookworm", "bookworm-updates", "trixie", "trixie-updates", "stable-backports", "unstable"]
+SUITES = ["bookworm", "bookworm-updates", "trixie", "trixie-updates", "trixie-backports", "sid"]
 SECURITY_SUITES = ["bookworm-security", "trixie-security"]
 
 # Each name and how the versions begin that it stands for; backports of 6.12 to older releases do not count.
@@ -171,6 +171,7 @@ class Apt:
             "APT::Architecture": "amd64",
             "APT::Sandbox::User": "",
             "APT::Update::Error-Mode": "any",
+            "Acquire::Retries": "3",
         }
         self.options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         say("look for kernels")

@@ -1,13 +1,14 @@
 """The virtual machine: started, listened to, and never left behind."""
 
 import os
+import re
 import selectors
 import subprocess
 import sys
 import tempfile
 import time
 
-from tools import Failure, say
+from tools import Failure, output, say
 
 DISK_BYTES = 512 << 20
 CONSOLE_LINES = 40
@@ -50,11 +51,11 @@ class Machine:
 
     def _words(self, ports, initrd, scratch, swap, console):
         options = self.options
-        append = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr nowatchdog cgroup_no_v1=all"
+        append = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nowatchdog cgroup_no_v1=all"
         if self.root:
             append += " systemd.unit=ci-vm.target"
         # The parent's death ends it, even if that comes by SIGKILL.
-        words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi"]
+        words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", accelerator()]
         words += ["-machine", "pc", "-cpu", "max,la57=off", "-smp", str(options.cpus), "-m", str(options.mem)]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", initrd, "-append", append]
@@ -103,6 +104,14 @@ class Machine:
         lines = console.read().replace(b"\r", b"").decode(errors="replace").splitlines()
         tail = "".join(f"\n  | {line}" for line in lines[-CONSOLE_LINES:])
         return f"the machine {what}, {when}; the end of its console:{tail or ' nothing'}"
+
+
+def accelerator():
+    """Before QEMU 8.1 a processor could run code while another was changing it (the kernel does so at boot and when it
+    first limits something), and crash of it: there all processors take turns on one thread."""
+    version = re.search(r"version (\d+)\.(\d+)", output("qemu-system-x86_64", "--version"))
+    multi = tuple(map(int, version.groups())) >= (8, 1)
+    return "tcg,thread=multi" if multi else "tcg,thread=single"
 
 
 class Ports:

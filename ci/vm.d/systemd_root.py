@@ -1,2 +1,84 @@
-def fetch(*a): pass
-def units(*a): pass
+"""The other root: a small Debian with systemd, made once by debootstrap and kept as an image of a disk."""
+
+import glob
+import os
+import subprocess
+import tempfile
+import zlib
+
+import kernels
+from tools import Failure, cache, need, say
+
+PACKAGES = ["systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "procps", "util-linux"]
+# For the tests.
+PACKAGES += ["e2fsprogs", "strace"]
+# What would only make the boot longer, fail, or hide or remove what was copied in.
+MASKED_UNITS = [
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "console-getty.service",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "serial-getty@ttyS0.service",
+    "systemd-modules-load.service",
+    "systemd-networkd-wait-online.service",
+    "systemd-timesyncd.service",
+    "tmp.mount",
+]
+SIZE = "2G"
+
+
+def fetch(suite, refresh):
+    """Returns the path of the disk image, made first if it is not there."""
+    disk = cache("roots", f"{suite}-{zlib.crc32(repr(PACKAGES).encode()):08x}.ext4")
+    if os.path.exists(disk) and not refresh:
+        return disk
+    if os.geteuid() != 0:
+        raise Failure("the systemd root can only be made by root")
+    need("debootstrap", "debootstrap")
+    need("unshare", "util-linux")
+    mirror, _ = kernels.mirrors()
+    say(f"make the systemd root: {suite}")
+    with tempfile.TemporaryDirectory(dir=cache()) as work:
+        tree, image = os.path.join(work, "tree"), os.path.join(work, "image")
+        bootstrap(suite, mirror, tree, os.path.join(work, "log"))
+        tester(tree)
+        make = ["mke2fs", "-q", "-t", "ext4", "-d", tree, image, SIZE]
+        subprocess.run(make, stdout=subprocess.DEVNULL, check=True)
+        for old in glob.glob(cache("roots", f"{suite}-*.ext4")):
+            os.remove(old)
+        os.rename(image, disk)
+    return disk
+
+
+def bootstrap(suite, mirror, tree, log):
+    # debootstrap mounts what it needs: in a mount namespace of its own, nothing of that can stay.
+    words = ["unshare", "--mount", "--propagation", "private"]
+    words += ["debootstrap", "--variant=minbase", f"--keyring={kernels.KEYRING}"]
+    words += ["--include=" + ",".join(PACKAGES), suite, tree, mirror]
+    with open(log, "wb+") as out:
+        result = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        if result.returncode != 0:
+            out.seek(0)
+            lines = out.read().decode(errors="replace").splitlines()[-20:]
+            raise Failure("debootstrap failed:\n  " + "\n  ".join(lines))
+
+
+def tester(tree):
+    """An ordinary user with uid 1000, without a password."""
+    words = ["useradd", "--root", tree, "--uid", "1000", "--create-home", "--shell", "/bin/bash", "tester"]
+    subprocess.run(words, check=True)
+
+
+def units(image, here):
+    """What makes systemd run the command; added at each boot, so that the image of the disk need not know it."""
+    for name in ("ci-vm.service", "ci-vm.target"):
+        image.file(f"payload/etc/systemd/system/{name}", os.path.join(here, "vm.d", name))
+    for name in MASKED_UNITS:
+        image.symlink(f"payload/etc/systemd/system/{name}", "/dev/null")
+    image.symlink("payload/etc/tmpfiles.d/tmp.conf", "/dev/null")
+    image.text("payload/etc/hostname", "vm\n")
