@@ -1,13 +1,12 @@
 //! Callers and workloads that make it hard on purpose.
 
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use serial_test::serial;
 use tidy_process::{Cause, Stdio, Supervisor, Tree};
 
 use crate::actor::actor;
-use crate::support::{Alone, SOON, Stage, read_ready, skip};
+use crate::support::{Alone, SOON, Stage, read_ready};
 
 const FOR_EVER: &str = "while :; do sleep 0.01; done";
 
@@ -114,8 +113,9 @@ fn streams_that_the_caller_has_closed_are_not_mistaken() {
 #[test]
 #[serial]
 fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
+    use std::os::unix::process::CommandExt;
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can delegate a cgroup to somebody else");
+        return crate::support::skip("only root can delegate a cgroup to somebody else");
     }
     let Some(stage) = Stage::set() else { return };
     let tree = Tree::within(&stage.supervisor, None).unwrap();
@@ -160,6 +160,7 @@ fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
 #[test]
 #[serial]
 fn an_ignored_sigchld_is_not_inherited() {
+    use std::os::unix::process::CommandExt;
     let Some(stage) = Stage::set() else { return };
     let mut tool = stage.tool(&["run", "-q", "sh", "-c", "exit 4"]);
     let ignore = || {
@@ -184,7 +185,7 @@ fn an_ignored_sigchld_is_not_inherited() {
 #[test]
 #[serial]
 fn a_signal_to_the_whole_group_ends_us_by_it_however_early() {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
     let Some(stage) = Stage::set() else { return };
     for round in 0..crate::support::rounds(20, 200) {
         let mut tool = stage.tool(&["run", "-q", "sh", "-c", "kill -INT 0; sleep 20"]);
