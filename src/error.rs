@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::hint::{NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint};
 use crate::limits::Setting;
 use crate::process::ProcessInfo;
 
@@ -254,76 +255,8 @@ impl Error {
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
             Kind::Invalid { .. } => None,
             Kind::Limit { remedy, .. } => Some(remedy),
-            Kind::Survivors { .. } => Some(
-                "they got SIGKILL and go as soon as the kernel lets them (state D waits for a \
-                 device or file system); the cgroup is removed once it is empty",
-            ),
+            Kind::Survivors { .. } => Some(SURVIVORS),
         }
-    }
-}
-
-const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
-     /sys/fs/cgroup (systemd hosts do this; \
-     in a container, run it with a writable cgroup namespace)";
-const NOT_CGROUP2: &str =
-    "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
-
-fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
-    use Step::{Clone, Exec, Join, Lease, MakeCgroup, OpenBase, OpenCgroup};
-    let cgroup = matches!(step, OpenBase | Lease | MakeCgroup | OpenCgroup | Clone | Join);
-    match errno {
-        Errno::EROFS if cgroup => Some(
-            "this container's cgroupfs is read-only: start the container with a writable one \
-             (docker run --privileged --cgroupns=private, or podman run \
-             --security-opt unmask=/sys/fs/cgroup)",
-        ),
-        Errno::EACCES | Errno::EPERM if cgroup => Some(
-            "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, \
-             or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT",
-        ),
-        Errno::EAGAIN if step == MakeCgroup => Some(
-            "the number or depth of cgroups is limited here: see cgroup.max.descendants and \
-             cgroup.max.depth in this directory and above",
-        ),
-        Errno::EAGAIN if matches!(step, Clone | Step::Fork) => Some(
-            "no more processes are allowed: see ulimit -u, pids.max of the cgroups above and \
-             /proc/sys/kernel/pid_max",
-        ),
-        Errno::EBUSY if matches!(step, Clone | Join) => Some(
-            "this cgroup hands controllers to its children and may hold no process itself \
-             (cgroup.subtree_control)",
-        ),
-        Errno::EOPNOTSUPP if matches!(step, Clone | Join) => {
-            Some("this cgroup is threaded: name a domain cgroup with --parent")
-        }
-        Errno::ENOENT if step == OpenCgroup => {
-            Some("this kernel has no cgroup.kill: Linux 5.14 or newer is needed")
-        }
-        Errno::ENOENT if matches!(step, OpenBase | MakeCgroup) => {
-            Some("no such cgroup: make it first, or leave --parent out")
-        }
-        Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC if step == Step::Guard => Some(
-            "the guard, which ends everything should this process be killed, needs /bin/sh: \
-             install one, or do without by Supervisor::builder().guard(false), --no-guard",
-        ),
-        Errno::EMFILE => Some("too many open files in this process: raise ulimit -n"),
-        Errno::ENFILE => Some("too many open files on this machine: see /proc/sys/fs/file-max"),
-        Errno::ENOENT if step == Exec => Some(
-            "is it installed and on the child's PATH? if the file is there, the interpreter on its \
-             first line or its ELF loader is not",
-        ),
-        Errno::EACCES if step == Exec => Some("is it a file with the x permission?"),
-        Errno::ENOEXEC if step == Exec => {
-            Some("it is neither a program for this machine nor a script")
-        }
-        Errno::ETXTBSY if step == Exec => {
-            Some("somebody holds the program open for writing; close it before the spawn")
-        }
-        Errno::ECHILD if step == Step::Wait => Some(
-            "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
-             waits for every child",
-        ),
-        _ => None,
     }
 }
 

@@ -47,6 +47,7 @@ mod usage;
 mod process;
 mod sys;
 mod error;
+mod hint;
 
 /// The README's code is run, too.
 #[cfg(doctest)]
