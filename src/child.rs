@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use crate::command::Keep;
 use crate::ending::Ending;
 use crate::error::{Error, Result, Step};
+use crate::pump::Record;
 use crate::report::{Cause, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
@@ -56,6 +57,8 @@ pub struct Child {
     ending: Ending,
     placement: Placement,
     tree: Tree,
+    /// After the tree: what it wrote last is read when it is gone.
+    pub(crate) log: Record,
 }
 
 impl Child {
@@ -76,6 +79,7 @@ impl Child {
             ending: Ending::new(keep, spawned),
             placement,
             tree,
+            log: Record::default(),
         }
     }
 
@@ -216,6 +220,7 @@ impl Child {
     /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
     pub fn detach(self) {
         self.tree.leave();
+        self.log.leave();
     }
 
     fn end(&self) -> Result<Report> {
@@ -231,6 +236,7 @@ impl Child {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(PATIENCE)?;
         }
+        self.log.stop();
         let status = self.reap()?.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         Ok(Report {

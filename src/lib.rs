@@ -22,6 +22,8 @@
 mod command;
 mod limits;
 mod stdio;
+mod capture;
+mod pump;
 mod hierarchy;
 mod supervisor;
 mod guard;
@@ -51,6 +53,7 @@ mod error;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use capture::{Excerpt, Log};
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
