@@ -150,6 +150,10 @@ impl Child {
         }
     }
 
+    pub(crate) fn spawned(&self) -> Instant {
+        self.ending.spawned()
+    }
+
     /// Whether the exit status has been taken.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.status).is_some()

@@ -78,7 +78,7 @@ impl fmt::Display for ProcessInfo {
 }
 
 /// A process chooses its own name: control characters in it must not reach a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let plain = |c: char| if c.is_control() { '?' } else { c };
     text.chars().map(plain).collect()
 }

@@ -189,6 +189,18 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A netlink socket to ask about sockets with ([sock_diag(7)]).
+///
+/// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
+pub(crate) fn sock_diag() -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is involved.
+    let answer = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) };
+    let fd = Errno::result(answer)?;
+    // SAFETY: the kernel has just opened this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only
 /// asks.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {

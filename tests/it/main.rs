@@ -1,7 +1,8 @@
 //! All integration tests, on the real kernel: real cgroups, real processes.
 //!
 //! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`),
-//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`).
+//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`), with `TIDY_SERVER` a server
+//! (see `server`).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,11 +14,13 @@
 
 mod actor;
 mod load;
+mod server;
 mod support;
 mod victim;
 
 #[cfg(feature = "cli")]
 mod cli;
+mod capture;
 mod command;
 mod errors;
 mod experiment;
@@ -25,6 +28,8 @@ mod experiment;
 mod faults;
 mod guard;
 mod limits;
+mod ports;
+mod ready;
 mod supervisor;
 mod stuck;
 mod sweep;
