@@ -206,7 +206,7 @@ fn taken(child: &Child, inodes: &[u64], strikes: &mut u32) -> Found {
         return Found::NotYet(None);
     }
     *strikes += 1;
-    if *strikes < 2 { Found::NotYet(None) } else { Found::Taken(holder) }
+    if *strikes < 2 { Found::NotYet(None) } else { Found::Taken(Box::new(holder)) }
 }
 
 /// A Unix socket that listens: found by its path in the table, then by inode among the tree's fds.

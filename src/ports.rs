@@ -63,7 +63,9 @@ impl Tree {
     /// use std::time::{Duration, Instant};
     /// use tidy_process::{Command, Ready};
     ///
-    /// let script = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(9)";
+    /// let script = "import socket, time
+    /// server = socket.create_server(('127.0.0.1', 0))
+    /// time.sleep(30)";
     /// let server = Command::new("python3").args(["-c", script]).spawn()?;
     /// server.wait_ready(Ready::any_tcp(), Instant::now() + Duration::from_secs(9))?;
     /// let port = server.tree().listening_ports()?[0].address.port();

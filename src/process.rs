@@ -1,10 +1,13 @@
 //! What can be said of one process: who it is, so that a leftover has a name.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use procfs::Current;
 use procfs::process::Process;
+
+use crate::ports::{ListeningPort, listening};
 
 /// One process of a tree, as `/proc` showed it ([proc(5)]).
 ///
@@ -30,6 +33,10 @@ pub struct ProcessInfo {
     pub wchan: Option<String>,
     /// How long it has been running.
     pub running: Duration,
+    /// Its working directory, where that may be seen.
+    pub cwd: Option<PathBuf>,
+    /// The ports it listens on. Looked up for leftovers only, since that costs more than the rest.
+    pub ports: Vec<ListeningPort>,
 }
 
 impl ProcessInfo {
@@ -54,7 +61,19 @@ impl ProcessInfo {
             state: stat.state,
             wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
             running: now.saturating_sub(started),
+            cwd: process.cwd().ok(),
+            ports: Vec::new(),
         })
+    }
+
+    /// Adds the ports that they listen on.
+    pub(crate) fn find_ports(all: &mut [Self]) {
+        let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();
+        for port in listening(&pids) {
+            if let Some(holder) = all.iter_mut().find(|process| process.pid == port.pid) {
+                holder.ports.push(port);
+            }
+        }
     }
 
     /// For a process that outlived SIGKILL: what the kernel says it waits for.

@@ -169,7 +169,7 @@ pub(crate) enum Found {
     /// Not yet; what was seen instead, where that is worth a word.
     NotYet(Option<String>),
     /// A process that is not of the tree has what was waited for.
-    Taken(ProcessInfo),
+    Taken(Box<ProcessInfo>),
 }
 
 impl Child {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 
-use tidy_process::{Cause, ProcessInfo, Report};
+use tidy_process::{Cause, ProcessInfo, Protocol, Report};
 
 use crate::args::{Leaks, RunArgs};
 use crate::run::Failure;
@@ -18,7 +18,11 @@ pub(crate) struct Voice {
 
 impl Voice {
     pub(crate) fn new(args: &RunArgs) -> Self {
-        Self { quiet: args.quiet, verbose: args.verbose, leaks: args.leaks }
+        Self::of(args.quiet, args.verbose, args.leaks)
+    }
+
+    pub(crate) fn of(quiet: bool, verbose: bool, leaks: Leaks) -> Self {
+        Self { quiet, verbose, leaks }
     }
 
     pub(crate) fn report(&self, report: &Report) {
@@ -44,19 +48,33 @@ impl Voice {
         }
         line(format_args!("killed {count} leftover {noun}:"));
         for left in leftovers {
-            let ProcessInfo { ppid, session, running, .. } = left;
-            let age = running.as_secs_f64();
-            line(format_args!("  {left} (parent {ppid}, session {session}, running {age:.1} s)"));
+            line(format_args!("  {left} ({})", particulars(left)));
         }
     }
+}
+
+/// `parent 1, session 4711, running 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`
+fn particulars(left: &ProcessInfo) -> String {
+    let ProcessInfo { ppid, session, running, .. } = left;
+    let age = running.as_secs_f64();
+    let mut text = format!("parent {ppid}, session {session}, running {age:.1} s");
+    if let Some(cwd) = &left.cwd {
+        text += &format!(", in {cwd:?}");
+    }
+    if !left.ports.is_empty() {
+        let ports = left.ports.iter().map(|port| match port.protocol {
+            Protocol::Udp => format!("udp {}", port.address),
+            _ => format!("tcp {}", port.address),
+        });
+        text += &format!(", listening on {}", ports.collect::<Vec<_>>().join(" and "));
+    }
+    text
 }
 
 /// Errors are said however quiet we are.
 pub(crate) fn failure(failure: &Failure) {
     line(failure);
-    if let Failure::Library(error) = failure
-        && let Some(hint) = error.hint()
-    {
+    if let Some(hint) = failure.hint() {
         line(format_args!("hint: {hint}"));
     }
 }
@@ -102,4 +120,11 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 /// A standard error that is closed or full must not keep the work from being done.
 pub(crate) fn line(text: impl Display) {
     let _ = writeln!(io::stderr(), "tidy-process: {text}");
+}
+
+/// A line that a server has written. It chose it, so nothing in it may reach the terminal but text.
+pub(crate) fn quote(name: &str, text: &str) {
+    let plain = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
+    let text: String = text.chars().map(plain).collect();
+    let _ = writeln!(io::stderr(), "[{name}] {text}");
 }
