@@ -43,6 +43,7 @@ mod teardown;
 mod report;
 // Where the stages are put together.
 mod spawn;
+mod leaks;
 // What every stage stands on.
 mod cgroup;
 mod controllers;
@@ -64,6 +65,7 @@ pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
+pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
 pub use ports::{ListeningPort, Protocol};
 pub use process::ProcessInfo;

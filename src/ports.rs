@@ -22,6 +22,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// One port on which one process waits for peers; see [`Tree::listening_ports`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,11 +49,8 @@ pub struct ListeningPort {
 /// `tcp 127.0.0.1:8080 (4711 redis-server)`
 impl fmt::Display for ListeningPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, "{protocol} {} ({} {})", self.address, self.pid, printable(&self.name))
+        let Self { protocol, address, pid, name } = self;
+        write!(f, "{protocol} {address} ({pid} {})", printable(name))
     }
 }
 

@@ -66,6 +66,23 @@ impl ProcessInfo {
         })
     }
 
+    /// What a person wants to know of a leftover besides its name: `parent 1, session 4711, running
+    /// 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`.
+    #[must_use]
+    pub fn particulars(&self) -> String {
+        let Self { ppid, session, running, .. } = self;
+        let age = running.as_secs_f64();
+        let mut text = format!("parent {ppid}, session {session}, running {age:.1} s");
+        if let Some(cwd) = &self.cwd {
+            text += &format!(", in {cwd:?}");
+        }
+        if !self.ports.is_empty() {
+            let ports = self.ports.iter().map(|port| format!("{} {}", port.protocol, port.address));
+            text += &format!(", listening on {}", ports.collect::<Vec<_>>().join(" and "));
+        }
+        text
+    }
+
     /// Adds the ports that they listen on.
     pub(crate) fn find_ports(all: &mut [Self]) {
         let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();

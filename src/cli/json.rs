@@ -8,9 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{
-    Cause, ListeningPort, Missing, Note, Placement, ProcessInfo, Protocol, Report, Usage,
-};
+use tidy_process::{Cause, ListeningPort, Missing, Note, Placement, ProcessInfo, Report, Usage};
 
 use crate::run::{Failure, open_failure};
 
@@ -172,10 +170,6 @@ fn insert(value: &mut Value, key: &str, entry: Value) {
 }
 
 fn port(port: &ListeningPort) -> Value {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        _ => "other",
-    };
+    let protocol = port.protocol.to_string();
     json!({ "protocol": protocol, "address": port.address.ip(), "port": port.address.port() })
 }

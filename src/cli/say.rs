@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 
-use tidy_process::{Cause, ProcessInfo, Protocol, Report};
+use tidy_process::{Cause, ProcessInfo, Report};
 
 use crate::args::{Leaks, RunArgs};
 use crate::run::Failure;
@@ -48,27 +48,9 @@ impl Voice {
         }
         line(format_args!("killed {count} leftover {noun}:"));
         for left in leftovers {
-            line(format_args!("  {left} ({})", particulars(left)));
+            line(format_args!("  {left} ({})", left.particulars()));
         }
     }
-}
-
-/// `parent 1, session 4711, running 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`
-fn particulars(left: &ProcessInfo) -> String {
-    let ProcessInfo { ppid, session, running, .. } = left;
-    let age = running.as_secs_f64();
-    let mut text = format!("parent {ppid}, session {session}, running {age:.1} s");
-    if let Some(cwd) = &left.cwd {
-        text += &format!(", in {cwd:?}");
-    }
-    if !left.ports.is_empty() {
-        let ports = left.ports.iter().map(|port| match port.protocol {
-            Protocol::Udp => format!("udp {}", port.address),
-            _ => format!("tcp {}", port.address),
-        });
-        text += &format!(", listening on {}", ports.collect::<Vec<_>>().join(" and "));
-    }
-    text
 }
 
 /// Errors are said however quiet we are.

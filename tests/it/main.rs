@@ -27,9 +27,12 @@ mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod leaks;
 mod limits;
 mod ports;
 mod ready;
+#[cfg(feature = "cli")]
+mod runners;
 mod supervisor;
 mod stuck;
 mod sweep;
