@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use crate::command::Keep;
 use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
+use crate::pump::Record;
 use crate::report::{Cause, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
@@ -57,6 +58,8 @@ pub struct Child {
     ending: Ending,
     placement: Placement,
     tree: Tree,
+    /// After the tree: what it wrote last is read when it is gone.
+    pub(crate) log: Record,
 }
 
 impl Child {
@@ -77,6 +80,7 @@ impl Child {
             ending: Ending::new(keep, spawned),
             placement,
             tree,
+            log: Record::default(),
         }
     }
 
@@ -149,6 +153,10 @@ impl Child {
                 return Ok(None);
             }
         }
+    }
+
+    pub(crate) fn spawned(&self) -> Instant {
+        self.ending.spawned()
     }
 
     /// Whether the exit status has been taken.
@@ -248,6 +256,7 @@ impl Child {
     /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
     pub fn detach(self) {
         self.tree.leave();
+        self.log.leave();
     }
 
     fn end(&self) -> Result<Report> {
@@ -263,6 +272,7 @@ impl Child {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(PATIENCE)?;
         }
+        self.log.stop();
         let deadline = Instant::now() + PATIENCE;
         let status = self.wait_until(Some(deadline))?;
         let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;

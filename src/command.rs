@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::born::Closure;
+use crate::capture::Log;
 use crate::limits::Limits;
 use crate::stdio::Stdio;
 use crate::supervisor::Supervisor;
@@ -50,6 +51,7 @@ pub struct Command {
     pub(crate) limits: Limits,
     pub(crate) name: Option<String>,
     pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) log: Option<Log>,
     pub(crate) linger: bool,
     pub(crate) force_join: bool,
 }
@@ -89,6 +91,7 @@ impl Command {
             limits: Limits::new(),
             name: None,
             supervisor: None,
+            log: None,
             linger: false,
             force_join: false,
         }
@@ -163,6 +166,12 @@ impl Command {
     /// Sets the child's standard error. Default: inherited; for [`output`](Self::output) a pipe.
     pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.stream(2, stdio.into())
+    }
+
+    /// Keeps what the child writes to those of its two output streams that are not set otherwise.
+    pub fn log(&mut self, log: &Log) -> &mut Self {
+        self.log = Some(log.clone());
+        self
     }
 
     fn stream(&mut self, number: usize, stdio: Stdio) -> &mut Self {

@@ -39,6 +39,8 @@ enum Kind {
     },
     #[error("{} {path:?}: still populated after {after:.1?}: {}", Step::Teardown, list(survivors))]
     Survivors { path: String, after: Duration, survivors: Vec<ProcessInfo> },
+    #[error("{} {what}: {why}", Step::Ready)]
+    NotReady { what: String, why: String, taken: bool },
 }
 
 fn list(survivors: &[ProcessInfo]) -> String {
@@ -61,6 +63,7 @@ pub(crate) enum Step {
     OpenCgroup,
     Prepare,
     Stdio,
+    Log,
     Fork,
     Clone,
     Join,
@@ -73,9 +76,11 @@ pub(crate) enum Step {
     PreExec,
     Exec,
     Wait,
+    Ready,
     Read,
     Signal,
     Add,
+    Look,
     Freeze,
     Kill,
     Teardown,
@@ -108,6 +113,7 @@ impl fmt::Display for Step {
             Self::OpenCgroup => "open cgroup",
             Self::Prepare => "prepare",
             Self::Stdio => "set up stdio",
+            Self::Log => "open log",
             Self::Fork => "fork",
             Self::Clone => "clone into cgroup",
             Self::Join => "join cgroup",
@@ -120,9 +126,11 @@ impl fmt::Display for Step {
             Self::PreExec => "pre_exec",
             Self::Exec => "exec",
             Self::Wait => "wait for",
+            Self::Ready => "wait until ready:",
             Self::Read => "read output of",
             Self::Signal => "signal",
             Self::Add => "add to cgroup",
+            Self::Look => "list processes of",
             Self::Freeze => "freeze cgroup",
             Self::Kill => "kill cgroup",
             Self::Teardown => "tear down cgroup",
@@ -168,6 +176,23 @@ impl Error {
         Self(Box::new(Kind::Survivors { path: path.display().to_string(), after, survivors }))
     }
 
+    pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
+        Self(Box::new(Kind::NotReady { what, why, taken }))
+    }
+
+    /// The child did not become ready: it ended, its port is taken, or the deadline passed.
+    #[must_use]
+    pub fn is_not_ready(&self) -> bool {
+        matches!(*self.0, Kind::NotReady { .. })
+    }
+
+    /// The child did not become ready, because a process that is not of its tree has its port or
+    /// socket.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(*self.0, Kind::NotReady { taken: true, .. })
+    }
+
     /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -185,7 +210,7 @@ impl Error {
     pub fn is_no_cgroup(&self) -> bool {
         let step = match *self.0 {
             Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
-            Kind::Survivors { .. } | Kind::Limit { .. } => return false,
+            Kind::Survivors { .. } | Kind::Limit { .. } | Kind::NotReady { .. } => return false,
         };
         matches!(
             step,
@@ -253,8 +278,12 @@ impl Error {
             Kind::Os { step, errno, .. } => os_hint(*step, *errno),
             Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
-            Kind::Invalid { .. } => None,
+            Kind::NotReady { taken: true, .. } => Some(
+                "end that process, or choose another port; a server of an earlier run that was \
+                 killed by its pid alone may have left it behind",
+            ),
             Kind::Limit { remedy, .. } => Some(remedy),
+            Kind::Invalid { .. } | Kind::NotReady { .. } => None,
             Kind::Survivors { .. } => Some(SURVIVORS),
         }
     }
@@ -271,7 +300,8 @@ impl From<Error> for io::Error {
             Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
             Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
             Kind::Limit { .. } => io::ErrorKind::Unsupported,
-            Kind::Survivors { .. } => io::ErrorKind::TimedOut,
+            Kind::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
+            Kind::Survivors { .. } | Kind::NotReady { .. } => io::ErrorKind::TimedOut,
         };
         Self::new(kind, error)
     }

@@ -22,6 +22,8 @@
 mod command;
 mod limits;
 mod stdio;
+mod capture;
+mod pump;
 mod hierarchy;
 mod supervisor;
 mod guard;
@@ -34,17 +36,24 @@ mod born;
 mod child;
 mod ending;
 mod wait;
+mod ready;
+mod look;
+mod ports;
 mod teardown;
 mod report;
 // Where the stages are put together.
 mod spawn;
 #[cfg(feature = "cgroups-rs")]
 mod interop;
+mod leaks;
 // What every stage stands on.
 mod cgroup;
 mod controllers;
 mod usage;
 mod process;
+mod diag;
+mod http;
+mod pace;
 mod sys;
 mod error;
 mod hint;
@@ -54,12 +63,16 @@ mod hint;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use capture::{Excerpt, Log};
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
+pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
+pub use ports::{ListeningPort, Protocol};
 pub use process::ProcessInfo;
+pub use ready::Ready;
 pub use report::{Cause, Note, Placement, Report};
 pub use spawn::Output;
 pub use stdio::Stdio;

@@ -1,10 +1,13 @@
 //! What can be said of one process: who it is, so that a leftover has a name.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use procfs::Current;
 use procfs::process::Process;
+
+use crate::ports::{ListeningPort, listening};
 
 /// One process of a tree, as `/proc` showed it ([proc(5)]).
 ///
@@ -30,6 +33,10 @@ pub struct ProcessInfo {
     pub wchan: Option<String>,
     /// How long it has been running.
     pub running: Duration,
+    /// Its working directory, where that may be seen.
+    pub cwd: Option<PathBuf>,
+    /// The ports it listens on. Looked up for leftovers only, since that costs more than the rest.
+    pub ports: Vec<ListeningPort>,
 }
 
 impl ProcessInfo {
@@ -59,7 +66,36 @@ impl ProcessInfo {
             state: stat.state,
             wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
             running: now.saturating_sub(started),
+            cwd: process.cwd().ok(),
+            ports: Vec::new(),
         })
+    }
+
+    /// What a person wants to know of a leftover besides its name: `parent 1, session 4711, running
+    /// 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`.
+    #[must_use]
+    pub fn particulars(&self) -> String {
+        let Self { ppid, session, running, .. } = self;
+        let age = running.as_secs_f64();
+        let mut text = format!("parent {ppid}, session {session}, running {age:.1} s");
+        if let Some(cwd) = &self.cwd {
+            text += &format!(", in {cwd:?}");
+        }
+        if !self.ports.is_empty() {
+            let ports = self.ports.iter().map(|port| format!("{} {}", port.protocol, port.address));
+            text += &format!(", listening on {}", ports.collect::<Vec<_>>().join(" and "));
+        }
+        text
+    }
+
+    /// Adds the ports that they listen on.
+    pub(crate) fn find_ports(all: &mut [Self]) {
+        let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();
+        for port in listening(&pids) {
+            if let Some(holder) = all.iter_mut().find(|process| process.pid == port.pid) {
+                holder.ports.push(port);
+            }
+        }
     }
 
     /// For a process that outlived SIGKILL: what the kernel says it waits for.
@@ -83,7 +119,7 @@ impl fmt::Display for ProcessInfo {
 }
 
 /// A process chooses its own name: control characters in it must not reach a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let plain = |c: char| if c.is_control() { '?' } else { c };
     text.chars().map(plain).collect()
 }

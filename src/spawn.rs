@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::image::Image;
 use crate::launch::Launch;
+use crate::pump::Record;
 use crate::report::Report;
 use crate::stdio::{Stdio, Stream, set_nonblocking};
 use crate::supervisor::Supervisor;
@@ -117,7 +118,10 @@ impl Command {
         let spawned = Instant::now();
         let mut image = Image::new(self)?;
         let [stdin, stdout, stderr] = &self.streams;
+        let log = Record::open(self.log.as_ref())?;
         let [in_default, out_default, err_default] = defaults;
+        let out_default = log.stdio().unwrap_or(out_default);
+        let err_default = log.stdio().unwrap_or(err_default);
         let mut streams = [
             Stream::make(0, stdin.as_ref().unwrap_or(in_default))?,
             Stream::make(1, stdout.as_ref().unwrap_or(out_default))?,
@@ -142,6 +146,8 @@ impl Command {
         child.stdin = stdin.ours.take().map(Into::into);
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
+        drop(streams);
+        child.log = log.start()?;
         Ok(child)
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use nix::errno::Errno;
@@ -103,6 +103,15 @@ impl<'a> Stream<'a> {
 
 /// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
-    let now = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(now | OFlag::O_NONBLOCK)).map(drop)
+    set_flag(fd, OFlag::O_NONBLOCK)
+}
+
+/// Every write goes to the end, whoever else writes.
+pub(crate) fn set_appending(fd: &File) -> Result<(), Errno> {
+    set_flag(fd, OFlag::O_APPEND)
+}
+
+fn set_flag(fd: impl AsFd, flag: OFlag) -> Result<(), Errno> {
+    let now = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(now | flag)).map(drop)
 }

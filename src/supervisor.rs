@@ -17,6 +17,7 @@ use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
 use crate::limits::Limits;
+use crate::process::ProcessInfo;
 use crate::sweep::{PREFIX, lease, sweep_siblings};
 use crate::teardown::{PATIENCE, teardown};
 
@@ -44,6 +45,8 @@ struct RunRoot {
     owner: u32,
     made: AtomicU64,
     memory_budget: bool,
+    /// Everybody who was left in one of its trees, for who wants to know.
+    left: Option<Mutex<Vec<ProcessInfo>>>,
 }
 
 /// Settings for a [`Supervisor`]; see [`Supervisor::builder`].
@@ -53,6 +56,7 @@ pub struct SupervisorBuilder {
     unguarded: bool,
     limits: Limits,
     account: bool,
+    remember: bool,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
@@ -120,6 +124,23 @@ impl Supervisor {
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
 
+    pub(crate) fn root(&self) -> &Cgroup {
+        &self.root.cgroup
+    }
+
+    /// Keeps the names of leftovers, if the builder was told so.
+    pub(crate) fn note_left(&self, left: &[ProcessInfo]) {
+        if let Some(all) = &self.root.left {
+            all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(left);
+        }
+    }
+
+    pub(crate) fn remembered(&self) -> Vec<ProcessInfo> {
+        let all = self.root.left.as_ref();
+        let take = |all: &Mutex<Vec<_>>| all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.map(take).unwrap_or_default()
+    }
+
     /// Whether this process made it (a fork of it did not).
     pub(crate) fn is_ours(&self) -> bool {
         self.root.is_ours()
@@ -174,6 +195,12 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Remembers everybody who was left in a tree when its main process had ended.
+    pub(crate) fn remember(mut self) -> Self {
+        self.remember = true;
+        self
+    }
+
     /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
@@ -201,6 +228,7 @@ impl SupervisorBuilder {
                 owner: process::id(),
                 made: AtomicU64::new(0),
                 memory_budget: self.limits.has_memory(),
+                left: self.remember.then(Mutex::default),
             };
             // An error from here on drops the run root, and with that removes it.
             controllers::budget(&self.limits, &root.cgroup, &base.path)?;

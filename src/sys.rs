@@ -217,6 +217,18 @@ pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
+/// A netlink socket to ask about sockets with ([sock_diag(7)]).
+///
+/// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
+pub(crate) fn sock_diag() -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is involved.
+    let answer = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) };
+    let fd = Errno::result(answer)?;
+    // SAFETY: the kernel has just opened this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sends a signal to exactly the process behind `pidfd`; `ESRCH` once it is reaped. Signal 0 only
 /// asks.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {

@@ -153,5 +153,6 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
     cgroup.freeze(Instant::now() + FREEZE).map_err(failed)?;
     let mut left = listed(cgroup);
     left.retain(|process| !is_guard(&process.command));
+    ProcessInfo::find_ports(&mut left);
     Ok(left)
 }

@@ -237,7 +237,9 @@ impl Tree {
 
     /// Who is left; a list that cannot be made must not keep teardown from happening.
     pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
-        teardown::leftovers(&self.cgroup).unwrap_or_default()
+        let left = teardown::leftovers(&self.cgroup).unwrap_or_default();
+        self.supervisor.note_left(&left);
+        left
     }
 
     /// Teardown, once: a second call and a forked copy of this process do nothing.

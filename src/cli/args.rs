@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
 use tidy_process::{IoLimit, Limits};
 
+use crate::servers::WithArgs;
+
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
 #[derive(Debug, Parser)]
 #[command(name = "tidy-process", version, about, max_term_width = 100)]
@@ -21,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum What {
     /// Run CMD; when it ends nothing it started is left
     Run(Box<RunArgs>),
+    /// Start servers, wait until they are ready, run CMD, end the servers
+    With(Box<WithArgs>),
     /// List the trees that are supervised below a cgroup
     Ps(PsArgs),
     /// Kill and remove what supervisors that are gone have left
@@ -219,7 +223,7 @@ pub(crate) enum Leaks {
 }
 
 /// `500ms`, `30s`, `5m`, `2h`, `1d`; a plain number is seconds, as in timeout(1).
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let unit = match unit {
@@ -238,7 +242,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `TERM`, `SIGTERM` or `15`; numbers reach the real-time signals too.
-fn signal(text: &str) -> Result<i32, String> {
+pub(crate) fn signal(text: &str) -> Result<i32, String> {
     if let Ok(number) = text.parse::<i32>() {
         let valid = (1..=64).contains(&number);
         return valid

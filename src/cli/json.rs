@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{Cause, Missing, Note, Placement, ProcessInfo, Report, Usage};
+use tidy_process::{Cause, ListeningPort, Missing, Note, Placement, ProcessInfo, Report, Usage};
 
 use crate::run::{Failure, open_failure};
 
@@ -68,8 +68,7 @@ impl Sink {
             "exit": exit,
             "error": failure.to_string(),
         });
-        if let Failure::Library(error) = failure
-            && let Some(hint) = error.hint()
+        if let Some(hint) = failure.hint()
             && let Some(object) = value.as_object_mut()
         {
             object.insert("hint".to_owned(), hint.into());
@@ -146,7 +145,7 @@ fn placement(placement: Placement) -> &'static str {
 }
 
 pub(crate) fn process(process: &ProcessInfo) -> Value {
-    json!({
+    let mut value = json!({
         "pid": process.pid,
         "ppid": process.ppid,
         "session": process.session,
@@ -154,5 +153,23 @@ pub(crate) fn process(process: &ProcessInfo) -> Value {
         "command": process.command,
         "state": process.state.to_string(),
         "running_seconds": process.running.as_secs_f64(),
-    })
+    });
+    if let Some(cwd) = &process.cwd {
+        insert(&mut value, "cwd", cwd.display().to_string().into());
+    }
+    if !process.ports.is_empty() {
+        insert(&mut value, "ports", process.ports.iter().map(port).collect());
+    }
+    value
+}
+
+fn insert(value: &mut Value, key: &str, entry: Value) {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(key.to_owned(), entry);
+    }
+}
+
+fn port(port: &ListeningPort) -> Value {
+    let protocol = port.protocol.to_string();
+    json!({ "protocol": protocol, "address": port.address.ip(), "port": port.address.port() })
 }

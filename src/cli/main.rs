@@ -5,7 +5,10 @@ mod json;
 mod ps;
 mod run;
 mod say;
+mod servers;
 mod signals;
+mod watch;
+mod with;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     };
     let ended = match cli.what {
         What::Run(args) => run::run(&args),
+        What::With(args) => with::with(&args),
         What::Ps(args) => ended(ps::ps(&args)),
         What::Sweep(args) => ended(ps::sweep(&args)),
         What::Kill(args) => ended(ps::kill(&args)),

@@ -2,22 +2,20 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::Instant;
+use std::process::ExitStatus;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-use tidy_process::{Cause, Child, Command, Error, Report, Stdio, Supervisor};
+use tidy_process::{Cause, Command, Error, Report, Stdio, Supervisor};
 
 use crate::FAILED;
 use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
 use crate::say::{self, Voice};
-use crate::signals::{Asked, Signals, suspend};
+use crate::signals::{Asked, Signals};
+use crate::watch::{Stop, Watch};
 
 /// How tidy-process itself is to end.
 pub(crate) struct Ended {
@@ -38,18 +36,27 @@ pub(crate) enum Failure {
     Print(io::Error),
     #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
     NoSuchTree(String),
-    #[error(
-        "kill {0:?}: more than one tree is meant; give the directory that tidy-process ps --json
-    #has"
-    )]
+    #[error("kill {0:?}: more than one tree is meant; give a directory of tidy-process ps --json")]
     SeveralTrees(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
+    #[error("server {name}: {error}")]
+    Server { name: String, error: Error },
+    #[error("server {name} ended while CMD was running: {status}{tail}")]
+    ServerEnded { name: String, status: ExitStatus, tail: String },
     #[error("wait for signals: {0}")]
     Signals(#[from] Errno),
 }
 
 impl Failure {
+    /// What to do about it, where that is known.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Library(error) | Self::Server { error, .. } => error.hint(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Library(error) if error.is_not_found() => 127,
@@ -83,7 +90,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     }
 }
 
-fn failed(failure: &Failure) -> Ended {
+pub(crate) fn failed(failure: &Failure) -> Ended {
     say::failure(failure);
     Ended { exit: failure.exit(), by_signal: None }
 }
@@ -99,7 +106,8 @@ fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
     }
     let supervisor = builder.build()?;
     let child = command(args, &supervisor)?.spawn()?;
-    let mut watch = Watch { child: &child, signals: &signals, args, asked: None, kill_at: None };
+    let stop = Stop { signal: args.signal, kill_after: args.kill_after };
+    let mut watch = Watch::new(&child, &signals, stop);
     watch.until_main_ended()?;
     if args.leaks == Leaks::Wait {
         watch.until_empty()?;
@@ -157,95 +165,8 @@ pub(crate) fn open_failure(path: &Path, error: io::Error) -> Failure {
     Failure::Open { path: format!("{path:?}"), error }
 }
 
-/// Waits for the command and for signals at the same time.
-struct Watch<'a> {
-    child: &'a Child,
-    signals: &'a Signals,
-    args: &'a RunArgs,
-    /// The first signal that asked us to end.
-    asked: Option<Signal>,
-    kill_at: Option<Instant>,
-}
-
-impl Watch<'_> {
-    fn until_main_ended(&mut self) -> Result<(), Failure> {
-        while self.child.try_wait()?.is_none() {
-            self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
-        }
-        Ok(())
-    }
-
-    fn until_empty(&mut self) -> Result<(), Failure> {
-        while !self.child.tree().wait_empty(Instant::now())? {
-            self.sleep(self.child.tree().as_fd(), PollFlags::POLLPRI)?;
-        }
-        Ok(())
-    }
-
-    /// Until `fd` has news, a signal has come, or the next step of a timeout is due.
-    fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
-        let next = [self.child.next_deadline(), self.kill_at].into_iter().flatten().min();
-        let mut fds =
-            [PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, until(next)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        while let Some(asked) = self.signals.next()? {
-            self.answer(asked)?;
-        }
-        if self.kill_at.is_some_and(|at| Instant::now() >= at) {
-            self.kill_at = None;
-            self.child.kill()?;
-        }
-        Ok(())
-    }
-
-    fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
-        match asked {
-            Asked::Suspend => {
-                self.child.tree().freeze()?;
-                suspend()?;
-                self.child.tree().thaw()?;
-            }
-            Asked::Stop { .. } if self.asked.is_some() => {
-                self.kill_at = None;
-                self.child.kill()?;
-            }
-            Asked::Stop { signal, from_terminal } => {
-                self.asked = Some(signal);
-                self.kill_at = Instant::now().checked_add(self.args.kill_after);
-                // Ctrl-C has reached the whole foreground group already: a second signal on its
-                // heels would cut off a handler that is just cleaning up.
-                // Who is outside that group has not heard.
-                if from_terminal {
-                    let group = nix::unistd::getpgrp();
-                    let outside = |pid: u32| group_of(pid) != Some(group);
-                    self.child.tree().signal_if(self.args.signal, outside)?;
-                } else {
-                    self.child.signal_all(self.args.signal)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn group_of(pid: u32) -> Option<Pid> {
-    nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
-}
-
-/// Rounded up, so that a deadline is never found not quite met.
-fn until(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else {
-        return PollTimeout::NONE;
-    };
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
-    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-}
-
 /// As timeout(1) and env(1) have it.
-fn exit(report: &Report, leaks: Leaks) -> u8 {
+pub(crate) fn exit(report: &Report, leaks: Leaks) -> u8 {
     if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
         return 124;
     }

@@ -18,7 +18,11 @@ pub(crate) struct Voice {
 
 impl Voice {
     pub(crate) fn new(args: &RunArgs) -> Self {
-        Self { quiet: args.quiet, verbose: args.verbose, leaks: args.leaks }
+        Self::of(args.quiet, args.verbose, args.leaks)
+    }
+
+    pub(crate) fn of(quiet: bool, verbose: bool, leaks: Leaks) -> Self {
+        Self { quiet, verbose, leaks }
     }
 
     pub(crate) fn report(&self, report: &Report) {
@@ -44,9 +48,7 @@ impl Voice {
         }
         line(format_args!("killed {count} leftover {noun}:"));
         for left in leftovers {
-            let ProcessInfo { ppid, session, running, .. } = left;
-            let age = running.as_secs_f64();
-            line(format_args!("  {left} (parent {ppid}, session {session}, running {age:.1} s)"));
+            line(format_args!("  {left} ({})", left.particulars()));
         }
     }
 }
@@ -54,9 +56,7 @@ impl Voice {
 /// Errors are said however quiet we are.
 pub(crate) fn failure(failure: &Failure) {
     line(failure);
-    if let Failure::Library(error) = failure
-        && let Some(hint) = error.hint()
-    {
+    if let Some(hint) = failure.hint() {
         line(format_args!("hint: {hint}"));
     }
 }
@@ -102,4 +102,11 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 /// A standard error that is closed or full must not keep the work from being done.
 pub(crate) fn line(text: impl Display) {
     let _ = writeln!(io::stderr(), "tidy-process: {text}");
+}
+
+/// A line that a server has written. It chose it, so nothing in it may reach the terminal but text.
+pub(crate) fn quote(name: &str, text: &str) {
+    let plain = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
+    let text: String = text.chars().map(plain).collect();
+    let _ = writeln!(io::stderr(), "[{name}] {text}");
 }

@@ -1,7 +1,8 @@
 //! All integration tests, on the real kernel: real cgroups, real processes.
 //!
 //! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`),
-//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`).
+//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`), with `TIDY_SERVER` a
+//! server (see `server`).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,19 +14,26 @@
 
 mod actor;
 mod load;
+mod server;
 mod support;
 mod victim;
 
 #[cfg(feature = "cli")]
 mod cli;
+mod capture;
 mod command;
 mod errors;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod leaks;
 mod limits;
 mod mischief;
+mod ports;
+mod ready;
+#[cfg(feature = "cli")]
+mod runners;
 mod supervisor;
 mod stuck;
 mod sweep;
@@ -37,3 +45,5 @@ mod victims;
 mod wait;
 #[cfg(feature = "cgroups-rs")]
 mod witness;
+#[cfg(feature = "cli")]
+mod with;

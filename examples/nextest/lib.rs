@@ -1,0 +1,1 @@
+//! What the tests of this sample test is not the point.

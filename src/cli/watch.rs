@@ -1,0 +1,149 @@
+//! Waiting for a command and for signals at the same time.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tidy_process::Child;
+
+use crate::run::Failure;
+use crate::signals::{Asked, Signals, suspend};
+
+/// How a command is asked to stop.
+#[derive(Clone, Copy)]
+pub(crate) struct Stop {
+    pub(crate) signal: i32,
+    pub(crate) kill_after: Duration,
+}
+
+pub(crate) struct Watch<'a> {
+    child: &'a Child,
+    signals: &'a Signals,
+    stop: Stop,
+    /// They are suspended with it, and it shall not outlive them.
+    servers: &'a [&'a Child],
+    /// The first signal that asked us to end.
+    pub(crate) asked: Option<Signal>,
+    kill_at: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(child: &'a Child, signals: &'a Signals, stop: Stop) -> Self {
+        Self { child, signals, stop, servers: &[], asked: None, kill_at: None }
+    }
+
+    pub(crate) fn beside(self, servers: &'a [&'a Child]) -> Self {
+        Self { servers, ..self }
+    }
+
+    pub(crate) fn until_main_ended(&mut self) -> Result<(), Failure> {
+        while self.child.try_wait()?.is_none() {
+            self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
+        while !self.child.tree().wait_empty(Instant::now())? {
+            self.sleep(self.child.tree().as_fd(), PollFlags::POLLPRI)?;
+        }
+        Ok(())
+    }
+
+    /// Until the command has ended or, unless we were asked to end, nothing is left of a server:
+    /// its number.
+    pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
+        while self.child.try_wait()?.is_none() {
+            for (number, server) in self.servers.iter().enumerate() {
+                if self.asked.is_none() && is_over(server)? {
+                    return Ok(Some(number));
+                }
+            }
+            self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
+        }
+        Ok(None)
+    }
+
+    /// Until `fd` has news, a signal has come, a server may have ended, or the next step of a
+    /// timeout is due.
+    pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
+        let mut next = [self.child.next_deadline(), self.kill_at].into_iter().flatten().min();
+        let mut fds =
+            vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        for server in self.servers {
+            if server.try_wait()?.is_none() {
+                fds.push(PollFd::new(server.as_fd(), PollFlags::POLLIN));
+            } else {
+                // A daemon: no fd says for sure that it has ended.
+                let look = Instant::now() + Duration::from_millis(100);
+                next = Some(next.map_or(look, |next| next.min(look)));
+            }
+        }
+        match poll(&mut fds, until(next)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        while let Some(asked) = self.signals.next()? {
+            self.answer(asked)?;
+        }
+        if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+            self.kill_at = None;
+            self.child.kill()?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
+        match asked {
+            Asked::Suspend => {
+                for child in self.servers.iter().chain([&self.child]) {
+                    child.tree().freeze()?;
+                }
+                suspend()?;
+                for child in self.servers.iter().chain([&self.child]) {
+                    child.tree().thaw()?;
+                }
+            }
+            Asked::Stop { .. } if self.asked.is_some() => {
+                self.kill_at = None;
+                self.child.kill()?;
+            }
+            Asked::Stop { signal, from_terminal } => {
+                self.asked = Some(signal);
+                self.kill_at = Instant::now().checked_add(self.stop.kill_after);
+                // Ctrl-C has reached the whole foreground group already: a second signal on its
+                // heels would cut off a handler that is just cleaning up. Who is outside that group
+                // has not heard.
+                if from_terminal {
+                    let group = nix::unistd::getpgrp();
+                    let outside = |pid: u32| group_of(pid) != Some(group);
+                    self.child.tree().signal_if(self.stop.signal, outside)?;
+                } else {
+                    self.child.signal_all(self.stop.signal)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing of it is left: a daemon may have outlived the main process.
+fn is_over(server: &Child) -> Result<bool, Failure> {
+    Ok(server.try_wait()?.is_some() && server.tree().wait_empty(Instant::now())?)
+}
+
+fn group_of(pid: u32) -> Option<Pid> {
+    nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
+}
+
+/// Rounded up, so that a deadline is never found not quite met.
+fn until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else {
+        return PollTimeout::NONE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}
