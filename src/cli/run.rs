@@ -38,10 +38,7 @@ pub(crate) enum Failure {
     Print(io::Error),
     #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
     NoSuchTree(String),
-    #[error(
-        "kill {0:?}: more than one tree is meant; give the directory that tidy-process ps --json
-    #has"
-    )]
+    #[error("kill {0:?}: more than one tree is meant; give a directory of tidy-process ps --json")]
     SeveralTrees(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
