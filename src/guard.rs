@@ -5,13 +5,10 @@
 //! a pipe. End of file there means that nobody holds the run root any more. What it does then is in
 //! `guard.sh`.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::io::{PipeWriter, pipe};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use nix::sys::socket::{MsgFlags, send};
 
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
@@ -31,22 +28,24 @@ const SCRIPT: &str = include_str!("guard.sh");
 #[derive(Debug)]
 pub(crate) struct Guard {
     process: Newborn,
-    /// A socket and not a pipe: writing to a guard that was killed must not bring us a SIGPIPE.
-    line: UnixStream,
+    /// Nothing is ever written to it.
+    _line: PipeWriter,
     /// A forked copy of the owner must not end it.
     owner: u32,
 }
 
 impl Guard {
-    /// Starts it; it has nothing to guard yet. On return it has executed.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts it, before the run root is made: should we die right after that, the guard knows. On
+    /// return it has executed.
+    pub(crate) fn start(root: &Path) -> Result<Self> {
         let failed = |errno| Error::os(Step::Guard, format!("{SHELL:?}"), errno);
-        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
+        let (theirs, line) = pipe().map_err(|error| failed(errno_of(&error)))?;
         let mut command = Command::new(SHELL);
         let closures = &mut [];
-        command.args(["-c", SCRIPT]).env_clear().env("PATH", PATH).current_dir("/");
+        command.args(["-c", SCRIPT, "tidy-process-guard"]).arg(root);
+        command.env_clear().env("PATH", PATH).current_dir("/");
         let mut image = Image::new(&command)?;
-        let (stdin, null) = (Stdio::from(OwnedFd::from(theirs)), Stdio::null());
+        let (stdin, null) = (Stdio::from(theirs), Stdio::null());
         let streams = [Stream::make(0, &stdin)?, Stream::make(1, &null)?, Stream::make(2, &null)?];
         let mut launch = Launch {
             command: &command,
@@ -56,19 +55,7 @@ impl Guard {
             cgroup: None,
         };
         let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
-        Ok(Self { process, line, owner: std::process::id() })
-    }
-
-    /// Names the run root, before it is made: should we die right after that, the guard knows.
-    pub(crate) fn watch(&self, root: &Path) -> Result<()> {
-        let bytes = root.as_os_str().as_bytes();
-        if bytes.contains(&b'\n') {
-            let subject = format!("{root:?}");
-            return Err(Error::invalid(Step::Guard, subject, "its path has a newline"));
-        }
-        let line = [bytes, b"\n"].concat();
-        let sent = send(self.line.as_raw_fd(), &line, MsgFlags::MSG_NOSIGNAL);
-        sent.map(drop).map_err(|errno| Error::at(Step::Guard, root, errno))
+        Ok(Self { process, _line: line, owner: std::process::id() })
     }
 
     pub(crate) fn is_alive(&self) -> bool {

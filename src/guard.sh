@@ -1,6 +1,6 @@
-# tidy-process guard: ends the run root when its owner is gone.
+# tidy-process guard: ends the run root $1 when its owner is gone.
 # POSIX sh; its caller has made it deaf to terminal signals and closed everything but the pipe.
-n=0 m=0 r=
+n=0 m=0 r=$1
 
 # Removes $1 and what is below, deepest first; one rmdir for many. A workload may have taken our
 # permissions away.
@@ -64,13 +64,13 @@ look() {
   [ "$i" != "$$" ] || [ "$q" = "$PPID" ] || finish
 }
 
-# The pipe brings the run root's path and stays open while the owner lives. A fork of the owner
-# may hold it open for longer: so the kernel sends URG too, when the thread that is our parent ends.
+# The pipe stays open while the owner lives. A fork of the owner may hold it open for longer: so the
+# kernel sends URG too, when the thread that is our parent ends.
 {
   trap look URG
   look
   while :; do
     s=
-    if read -r l; then r=$l; elif [ ! "$s" ]; then finish; fi
+    read -r x || [ "$s" ] || finish
   done
 } >/dev/null 2>&1

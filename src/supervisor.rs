@@ -212,12 +212,10 @@ impl SupervisorBuilder {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
         sweep_siblings(&parent, &base.path);
-        let guard = (!self.unguarded).then(Guard::start).transpose()?;
         loop {
             let name = format!("{PREFIX}{}-{}", process::id(), random());
-            if let Some(guard) = &guard {
-                guard.watch(&base.path.join(&name))?;
-            }
+            let start = || Guard::start(&base.path.join(&name));
+            let guard = (!self.unguarded).then(start).transpose()?;
             let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
                 continue;
             };

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import tempfile
 
-from tools import Failure, busybox, output
+from tools import Failure, busybox
 
 MERGED = ("bin", "sbin", "lib", "lib64")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
