@@ -58,13 +58,31 @@ impl<'a> Watch<'a> {
     pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
         while self.child.try_wait()?.is_none() {
             for (number, server) in self.servers.iter().enumerate() {
-                if self.asked.is_none() && is_over(server)? {
+                if self.asked.is_none() && is_over(server)? && !self.signal_comes()? {
                     return Ok(Some(number));
                 }
             }
             self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
         }
         Ok(None)
+    }
+
+    /// A Ctrl-C reaches the servers too, and may end one before we have it: give it a moment.
+    fn signal_comes(&mut self) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(50u8)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.take_signals()?;
+        Ok(self.asked.is_some())
+    }
+
+    fn take_signals(&mut self) -> Result<(), Failure> {
+        while let Some(asked) = self.signals.next()? {
+            self.answer(asked)?;
+        }
+        Ok(())
     }
 
     /// Until `fd` has news, a signal has come, a server may have ended, or the next step of a
@@ -86,9 +104,7 @@ impl<'a> Watch<'a> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        while let Some(asked) = self.signals.next()? {
-            self.answer(asked)?;
-        }
+        self.take_signals()?;
         if self.kill_at.is_some_and(|at| Instant::now() >= at) {
             self.kill_at = None;
             self.child.kill()?;

@@ -38,6 +38,8 @@ mod supervisor;
 mod stuck;
 mod sweep;
 mod teardown;
+#[cfg(feature = "cli")]
+mod terminal;
 mod tidy;
 mod tree;
 mod usage;

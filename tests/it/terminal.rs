@@ -1,0 +1,194 @@
+//! In a real terminal: Ctrl-C, Ctrl-Z, job control of a shell, reading what is typed.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command as StdCommand, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::openpty;
+use serial_test::serial;
+
+use crate::support::{Alone, SOON, Stage, tool};
+use crate::victim;
+
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+
+/// A terminal, and the program in it that leads its session.
+struct Terminal {
+    master: File,
+    seen: String,
+    child: Child,
+}
+
+impl Terminal {
+    /// `setsid -c` makes the terminal the program's controlling one.
+    fn open(stage: &Stage, program: &[&str]) -> Self {
+        let pty = openpty(None, None).unwrap();
+        // Nobody but us may hold the master, or the terminal would never hang up.
+        fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        fcntl(&pty.slave, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        let slave = || File::from(pty.slave.try_clone().unwrap());
+        let mut command = StdCommand::new("setsid");
+        stage.mark_std(command.arg("-c").args(program));
+        command.stdin(slave()).stdout(slave()).stderr(slave());
+        let child = command.env("T", tool()).env("PS1", "prompt> ").spawn().unwrap();
+        Self { master: pty.master.into(), seen: String::new(), child }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Reads until this has been shown, and forgets what came before it.
+    fn shows(&mut self, wanted: &str) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(at) = self.seen.find(wanted) {
+                self.seen.drain(..at + wanted.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            let news = poll(&mut fds, PollTimeout::try_from(left).unwrap()).unwrap();
+            assert_ne!(news, 0, "{wanted:?} was never shown: {:?}", self.seen);
+            let mut bytes = [0; 1024];
+            let len = self.master.read(&mut bytes).unwrap_or(0);
+            assert_ne!(len, 0, "it ended without {wanted:?}: {:?}", self.seen);
+            self.seen += &String::from_utf8_lossy(&bytes[..len]);
+        }
+    }
+
+    /// How it ended, and what it has shown since.
+    fn ends(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let _ = self.master.read_to_string(&mut self.seen);
+                return (status, self.seen);
+            }
+            assert!(Instant::now() < deadline, "it does not end; it showed {:?}", self.seen);
+            // A child of std's has no event to wait for, and the bound is what matters.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A program that says `ready` and stays. Not a shell: that one, with a child just forked and not
+/// yet executed, may miss a Ctrl-C, with or without us.
+fn plain(stage: &Stage, args: &[&str]) -> Terminal {
+    let exe = victim::exe();
+    let program = ["env", "TIDY_SERVER=say ready\nstay", exe.to_str().unwrap()];
+    Terminal::open(stage, &[args, &program].concat())
+}
+
+/// The tool itself leads the session, in the foreground.
+fn run(stage: &Stage, args: &[&str]) -> Terminal {
+    Terminal::open(stage, &[&[tool(), "run"], args].concat())
+}
+
+#[test]
+#[serial]
+fn a_command_reads_what_is_typed() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "echo ready; read x; echo got $x; stty size >/dev/null && exit 5";
+    let mut terminal = run(&stage, &["sh", "-c", script]);
+    terminal.shows("ready");
+    terminal.types("hello\n");
+    terminal.shows("got hello");
+    assert_eq!(terminal.ends().0.code(), Some(5));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[serial]
+fn ctrl_c_reaches_the_command_once_and_we_end_by_it() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "trap 'n=x$n; echo cleaning $n; sleep 0.2; echo clean; exit 0' INT TERM
+        echo ready; while :; do sleep 0.01; done";
+    let mut terminal = run(&stage, &["-k", "20s", "sh", "-c", script]);
+    terminal.shows("ready");
+    terminal.types(CTRL_C);
+    terminal.shows("cleaning x\r\nclean\r\n");
+    assert_eq!(terminal.ends().0.signal(), Some(2));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[serial]
+fn a_second_ctrl_c_kills_at_once() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "trap 'echo not yet' INT; echo ready; while :; do sleep 0.01; done";
+    let mut terminal = run(&stage, &["-k", "1h", "sh", "-c", script]);
+    terminal.shows("ready");
+    terminal.types(CTRL_C);
+    terminal.shows("not yet");
+    terminal.types(CTRL_C);
+    assert_eq!(terminal.ends().0.signal(), Some(2));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[serial]
+fn ctrl_c_ends_servers_and_command_without_a_word() {
+    let Some(stage) = Stage::set() else { return };
+    let args = ["with", "--server", "exec sleep 20", "--server", "exec sleep 21", "--"];
+    let mut terminal = plain(&stage, &[&[tool()], &args[..]].concat());
+    terminal.shows("ready\r\n");
+    terminal.types(CTRL_C);
+    terminal.shows("^C");
+    let (status, rest) = terminal.ends();
+    assert_eq!((status.signal(), &*rest), (Some(2), ""));
+    stage.close(Alone::No);
+}
+
+/// What a shell's job control does: stop, background, foreground, and the terminal is the job's
+/// again.
+#[test]
+#[serial]
+fn a_shell_stops_the_job_and_takes_it_up_again() {
+    let Some(stage) = Stage::set() else { return };
+    let mut terminal = Terminal::open(&stage, &["bash", "--norc", "--noprofile", "-i"]);
+    terminal.shows("prompt> ");
+    // The quotes keep the echo of what is typed from being taken for what is printed.
+    terminal.types("$T run sh -c 'echo re\"\"ady; read x; echo g\"\"ot $x; setsid true; exit 9'\n");
+    terminal.shows("ready");
+    terminal.types(CTRL_Z);
+    terminal.shows("Stopped");
+    terminal.shows("prompt> ");
+    let frozen = std::fs::read_dir(stage.supervisor.path()).unwrap().flatten();
+    let mut frozen = frozen.map(|entry| entry.path().join("0/cgroup.events"));
+    let events = frozen.find(|path| path.exists()).unwrap();
+    assert!(std::fs::read_to_string(events).unwrap().contains("frozen 1"));
+    terminal.types("fg\n");
+    terminal.shows("$T run");
+    terminal.types("hello\n");
+    terminal.shows("got hello");
+    terminal.shows("prompt> ");
+    terminal.types("echo status $?; exit\n");
+    terminal.shows("status 9");
+    terminal.ends();
+    stage.close(Alone::No);
+}
+
+#[test]
+#[serial]
+fn a_shell_sees_that_ctrl_c_ended_the_job() {
+    let Some(stage) = Stage::set() else { return };
+    let mut terminal = Terminal::open(&stage, &["bash", "--norc", "--noprofile", "-i"]);
+    terminal.shows("prompt> ");
+    let exe = victim::exe();
+    let script = "TIDY_SERVER=$'say re'$'ady\\nstay' $T run ";
+    terminal.types(&format!("{script} {}\n", exe.display()));
+    terminal.shows("ready");
+    terminal.types(CTRL_C);
+    terminal.shows("prompt> ");
+    terminal.types("echo status $?; exit\n");
+    terminal.shows("status 130");
+    terminal.ends();
+    stage.close(Alone::No);
+}
