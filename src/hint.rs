@@ -4,8 +4,8 @@ use nix::errno::Errno;
 
 use crate::error::Step;
 
-pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kernel lets them (state D \
-     waits for a device or file system); the cgroup is removed once it is empty";
+pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kernel lets them \
+     (state D waits for a device or file system); the cgroup is removed once it is empty";
 
 pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
      /sys/fs/cgroup (systemd hosts do this; \
