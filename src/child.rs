@@ -210,13 +210,15 @@ impl Child {
         self.kill_all()
     }
 
-    /// Sends the stop signal to all, gives them `grace` to end, then kills what is left.
+    /// Sends the stop signal to all (or to the main process,
+    /// [`stop_main_only`](crate::Command::stop_main_only)), gives them `grace` to end, then kills
+    /// what is left.
     ///
     /// # Errors
     /// As for [`kill`](Self::kill).
     pub fn stop(&self, grace: Duration) -> Result<()> {
         self.asked(grace);
-        let _ = self.signal_all(self.ending.keep().stop_signal);
+        self.ask();
         let deadline = Instant::now().checked_add(grace);
         let empty = matches!(self.tree.wait_empty_until(deadline), Ok(true));
         // Empty, but the main process may be alive elsewhere.
@@ -330,7 +332,9 @@ impl Mortal for Child {
     }
 
     fn ask(&self) {
-        let _ = self.signal_all(self.ending.keep().stop_signal);
+        let Keep { stop_signal, stop_main_only, .. } = self.ending.keep();
+        let _ =
+            if stop_main_only { self.signal(stop_signal) } else { self.signal_all(stop_signal) };
     }
 
     fn kill(&self) -> bool {

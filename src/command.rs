@@ -63,6 +63,7 @@ pub(crate) struct Keep {
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) stop_signal: i32,
+    pub(crate) stop_main_only: bool,
 }
 
 impl Command {
@@ -87,6 +88,7 @@ impl Command {
                 cpu_time: None,
                 grace: Duration::ZERO,
                 stop_signal: libc::SIGTERM,
+                stop_main_only: false,
             },
             limits: Limits::new(),
             name: None,
@@ -246,6 +248,13 @@ impl Command {
     /// The signal that asks the tree to end, before a grace period. Default: SIGTERM.
     pub fn stop_signal(&mut self, signal: i32) -> &mut Self {
         self.keep.stop_signal = signal;
+        self
+    }
+
+    /// Sends the stop signal to the main process alone, for servers that stop their workers
+    /// themselves. Default: false, to the whole tree. The kill after the grace is for all.
+    pub fn stop_main_only(&mut self, main_only: bool) -> &mut Self {
+        self.keep.stop_main_only = main_only;
         self
     }
 

@@ -151,6 +151,32 @@ fn the_stop_signal_comes_first_where_there_is_a_grace() {
     stage.close(Alone::No);
 }
 
+/// A worker that hears of the stop only from its main process, and one that hears it itself.
+#[test]
+#[parallel]
+fn the_stop_signal_goes_to_all_or_to_the_main_process_alone() {
+    let Some(stage) = Stage::set() else { return };
+    let worker = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done";
+    let main =
+        "trap 'kill -0 $! && exit 3; exit 4' TERM; sh -c \"$0\" & while :; do sleep 0.01; done";
+    for main_only in [true, false] {
+        let mut command = stage.sh(main);
+        command.arg(worker).stop_main_only(main_only).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        read_ready(child.stdout.take().unwrap());
+        let asked = Instant::now();
+        child.stop(if main_only { Duration::from_millis(200) } else { SOON }).unwrap();
+        if main_only {
+            assert_eq!(child.wait().unwrap().code(), Some(3), "the worker had been told too");
+        } else {
+            assert!(asked.elapsed() < SOON, "nobody told the worker");
+        }
+        drop(child);
+    }
+    stage.close(Alone::No);
+}
+
 #[test]
 #[parallel]
 fn who_ignores_the_stop_signal_is_killed_after_the_grace() {
