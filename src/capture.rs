@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Error, Result, Step, errno_of};
-use crate::pump::{Lines, Memory};
+use crate::memory::{Excerpt, Lines, Memory};
 use crate::stdio::{Stdio, set_appending};
 
 /// What a command writes to its standard output and error, merged in order, kept for whoever wants
@@ -63,28 +63,6 @@ enum Sink {
 
 /// The first and last part of a text, and how much was left out between them; see [`Log::text`].
 ///
-/// `Display` and `to_string` decode it and say what is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Excerpt {
-    /// The beginning; all there is where nothing was left out.
-    pub head: Vec<u8>,
-    /// How many bytes are missing.
-    pub omitted: u64,
-    /// The end; empty where nothing was left out.
-    pub tail: Vec<u8>,
-}
-
-impl fmt::Display for Excerpt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.head))?;
-        if self.omitted > 0 {
-            write!(f, "\n[... {} bytes left out ...]\n", self.omitted)?;
-        }
-        f.write_str(&String::from_utf8_lossy(&self.tail))
-    }
-}
-
 /// How much of a file is read into an excerpt, at either end.
 const PART: usize = 64 * 1024;
 

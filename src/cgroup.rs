@@ -6,6 +6,8 @@
 //! [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::sys::uio::pread;
 use nix::unistd::{UnlinkatFlags, faccessat, read, unlinkat, write};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 use crate::sys::above_two;
 use crate::wait::{BackOff, timeout_until};
 
@@ -293,6 +295,14 @@ fn open_file(dir: BorrowedFd<'_>, name: &str, access: OFlag) -> Result<OwnedFd, 
         }
         other => other,
     }
+}
+
+/// A control file, whole.
+pub(crate) fn read_file(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let file = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = String::new();
+    let read = File::from(file).read_to_string(&mut text);
+    read.map(|_| text).map_err(|error| errno_of(&error))
 }
 
 pub(crate) fn children(dir: &OwnedFd) -> Result<Vec<OsString>, Errno> {

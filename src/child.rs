@@ -3,17 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::command::Keep;
-use crate::ending::{Ending, Mortal};
+use crate::ending::{Ending, Mortal, lock};
 use crate::error::{Error, Result, Step};
 use crate::pump::Record;
-use crate::report::{Cause, Placement, Report};
+use crate::report::{Cause, Note, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
 use crate::tree::Tree;
@@ -282,7 +282,7 @@ impl Child {
         Ok(Report {
             status,
             cause,
-            notes: usage.notes(cause),
+            notes: Note::of(&usage, cause),
             usage,
             wall: self.ending.spawned().elapsed(),
             leftovers,
@@ -320,10 +320,6 @@ impl Child {
     fn failed(&self, step: Step, errno: Errno) -> Error {
         Error::os(step, format!("process {}", self.pid), errno)
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Mortal for Child {

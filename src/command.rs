@@ -1,15 +1,15 @@
 //! The request: inert data, no system call and no error before `spawn`.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::born::Closure;
 use crate::capture::Log;
 use crate::limits::Limits;
+use crate::program::Program;
 use crate::stdio::Stdio;
 use crate::supervisor::Supervisor;
 
@@ -35,17 +35,8 @@ use crate::supervisor::Supervisor;
 /// # Ok::<(), tidy_process::Error>(())
 /// ```
 pub struct Command {
-    pub(crate) program: OsString,
-    pub(crate) arg0: Option<OsString>,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) env_clear: bool,
-    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
-    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) program: Program,
     pub(crate) streams: [Option<Stdio>; 3],
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) groups: Option<Vec<u32>>,
-    pub(crate) process_group: Option<i32>,
     pub(crate) closures: Vec<Closure>,
     pub(crate) keep: Keep,
     pub(crate) limits: Limits,
@@ -71,17 +62,8 @@ impl Command {
     /// and streams.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
-            program: program.as_ref().to_owned(),
-            arg0: None,
-            args: Vec::new(),
-            env_clear: false,
-            env: BTreeMap::new(),
-            cwd: None,
+            program: Program::new(program.as_ref()),
             streams: [None, None, None],
-            uid: None,
-            gid: None,
-            groups: None,
-            process_group: None,
             closures: Vec::new(),
             keep: Keep {
                 timeout: None,
@@ -101,26 +83,26 @@ impl Command {
 
     /// Adds one argument.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
-        self.args.push(arg.as_ref().to_owned());
+        self.program.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds several arguments.
     pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets `argv[0]`; the program that is looked up stays the same.
     pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
-        self.arg0 = Some(arg.as_ref().to_owned());
+        self.program.arg0 = Some(arg.as_ref().to_owned());
         self
     }
 
     /// Sets a variable in the child's environment.
     pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         let value = Some(value.as_ref().to_owned());
-        self.env.insert(key.as_ref().to_owned(), value);
+        self.program.env.insert(key.as_ref().to_owned(), value);
         self
     }
 
@@ -137,20 +119,20 @@ impl Command {
 
     /// Removes a variable from the child's environment.
     pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
-        self.env.insert(key.as_ref().to_owned(), None);
+        self.program.env.insert(key.as_ref().to_owned(), None);
         self
     }
 
     /// Starts the child's environment empty; forgets what was set before.
     pub fn env_clear(&mut self) -> &mut Self {
-        self.env_clear = true;
-        self.env.clear();
+        self.program.env_clear = true;
+        self.program.env.clear();
         self
     }
 
     /// Sets the child's working directory. A relative program path is looked up from there.
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
-        self.cwd = Some(dir.as_ref().to_owned());
+        self.program.cwd = Some(dir.as_ref().to_owned());
         self
     }
 
@@ -187,25 +169,25 @@ impl Command {
     /// [`groups`](Self::groups) says otherwise. Such a child is forked, as with
     /// [`pre_exec`](Self::pre_exec).
     pub fn uid(&mut self, id: u32) -> &mut Self {
-        self.uid = Some(id);
+        self.program.uid = Some(id);
         self
     }
 
     /// Runs the child with this group.
     pub fn gid(&mut self, id: u32) -> &mut Self {
-        self.gid = Some(id);
+        self.program.gid = Some(id);
         self
     }
 
     /// Sets the child's supplementary groups.
     pub fn groups(&mut self, groups: &[u32]) -> &mut Self {
-        self.groups = Some(groups.to_owned());
+        self.program.groups = Some(groups.to_owned());
         self
     }
 
     /// Puts the child into this process group; 0 makes a new one. Teardown needs none.
     pub fn process_group(&mut self, group: i32) -> &mut Self {
-        self.process_group = Some(group);
+        self.program.process_group = Some(group);
         self
     }
 
@@ -288,7 +270,7 @@ impl Command {
 /// The program and its arguments, quoted.
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.program)?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg:?}"))
+        write!(f, "{:?}", self.program.program)?;
+        self.program.args.iter().try_for_each(|arg| write!(f, " {arg:?}"))
     }
 }

@@ -5,10 +5,8 @@
 //! cgroup with nobody in it but this process, which may then step aside into a leaf (a cgroup that
 //! hands down controllers may hold no process itself).
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,15 +15,12 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, write};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, read_file};
 use crate::error::{Error, Result};
 use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
-use crate::process::ProcessInfo;
-use crate::sweep;
-
-/// Where a supervisor goes that has to leave its delegated cgroup free of processes.
-pub(crate) const ASIDE: &str = "tidy-process-supervisor";
+use crate::names::{ASIDE, owner};
+use crate::roster;
 
 /// Controllers whose counters say something without any limit.
 const COUNTING: [&str; 3] = ["memory", "pids", "io"];
@@ -129,9 +124,9 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
 
 /// A run root of this user, or a cgroup that was delegated to it.
 fn may_change(dir: &Path) -> bool {
-    let owner = fs::metadata(dir).map(|meta| meta.uid()).ok();
-    let ours = owner == Some(geteuid().as_raw());
-    let run_root = dir.file_name().is_some_and(|name| sweep::owner(name).is_some());
+    let uid = fs::metadata(dir).map(|meta| meta.uid()).ok();
+    let ours = uid == Some(geteuid().as_raw());
+    let run_root = dir.file_name().is_some_and(|name| owner(name).is_some());
     ours && (run_root || !geteuid().is_root() || is_delegated(dir))
 }
 
@@ -162,7 +157,7 @@ fn step_aside(dir: &Path) -> Result<(), Errno> {
 fn is_us(pid: i32) -> bool {
     let mine = std::process::id();
     pid.cast_unsigned() == mine
-        || ProcessInfo::read_all(&[pid], true)
+        || roster::read_all(&[pid], true)
             .iter()
             .any(|process| process.ppid == mine && is_guard(&process.command))
 }
@@ -206,18 +201,11 @@ fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
             );
         }
     }
-    let back = read(dir, setting.file).unwrap_or_default();
+    let back = read_file(dir, setting.file).unwrap_or_default();
     if same(setting, back.trim()) {
         return Ok(());
     }
     failed(format!("the kernel made it {:?}", back.trim()), "give that value, or one it keeps")
-}
-
-pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
-    let file = openat(dir, OsStr::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    let read = fs::File::from(file).read_to_string(&mut text);
-    read.map(|_| text).map_err(|error| crate::error::errno_of(&error))
 }
 
 /// Whether what was read back means what was written.

@@ -14,7 +14,7 @@ use nix::unistd::{read, write};
 use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry, UdpState};
 use procfs::process::Process;
 
-use crate::ports::Protocol;
+use crate::port::Protocol;
 use crate::sys;
 
 /// One bound socket that waits for peers.

@@ -1,10 +1,9 @@
 //! When a tree is due to end, and how far that has come. There is no thread: whoever waits takes
 //! the next step.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::child::lock;
 use crate::command::Keep;
 use crate::report::Cause;
 
@@ -141,4 +140,9 @@ fn cpus() -> u32 {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
     let online = online.ok().flatten().and_then(|number| u32::try_from(number).ok());
     online.unwrap_or(1).max(1)
+}
+
+/// A panic elsewhere leaves nothing half done here.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

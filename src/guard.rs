@@ -5,15 +5,16 @@
 //! a pipe. End of file there means that nobody holds the run root any more. What it does then is in
 //! `guard.sh`.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{PipeWriter, pipe};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::image::Image;
 use crate::launch::Launch;
+use crate::program::Program;
 use crate::stdio::{Stdio, Stream};
 use crate::sys::{self, Newborn};
 use crate::wait;
@@ -40,16 +41,19 @@ impl Guard {
     pub(crate) fn start(root: &Path) -> Result<Self> {
         let failed = |errno| Error::os(Step::Guard, format!("{SHELL:?}"), errno);
         let (theirs, line) = pipe().map_err(|error| failed(errno_of(&error)))?;
-        let mut command = Command::new(SHELL);
-        let closures = &mut [];
-        command.args(["-c", SCRIPT, "tidy-process-guard"]).arg(root);
-        command.env_clear().env("PATH", PATH).current_dir("/");
-        let mut image = Image::new(&command)?;
+        let mut program = Program::new(SHELL.as_ref());
+        let script = [OsStr::new("-c"), SCRIPT.as_ref(), "tidy-process-guard".as_ref()];
+        program.args = script.into_iter().chain([root.as_os_str()]).map(OsString::from).collect();
+        program.env_clear = true;
+        program.env.insert("PATH".into(), Some(PATH.into()));
+        program.cwd = Some("/".into());
+        let mut image = Image::new(&program)?;
         let (stdin, null) = (Stdio::from(theirs), Stdio::null());
         let streams = [Stream::make(0, &stdin)?, Stream::make(1, &null)?, Stream::make(2, &null)?];
         let mut launch = Launch {
-            command: &command,
-            closures,
+            program: &program,
+            closures: &mut [],
+            force_join: false,
             image: &mut image,
             streams: &streams,
             cgroup: None,

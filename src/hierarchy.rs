@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::open_dir;
-use crate::controllers::ASIDE;
 use crate::error::{Error, Result, Step, errno_of};
+use crate::names::ASIDE;
 
 /// The environment variable that names the base, unless the builder did.
 pub(crate) const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";

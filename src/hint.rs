@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::error::Step;
+use crate::step::Step;
 
 pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kernel lets them \
      (state D waits for a device or file system); the cgroup is removed once it is empty";

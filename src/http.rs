@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::ready::{Found, Url};
+use crate::goal::{Found, Url};
 
 /// A server that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@ use std::ffi::{CString, OsStr, OsString, c_char};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::ptr;
 
-use crate::command::Command;
 use crate::error::{Error, Result, Step};
+use crate::program::Program;
 
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -49,7 +49,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    pub(crate) fn new(command: &Command) -> Result<Self> {
+    pub(crate) fn new(command: &Program) -> Result<Self> {
         text("program", command.program.as_bytes().to_vec())?;
         let env = environment(command);
         let path = env.get(OsStr::new("PATH")).map(|path| path.as_bytes());
@@ -89,7 +89,7 @@ fn text(what: &str, bytes: Vec<u8>) -> Result<CString> {
 
 /// What the child's environment will be. A snapshot: another thread may set variables while the
 /// child is born.
-fn environment(command: &Command) -> BTreeMap<OsString, OsString> {
+fn environment(command: &Program) -> BTreeMap<OsString, OsString> {
     let inherited = (!command.env_clear).then(std::env::vars_os);
     let mut env: BTreeMap<OsString, OsString> = inherited.into_iter().flatten().collect();
     for (key, value) in &command.env {
@@ -134,7 +134,7 @@ fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// As std has it: whoever drops root's uid drops root's groups too.
-fn groups(command: &Command) -> Option<Vec<libc::gid_t>> {
+fn groups(command: &Program) -> Option<Vec<libc::gid_t>> {
     let drops_root = command.uid.is_some() && nix::unistd::geteuid().is_root();
     command.groups.clone().or_else(|| drops_root.then(Vec::new))
 }

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 
 use crate::born::{self, Closure, Orders, RUNNING, UNBORN};
 use crate::cgroup::Cgroup;
-use crate::command::Command;
 use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
 use crate::image::Image;
+use crate::program::Program;
 use crate::report::Placement;
 use crate::stdio::Stream;
 use crate::sys::{self, Newborn, SignalsBlocked, above_two};
@@ -23,8 +23,10 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// All that one launch needs.
 pub(crate) struct Launch<'a> {
-    pub(crate) command: &'a Command,
+    pub(crate) program: &'a Program,
     pub(crate) closures: &'a mut [Closure],
+    /// Fork and join, though birth in the cgroup may do.
+    pub(crate) force_join: bool,
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [Stream<'a>; 3],
     /// None for a guard, which stands aside.
@@ -60,8 +62,8 @@ impl Launch<'_> {
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
         // In shared memory a child of another user would be a way into this process.
-        let other_user = self.command.uid.is_some() || self.command.gid.is_some();
-        let forked = self.command.force_join || other_user || !self.closures.is_empty();
+        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
+        let forked = self.force_join || other_user || !self.closures.is_empty();
         if !forked && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
@@ -130,10 +132,10 @@ impl Launch<'_> {
             aside: self.cgroup.is_none(),
             stdio: [stdin.child, stdout.child, stderr.child],
             groups: image.groups.as_deref(),
-            gid: self.command.gid,
-            uid: self.command.uid,
+            gid: self.program.gid,
+            uid: self.program.uid,
             cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
-            process_group: self.command.process_group,
+            process_group: self.program.process_group,
             closures: &raw mut *self.closures,
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
@@ -144,7 +146,7 @@ impl Launch<'_> {
 
     /// The value that the failed step was about.
     fn error(&self, step: Step, errno: Errno) -> Error {
-        let command = self.command;
+        let command = self.program;
         let subject = match step {
             Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
             Step::Groups => format!("{:?}", self.image.groups.as_deref().unwrap_or_default()),

@@ -20,10 +20,12 @@
 
 // In the order in which a spawn passes through them.
 mod command;
+mod program;
 mod limits;
 mod stdio;
 mod capture;
 mod pump;
+mod memory;
 mod hierarchy;
 mod supervisor;
 mod guard;
@@ -38,6 +40,7 @@ mod ending;
 mod wait;
 mod ready;
 mod look;
+mod goal;
 mod ports;
 mod teardown;
 mod report;
@@ -56,6 +59,10 @@ mod http;
 mod pace;
 mod sys;
 mod error;
+mod step;
+mod names;
+mod port;
+mod roster;
 mod hint;
 
 /// The README's code is run, too.
@@ -63,14 +70,15 @@ mod hint;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use capture::{Excerpt, Log};
+pub use capture::Log;
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
 pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
-pub use ports::{ListeningPort, Protocol};
+pub use memory::Excerpt;
+pub use port::{ListeningPort, Protocol};
 pub use process::ProcessInfo;
 pub use ready::Ready;
 pub use report::{Cause, Note, Placement, Report};

@@ -13,10 +13,11 @@ use crate::capture::Watch;
 use crate::child::Child;
 use crate::diag::Socket;
 use crate::error::{Error, Result, Step};
+use crate::goal::{Found, Kind, Url};
 use crate::http;
-use crate::ports::{Protocol, Space, holder, owner_among, sockets_of};
-use crate::pump::Lines;
-use crate::ready::{Found, Kind, Url};
+use crate::memory::Lines;
+use crate::port::Protocol;
+use crate::ports::{Space, holder, owner_among, sockets_of};
 
 /// A server that said no is not asked more often: it may write a line for each request.
 const AGAIN: Duration = Duration::from_millis(20);

@@ -1,88 +1,14 @@
 //! Which ports a tree listens on, and who holds a port: sockets matched with processes by inode.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use crate::diag::{Diag, Socket, sockets_seen_by};
-use crate::error::{Result, Step};
-use crate::process::{ProcessInfo, printable};
-use crate::tree::Tree;
-
-/// A transport protocol with ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// A TCP socket that listens.
-    Tcp,
-    /// A UDP socket that is bound, and connected to nobody.
-    Udp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-/// One port on which one process waits for peers; see [`Tree::listening_ports`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListeningPort {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The local address and port; `0.0.0.0` and `[::]` are all addresses.
-    pub address: SocketAddr,
-    /// Who holds the socket. A socket that several processes share (workers of one server) is
-    /// listed once for each.
-    pub pid: u32,
-    /// The kernel's name (comm) of that process.
-    pub name: String,
-}
-
-/// `tcp 127.0.0.1:8080 (4711 redis-server)`
-impl fmt::Display for ListeningPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, address, pid, name } = self;
-        write!(f, "{protocol} {address} ({pid} {})", printable(name))
-    }
-}
-
-impl Tree {
-    /// The ports on which the tree's processes wait for peers, by protocol, port and address: TCP
-    /// sockets that listen and UDP sockets that are bound, IPv4 and IPv6, in whichever network
-    /// namespace a process is. A snapshot.
-    ///
-    /// A process of another user is passed over where the caller may not see its fds.
-    ///
-    /// # Errors
-    /// The members cannot be listed.
-    ///
-    /// # Examples
-    /// ```
-    /// use std::time::{Duration, Instant};
-    /// use tidy_process::{Command, Ready};
-    ///
-    /// let script = "import socket, time
-    /// server = socket.create_server(('127.0.0.1', 0))
-    /// time.sleep(30)";
-    /// let server = Command::new("python3").args(["-c", script]).spawn()?;
-    /// server.wait_ready(Ready::any_tcp(), Instant::now() + Duration::from_secs(9))?;
-    /// let port = server.tree().listening_ports()?[0].address.port();
-    /// assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn listening_ports(&self) -> Result<Vec<ListeningPort>> {
-        let pids = self.cgroup().pids().map_err(|e| self.cgroup().error(Step::Look, e))?;
-        Ok(listening(&pids))
-    }
-}
+use crate::port::{ListeningPort, Protocol};
+use crate::process::ProcessInfo;
+use crate::roster;
 
 /// What these processes listen on. No table is read where they hold no socket.
 pub(crate) fn listening(pids: &[i32]) -> Vec<ListeningPort> {
@@ -200,5 +126,15 @@ pub(crate) fn holder(inodes: &[u64]) -> Option<ProcessInfo> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let pids: Vec<i32> = pids.collect();
     let owner = owner_among(&pids, inodes)?;
-    ProcessInfo::read_all(&[owner], true).pop()
+    roster::read_all(&[owner], true).pop()
+}
+
+/// Adds the ports that they listen on.
+pub(crate) fn find_ports(all: &mut [ProcessInfo]) {
+    let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();
+    for port in listening(&pids) {
+        if let Some(holder) = all.iter_mut().find(|process| process.pid == port.pid) {
+            holder.ports.push(port);
+        }
+    }
 }

@@ -4,10 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use procfs::Current;
-use procfs::process::Process;
-
-use crate::ports::{ListeningPort, listening};
+use crate::port::{ListeningPort, printable};
 
 /// One process of a tree, as `/proc` showed it ([proc(5)]).
 ///
@@ -40,37 +37,6 @@ pub struct ProcessInfo {
 }
 
 impl ProcessInfo {
-    /// Reads `/proc` for each pid; a process that is gone by now has nothing to say.
-    ///
-    /// Command lines only if asked for: reading one takes the process's memory lock, and hangs
-    /// where that hangs in the kernel.
-    pub(crate) fn read_all(pids: &[i32], with_command: bool) -> Vec<Self> {
-        let now = procfs::Uptime::current().map(|up| Duration::from_secs_f64(up.uptime));
-        let now = now.unwrap_or_default();
-        pids.iter().filter_map(|&pid| Self::read(pid, now, with_command)).collect()
-    }
-
-    fn read(pid: i32, now: Duration, with_command: bool) -> Option<Self> {
-        let process = Process::new(pid).ok()?;
-        let stat = process.stat().ok()?;
-        let started = ticks(stat.starttime);
-        let with_command = with_command && stat.state != 'D';
-        let command = with_command.then(|| process.cmdline().ok()).flatten();
-        let wchan = (stat.state == 'D').then(|| process.wchan().ok()).flatten();
-        Some(Self {
-            pid: stat.pid.cast_unsigned(),
-            ppid: stat.ppid.cast_unsigned(),
-            session: stat.session.cast_unsigned(),
-            name: stat.comm,
-            command: command.unwrap_or_default(),
-            state: stat.state,
-            wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
-            running: now.saturating_sub(started),
-            cwd: process.cwd().ok(),
-            ports: Vec::new(),
-        })
-    }
-
     /// What a person wants to know of a leftover besides its name: `parent 1, session 4711, running
     /// 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`.
     #[must_use]
@@ -86,16 +52,6 @@ impl ProcessInfo {
             text += &format!(", listening on {}", ports.collect::<Vec<_>>().join(" and "));
         }
         text
-    }
-
-    /// Adds the ports that they listen on.
-    pub(crate) fn find_ports(all: &mut [Self]) {
-        let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();
-        for port in listening(&pids) {
-            if let Some(holder) = all.iter_mut().find(|process| process.pid == port.pid) {
-                holder.ports.push(port);
-            }
-        }
     }
 
     /// For a process that outlived SIGKILL: what the kernel says it waits for.
@@ -116,14 +72,4 @@ impl fmt::Display for ProcessInfo {
         };
         write!(f, "{} {}", self.pid, printable(said.trim_end()))
     }
-}
-
-/// A process chooses its own name: control characters in it must not reach a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(plain).collect()
-}
-
-fn ticks(ticks: u64) -> Duration {
-    Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1))
 }

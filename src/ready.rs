@@ -4,15 +4,16 @@
 //! so that a server that an earlier run has left is never taken for ours.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
+use crate::goal::{Found, Kind, Url};
 use crate::look::Look;
 use crate::pace::Pace;
 use crate::ports::listening;
-use crate::process::ProcessInfo;
+use crate::roster;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
 ///
@@ -32,23 +33,6 @@ use crate::process::ProcessInfo;
 pub struct Ready<'a> {
     pub(crate) kind: Kind<'a>,
     what: String,
-}
-
-pub(crate) enum Kind<'a> {
-    Tcp(Option<u16>),
-    Http(Url),
-    Unix(PathBuf),
-    File(PathBuf),
-    Line(Box<dyn FnMut(&str) -> bool + 'a>),
-    When(Box<dyn FnMut() -> bool + 'a>),
-}
-
-/// What is asked of an HTTP server.
-pub(crate) struct Url {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) path: String,
-    pub(crate) status: Option<u16>,
 }
 
 impl<'a> Ready<'a> {
@@ -162,16 +146,6 @@ fn parse(url: &str) -> Option<Url> {
     })
 }
 
-/// What a look has found.
-pub(crate) enum Found {
-    /// What was waited for.
-    It,
-    /// Not yet; what was seen instead, where that is worth a word.
-    NotYet(Option<String>),
-    /// A process that is not of the tree has what was waited for.
-    Taken(Box<ProcessInfo>),
-}
-
 impl Child {
     /// Waits until the child is ready. It is looked for every few milliseconds, seldom enough to
     /// cost less than a hundredth of a CPU.
@@ -238,7 +212,7 @@ impl Child {
 
     fn seen_instead(&self, after: Duration, seen: Option<String>) -> String {
         let pids = self.tree().cgroup().pids().unwrap_or_default();
-        let processes = few(&ProcessInfo::read_all(&pids, true));
+        let processes = few(&roster::read_all(&pids, true));
         let ports = few(&listening(&pids));
         let seen = seen.map(|seen| format!("{seen}; ")).unwrap_or_default();
         format!("not yet after {after:.1?}; {seen}processes: {processes}; listening on: {ports}")

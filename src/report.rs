@@ -72,3 +72,13 @@ pub enum Placement {
     /// [`Tree::add`](crate::Tree::add).
     Added,
 }
+
+impl Note {
+    /// What happened to a tree besides the cause of its end.
+    pub(crate) fn of(usage: &Usage, cause: Cause) -> Vec<Self> {
+        let some = |count: Option<u64>| count.filter(|&count| count > 0);
+        let denied = some(usage.pids_denied).map(Self::PidsExhausted);
+        let kills = some(usage.oom_kills).filter(|_| cause != Cause::OutOfMemory);
+        denied.into_iter().chain(kills.map(Self::OutOfMemory)).collect()
+    }
+}

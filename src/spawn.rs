@@ -84,7 +84,7 @@ impl Command {
         let linger = self.linger;
         let mut child = self.spawn_with([Stdio::null(), Stdio::piped(), Stdio::piped()])?;
         drop(child.stdin.take());
-        let failed = |errno| Error::os(Step::Read, format!("{:?}", self.program), errno);
+        let failed = |errno| Error::os(Step::Read, format!("{:?}", self.program.program), errno);
         let mut stdout = Capture::new(child.stdout.take()).map_err(failed)?;
         let mut stderr = Capture::new(child.stderr.take()).map_err(failed)?;
         loop {
@@ -116,7 +116,7 @@ impl Command {
     /// with that the cgroup.
     fn spawn_calling(&self, closures: &mut [Closure], defaults: &[Stdio; 3]) -> Result<Child> {
         let spawned = Instant::now();
-        let mut image = Image::new(self)?;
+        let mut image = Image::new(&self.program)?;
         let [stdin, stdout, stderr] = &self.streams;
         let log = Record::open(self.log.as_ref())?;
         let [in_default, out_default, err_default] = defaults;
@@ -134,8 +134,9 @@ impl Command {
         let tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
         let keep = self.keep;
         let mut launch = Launch {
-            command: self,
+            program: &self.program,
             closures,
+            force_join: self.force_join,
             image: &mut image,
             streams: &streams,
             cgroup: Some(tree.cgroup()),

@@ -17,8 +17,9 @@ use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
 use crate::limits::Limits;
+use crate::names::PREFIX;
 use crate::process::ProcessInfo;
-use crate::sweep::{PREFIX, lease, sweep_siblings};
+use crate::sweep::{lease, sweep_siblings};
 use crate::teardown::{PATIENCE, teardown};
 
 /// Where trees live: one *run root* cgroup, whose children are the trees.

@@ -5,10 +5,8 @@
 //! owner that has just made its directory and finds the lease taken makes another one. Directories
 //! of other users are left to their own sweeps.
 
-use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +17,11 @@ use nix::sys::stat::fstat;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::cgroup::{Cgroup, children, open_dir};
-use crate::controllers::ASIDE;
 use crate::error::{Result, errno_of};
 use crate::hierarchy;
+use crate::names::{ASIDE, owner};
 use crate::process::ProcessInfo;
 use crate::teardown::{PATIENCE, listed, teardown};
-
-/// Names of run roots: this, the owner's pid, a dash, eight hex digits.
-pub(crate) const PREFIX: &str = "tidy-process-";
 
 /// How long a new supervisor spends on one stale run root before it goes on with its own.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -124,14 +119,6 @@ pub(crate) fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     names.into_iter().map(|name| dir.join(name)).collect()
 }
 
-/// `tidy-process-4711-89abcdef` is 4711's.
-pub(crate) fn owner(name: &OsStr) -> Option<u32> {
-    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
-    let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
-    let hex = random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if hex { pid.parse().ok() } else { None }
-}
-
 /// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy
 /// does not.
 pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
@@ -140,27 +127,5 @@ pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
         Err(TryLockError::Error(error)) => Err(errno_of(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_run_roots_name_has_an_owner() {
-        assert_eq!(owner("tidy-process-4711-89abcdef".as_ref()), Some(4711));
-        for other in [
-            "tidy-process-4711",
-            "tidy-process-4711-89abcde",
-            "tidy-process-4711-89abcdeg",
-            "tidy-process--89abcdef",
-            "tidy-process-x-89abcdef",
-            "tidy-process-4711-89abcdef0",
-            "system.slice",
-            "tidy-process-scratch",
-        ] {
-            assert_eq!(owner(other.as_ref()), None, "{other}");
-        }
     }
 }

@@ -16,7 +16,9 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::guard::is_guard;
+use crate::ports;
 use crate::process::ProcessInfo;
+use crate::roster;
 use crate::sys;
 
 /// How long a teardown may take before it gives up and says who is left.
@@ -68,7 +70,7 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     if empty(cgroup, start + patience)? {
         return Ok(());
     }
-    let survivors = ProcessInfo::read_all(&cgroup.pids().unwrap_or_default(), false);
+    let survivors = roster::read_all(&cgroup.pids().unwrap_or_default(), false);
     Err(Error::survivors(cgroup.path(), start.elapsed(), survivors))
 }
 
@@ -140,7 +142,7 @@ pub(crate) fn signal_all(
 
 /// Who is in it right now.
 pub(crate) fn listed(cgroup: &Cgroup) -> Vec<ProcessInfo> {
-    ProcessInfo::read_all(&cgroup.pids().unwrap_or_default(), true)
+    roster::read_all(&cgroup.pids().unwrap_or_default(), true)
 }
 
 /// Who is left, listed while frozen so that nobody forks or exits meanwhile. Costs one pread when
@@ -153,6 +155,6 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
     cgroup.freeze(Instant::now() + FREEZE).map_err(failed)?;
     let mut left = listed(cgroup);
     left.retain(|process| !is_guard(&process.command));
-    ProcessInfo::find_ports(&mut left);
+    ports::find_ports(&mut left);
     Ok(left)
 }

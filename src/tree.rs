@@ -12,8 +12,10 @@ use crate::born;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::limits::Limits;
+use crate::port::ListeningPort;
+use crate::ports::listening;
 use crate::process::ProcessInfo;
-use crate::report::{Cause, Placement, Report};
+use crate::report::{Cause, Note, Placement, Report};
 use crate::supervisor::Supervisor;
 use crate::teardown::{self, PATIENCE};
 use crate::usage::Usage;
@@ -184,6 +186,34 @@ impl Tree {
         self.cgroup.set_frozen(false).map_err(|e| self.cgroup.error(Step::Freeze, e))
     }
 
+    /// The ports on which the tree's processes wait for peers, by protocol, port and address: TCP
+    /// sockets that listen and UDP sockets that are bound, IPv4 and IPv6, in whichever network
+    /// namespace a process is. A snapshot.
+    ///
+    /// A process of another user is passed over where the caller may not see its fds.
+    ///
+    /// # Errors
+    /// The members cannot be listed.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tidy_process::{Command, Ready};
+    ///
+    /// let script = "import socket, time
+    /// server = socket.create_server(('127.0.0.1', 0))
+    /// time.sleep(30)";
+    /// let server = Command::new("python3").args(["-c", script]).spawn()?;
+    /// server.wait_ready(Ready::any_tcp(), Instant::now() + Duration::from_secs(9))?;
+    /// let port = server.tree().listening_ports()?[0].address.port();
+    /// assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listening_ports(&self) -> Result<Vec<ListeningPort>> {
+        let pids = self.cgroup().pids().map_err(|e| self.cgroup().error(Step::Look, e))?;
+        Ok(listening(&pids))
+    }
+
     /// Changes its limits while it runs; those that are not given stay as they are.
     ///
     /// # Errors
@@ -227,7 +257,7 @@ impl Tree {
         Ok(Report {
             status: ExitStatus::default(),
             cause,
-            notes: usage.notes(cause),
+            notes: Note::of(&usage, cause),
             usage,
             wall: self.made.elapsed(),
             leftovers,

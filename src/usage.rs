@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::cgroup::Cgroup;
-use crate::controllers::read;
-use crate::report::{Cause, Note};
+use crate::cgroup::{Cgroup, read_file};
 
 /// What a tree has used, daemons and everything included. `None` where the kernel does not say;
 /// [`missing`](Self::missing) has the reason then.
@@ -87,19 +85,11 @@ impl Usage {
     pub(crate) fn main_was_oom_killed(&self) -> bool {
         self.oom_kills.is_some_and(|kills| kills > 0) && self.group_kills != Some(0)
     }
-
-    /// What happened besides the cause.
-    pub(crate) fn notes(&self, cause: Cause) -> Vec<Note> {
-        let some = |count: Option<u64>| count.filter(|&count| count > 0);
-        let denied = some(self.pids_denied).map(Note::PidsExhausted);
-        let kills = some(self.oom_kills).filter(|_| cause != Cause::OutOfMemory);
-        denied.into_iter().chain(kills.map(Note::OutOfMemory)).collect()
-    }
 }
 
 /// CPU time so far.
 pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
-    let text = read(cgroup.dir().as_fd(), "cpu.stat").ok();
+    let text = read_file(cgroup.dir().as_fd(), "cpu.stat").ok();
     value(&text, "usage_usec").map(Duration::from_micros)
 }
 
@@ -110,7 +100,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, file: &'static str, field: &'static str) -> Option<String> {
-        let text = read(self.dir, file);
+        let text = read_file(self.dir, file);
         if text.is_err() {
             let reason = match file {
                 "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
@@ -126,7 +116,7 @@ impl Reader<'_> {
 
     /// Linux 5.17; before that the whole group's deaths are single ones.
     fn group_kills(&self) -> Option<u64> {
-        value(&read(self.dir, "memory.events.local").ok(), "oom_group_kill")
+        value(&read_file(self.dir, "memory.events.local").ok(), "oom_group_kill")
     }
 
     fn number(&mut self, file: &'static str, field: &'static str) -> Option<u64> {

@@ -96,3 +96,29 @@ fn the_child_never_allocates_panics_or_indexes() {
         assert_eq!(hits.count(), 0, "born.rs has {word:?}");
     }
 }
+
+/// Modules that name each other cannot be read one after the other.
+#[test]
+fn the_module_graph_has_no_cycles() {
+    use std::collections::{BTreeMap, BTreeSet};
+    let files = files("src", "rs").into_iter().filter(|path| path.parent() == Some(&src()));
+    let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in files.filter(|path| !path.ends_with("lib.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let named = code.split("crate::").skip(1).map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()
+        });
+        graph.insert(stem(&path), named.filter(|name| *name != stem(&path)).collect());
+    }
+    // Whoever needs nobody that is left goes; who never goes is in a cycle, or needs one.
+    while let Some(free) = graph
+        .iter()
+        .find(|(_, needs)| needs.iter().all(|need| !graph.contains_key(need)))
+        .map(|(name, _)| name.clone())
+    {
+        graph.remove(&free);
+    }
+    assert!(graph.is_empty(), "cycles among {graph:#?}");
+}

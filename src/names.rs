@@ -1,0 +1,40 @@
+//! What our own directories are called.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// Names of run roots: this, the owner's pid, a dash, eight hex digits.
+pub(crate) const PREFIX: &str = "tidy-process-";
+
+/// Where a supervisor goes that has to leave its delegated cgroup free of processes.
+pub(crate) const ASIDE: &str = "tidy-process-supervisor";
+
+/// `tidy-process-4711-89abcdef` is 4711's.
+pub(crate) fn owner(name: &OsStr) -> Option<u32> {
+    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+    let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
+    let hex = random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { pid.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_roots_name_has_an_owner() {
+        assert_eq!(owner("tidy-process-4711-89abcdef".as_ref()), Some(4711));
+        for other in [
+            "tidy-process-4711",
+            "tidy-process-4711-89abcde",
+            "tidy-process-4711-89abcdeg",
+            "tidy-process--89abcdef",
+            "tidy-process-x-89abcdef",
+            "tidy-process-4711-89abcdef0",
+            "system.slice",
+            "tidy-process-scratch",
+        ] {
+            assert_eq!(owner(other.as_ref()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What is executed, and as whom: the part of a command that the child itself acts on.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Program, arguments, environment, directory and identity of one exec.
+pub(crate) struct Program {
+    pub(crate) program: OsString,
+    pub(crate) arg0: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env_clear: bool,
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) process_group: Option<i32>,
+}
+
+impl Program {
+    pub(crate) fn new(program: &OsStr) -> Self {
+        Self {
+            program: program.to_owned(),
+            arg0: None,
+            args: Vec::new(),
+            env_clear: false,
+            env: BTreeMap::new(),
+            cwd: None,
+            uid: None,
+            gid: None,
+            groups: None,
+            process_group: None,
+        }
+    }
+}
