@@ -46,6 +46,7 @@ struct RunRoot {
     owner: u32,
     made: AtomicU64,
     memory_budget: bool,
+    counts: bool,
     /// Everybody who was left in one of its trees, for who wants to know.
     left: Option<Mutex<Vec<ProcessInfo>>>,
 }
@@ -142,6 +143,11 @@ impl Supervisor {
         all.map(take).unwrap_or_default()
     }
 
+    /// Whether its trees are to say all that they have used.
+    pub(crate) fn counts(&self) -> bool {
+        self.root.counts
+    }
+
     /// Whether this process made it (a fork of it did not).
     pub(crate) fn is_ours(&self) -> bool {
         self.root.is_ours()
@@ -188,8 +194,8 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Counts memory, processes and io of trees without limits too, where the controllers are
-    /// offered; what is not is missing from the report, with its reason. Default: false.
+    /// Counts memory, processes, io and pressure of trees without limits too, where the controllers
+    /// are offered; what is not is missing from the report, with its reason. Default: false.
     #[must_use]
     pub fn account(mut self, account: bool) -> Self {
         self.account = account;
@@ -227,6 +233,7 @@ impl SupervisorBuilder {
                 owner: process::id(),
                 made: AtomicU64::new(0),
                 memory_budget: self.limits.has_memory(),
+                counts: self.account || self.limits != Limits::new(),
                 left: self.remember.then(Mutex::default),
             };
             // An error from here on drops the run root, and with that removes it.

@@ -47,6 +47,8 @@ pub struct Tree {
     cgroup: Cgroup,
     made: Instant,
     done: AtomicBool,
+    /// Whether more than its CPU time is worth reading at its end.
+    counted: AtomicBool,
     // Last: the run root may go only after the trees in it.
     supervisor: Supervisor,
 }
@@ -78,6 +80,7 @@ impl Tree {
             cgroup: supervisor.make_leaf(name, limits)?,
             made: Instant::now(),
             done: AtomicBool::new(false),
+            counted: AtomicBool::new(supervisor.counts() || *limits != Limits::new()),
             supervisor: supervisor.clone(),
         })
     }
@@ -219,13 +222,14 @@ impl Tree {
     /// # Errors
     /// A limit cannot be enforced: [`Error::is_limit`]. Those before it are in force.
     pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.counted.store(true, Ordering::Relaxed);
         self.supervisor.limit_leaf(&self.cgroup, limits)
     }
 
     /// What it has used so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage::of(&self.cgroup)
+        Usage::of(&self.cgroup, true)
     }
 
     /// Waits until nobody is in it (zombies do not count); false at the deadline.
@@ -277,7 +281,9 @@ impl Tree {
         if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
             return Ok(Usage::default());
         }
-        teardown::teardown_after(&self.cgroup, PATIENCE, || Usage::of(&self.cgroup))
+        teardown::teardown_after(&self.cgroup, PATIENCE, || {
+            Usage::of(&self.cgroup, self.counted.load(Ordering::Relaxed))
+        })
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.

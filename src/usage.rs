@@ -22,7 +22,9 @@ pub struct Usage {
     pub io_read: Option<u64>,
     /// Bytes written to block devices. What is still in the page cache is not among them.
     pub io_written: Option<u64>,
-    /// Time in which somebody in the tree had to wait for a CPU.
+    /// Time in which somebody in the tree had to wait for a CPU. This and all above but the CPU
+    /// time is read if there is a limit, or [`account`](crate::SupervisorBuilder::account) asks for
+    /// it.
     pub cpu_pressure: Option<Duration>,
     /// Time in which somebody in the tree had to wait for memory.
     pub memory_pressure: Option<Duration>,
@@ -51,8 +53,9 @@ pub struct Missing {
 }
 
 impl Usage {
-    pub(crate) fn of(cgroup: &Cgroup) -> Self {
-        let mut reader = Reader { dir: cgroup.dir().as_fd(), missing: Vec::new() };
+    /// CPU time alone, unless more was asked for: a short run should not pay for ten files.
+    pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
+        let mut reader = Reader { dir: cgroup.dir().as_fd(), all, missing: Vec::new() };
         let cpu = reader.read("cpu.stat", "user");
         let micros = |key| value(&cpu, key).map(Duration::from_micros);
         let (user, system) = (micros("user_usec"), micros("system_usec"));
@@ -95,11 +98,17 @@ pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
 
 struct Reader<'a> {
     dir: BorrowedFd<'a>,
+    all: bool,
     missing: Vec<Missing>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, file: &'static str, field: &'static str) -> Option<String> {
+        if !self.all && file != "cpu.stat" {
+            let reason = "not asked for: a limit does, or SupervisorBuilder::account";
+            self.missing.push(Missing { field, file, reason });
+            return None;
+        }
         let text = read_file(self.dir, file);
         if text.is_err() {
             let reason = match file {

@@ -63,7 +63,7 @@ fn what_is_not_measured_is_none_and_has_a_reason() {
     assert_eq!((usage.memory_peak, usage.pids_peak, usage.io_read), (None, None, None));
     for field in ["memory_peak", "pids_peak", "io_read"] {
         let missing = usage.missing.iter().find(|missing| missing.field == field).unwrap();
-        assert!(missing.reason.contains("not enabled"), "{missing:?}");
+        assert!(missing.reason.contains("not asked for"), "{missing:?}");
     }
     stage.close(Alone::No);
 }
