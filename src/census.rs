@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use crate::error::{Error, Result, Step};
 use crate::hierarchy;
 use crate::process::ProcessInfo;
+use crate::roster;
 use crate::sweep::{lease, open, run_roots, subdirectories};
-use crate::teardown::{self, PATIENCE, listed};
+use crate::teardown::{self, PATIENCE};
 
 /// One run root and the trees in it; see [`census`].
 #[derive(Debug)]
@@ -63,7 +64,9 @@ fn root(path: PathBuf, owner: u32) -> Option<RunRoot> {
 }
 
 fn tree(path: PathBuf) -> Option<TreeInfo> {
-    let processes = listed(&open(&path).ok()?);
+    let mut pids = Vec::new();
+    members(&path, &mut pids)?;
+    let processes = roster::read_all(&pids, true);
     let memory = fs::read_to_string(path.join("memory.current")).ok();
     Some(TreeInfo {
         name: name(&path),
@@ -72,6 +75,20 @@ fn tree(path: PathBuf) -> Option<TreeInfo> {
         processes,
         path,
     })
+}
+
+/// By paths, and without opening what a teardown would need: there may be a thousand trees. None if
+/// it has gone meanwhile. A threaded cgroup lists nobody; its domain does.
+fn members(dir: &Path, pids: &mut Vec<i32>) -> Option<()> {
+    match fs::read_to_string(dir.join("cgroup.procs")) {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
+        Err(_) => return None,
+    }
+    subdirectories(dir).iter().for_each(|below| {
+        let _ = members(below, pids);
+    });
+    Some(())
 }
 
 /// `3-redis` is `redis`, `4` is `4`.
