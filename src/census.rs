@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, Result, Step};
 use crate::hierarchy;
+use crate::names::owner;
 use crate::process::ProcessInfo;
 use crate::roster;
 use crate::sweep::{lease, open, run_roots, subdirectories};
@@ -58,9 +59,15 @@ pub fn census(base: Option<&Path>) -> Result<Vec<RunRoot>> {
 fn root(path: PathBuf, owner: u32) -> Option<RunRoot> {
     let cgroup = open(&path).ok()?;
     let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK));
-    let mut trees: Vec<TreeInfo> = subdirectories(&path).into_iter().filter_map(tree).collect();
+    let mut trees: Vec<TreeInfo> =
+        subdirectories(&path).into_iter().filter(|path| is_tree(path)).filter_map(tree).collect();
     trees.sort_by_key(|tree| number(&tree.path));
     Some(RunRoot { path, owner, owner_lives, trees })
+}
+
+/// A run root may have been made right below another one.
+fn is_tree(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| owner(name).is_none())
 }
 
 fn tree(path: PathBuf) -> Option<TreeInfo> {

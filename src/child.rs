@@ -210,6 +210,12 @@ impl Child {
         self.kill_all()
     }
 
+    /// Notes that it is being stopped, and sends nothing: whoever waits kills what is left after
+    /// `grace`. For those who send their own signals; [`stop`](Self::stop) does it all.
+    pub fn stopping(&self, grace: Duration) {
+        self.asked(grace);
+    }
+
     /// Sends the stop signal to all (or to the main process,
     /// [`stop_main_only`](crate::Command::stop_main_only)), gives them `grace` to end, then kills
     /// what is left.

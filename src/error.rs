@@ -1,5 +1,6 @@
 //! One opaque error: which step failed, on what, with which errno, and what to do about it.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -19,9 +20,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The text names the step, the path or value, and the errno:
 /// `exec "flsk": No such file or directory (ENOENT)`. [`Error::hint`] says what to do about it.
 /// Converts into [`std::io::Error`] with the kind kept.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Kind>);
+
+/// For a `main` that returns it: the text and, on a line of its own, the hint.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        self.hint().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 enum Kind {

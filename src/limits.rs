@@ -170,7 +170,7 @@ impl Limits {
             // The kernel takes no quota below 1 ms, and the period is 100 ms.
             if !(1_000.0..=1e12).contains(&quota) {
                 let setting = Setting { controller: "cpu", file: "cpu.max", value };
-                return Err((setting, "the number of CPUs is 0.01 at least, and finite"));
+                return Err((setting, "the number of CPUs is between 0.01 and ten million"));
             }
         }
         set(all, "cpu", "cpu.weight", self.cpu_weight);

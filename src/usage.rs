@@ -62,6 +62,11 @@ impl Usage {
         let memory = reader.read("memory.events", "oom_kills");
         let pids = reader.read("pids.events", "pids_denied");
         let io = reader.read("io.stat", "io_read");
+        if io.is_none()
+            && let Some(same) = reader.missing.last().copied()
+        {
+            reader.missing.push(Missing { field: "io_written", ..same });
+        }
         let bytes = |key: &str| io.as_ref().map(|text| sum(text, key));
         Self {
             user,

@@ -204,7 +204,8 @@ impl RunArgs {
         limits = self.cpu_weight.into_iter().fold(limits, Limits::cpu_weight);
         limits = self.cpus.into_iter().fold(limits, Limits::cpus);
         limits = self.cpuset.iter().fold(limits, Limits::cpuset);
-        limits = self.cpu_time.into_iter().fold(limits, Limits::cpu_time);
+        limits =
+            self.cpu_time.filter(|time| !time.is_zero()).into_iter().fold(limits, Limits::cpu_time);
         self.io.iter().fold(limits, |limits, (device, io)| limits.io(device, *io))
     }
 }

@@ -129,6 +129,7 @@ impl<'a> Watch<'a> {
             }
             Asked::Stop { signal, from_terminal } => {
                 self.asked = Some(signal);
+                self.child.stopping(self.stop.kill_after);
                 self.kill_at = Instant::now().checked_add(self.stop.kill_after);
                 // Ctrl-C has reached the whole foreground group already: a second signal on its
                 // heels would cut off a handler that is just cleaning up. Who is outside that group

@@ -223,3 +223,23 @@ fn kill_wants_a_name_that_means_one() {
     }
     stage.close(Alone::Yes);
 }
+
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn what_goes_within_the_grace_was_stopped_all_the_same() {
+    let Some(stage) = Stage::set() else { return };
+    let file = std::env::temp_dir().join(format!("tidy-stopped-{}.json", std::process::id()));
+    let mut tool = stage.tool(&["run", "-q", "--json", file.to_str().unwrap(), "sh", "-c"]);
+    tool.arg("trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done");
+    let mut running = tool.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    read_ready(running.stdout.take().unwrap());
+    let pid = nix::unistd::Pid::from_raw(running.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    running.wait().unwrap();
+    let json = std::fs::read_to_string(&file).unwrap();
+    assert!(json.contains("\"cause\":\"stopped\""), "{json}");
+    std::fs::remove_file(file).unwrap();
+    drop((running, tool));
+    stage.close(Alone::No);
+}

@@ -61,7 +61,7 @@ fn what_is_not_measured_is_none_and_has_a_reason() {
     let usage = stage.command("true").run().unwrap().usage;
     assert!(usage.user.is_some() && usage.system.is_some());
     assert_eq!((usage.memory_peak, usage.pids_peak, usage.io_read), (None, None, None));
-    for field in ["memory_peak", "pids_peak", "io_read"] {
+    for field in ["memory_peak", "pids_peak", "io_read", "io_written"] {
         let missing = usage.missing.iter().find(|missing| missing.field == field).unwrap();
         assert!(missing.reason.contains("not asked for"), "{missing:?}");
     }
