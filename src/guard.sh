@@ -46,13 +46,14 @@ finish() {
       remove "$r"
       [ -d "$r" ] || exit 0
       m=$((m + 1))
-      [ $m -lt 20 ] || sleep 1 || exit 1
-      [ $m -lt 60 ] || exit 1
+      [ $m -lt 20 ] || sleep 0.05 || sleep 1 || exit 1
+      [ $m -lt 200 ] || exit 1
     elif [ $((n % 40)) = 0 ] || [ $n -gt 400 ]; then
-      # Two milliseconds of kills have not ended them. From about 30 ms on, somebody is stuck.
+      # Two milliseconds of kills have not ended them. After 30 ms the machine is busy; after some
+      # seconds more, somebody is stuck.
       echo 1 >"$r/cgroup.freeze"
       sweep "$r"
-      [ $n -lt 400 ] || sleep 1
+      if [ $n -ge 800 ]; then sleep 1; elif [ $n -ge 400 ]; then sleep 0.01 || sleep 1; fi
     fi
   done
   exit 0
