@@ -32,6 +32,7 @@ mod limits;
 mod mischief;
 mod ports;
 mod ready;
+mod recipes;
 #[cfg(feature = "cli")]
 mod runners;
 mod supervisor;
