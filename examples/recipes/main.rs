@@ -1,9 +1,10 @@
 //! Servers that are known for what they leave behind, each started, waited for, used and ended:
 //!
-//! `cargo run --example recipes -- gunicorn|npm|postgres|redis|chromium [PORT [DIR [END]]]`
+//! `cargo run --example recipes -- NAME [PORT [DIR [END]]]`
 //!
+//! NAME is flask, gunicorn, npm, postgres, redis or chromium.
 //! END is `finish`, `panic`, or `stay`: then kill this program with SIGKILL, and see that nothing
-//! is left. `TIDY_PYTHON` names a Python that has gunicorn.
+//! is left. `TIDY_PYTHON` names a Python that has Flask and gunicorn.
 
 #![expect(clippy::print_stdout, reason = "an example says what it does")]
 

@@ -18,7 +18,9 @@ pub(crate) struct Recipe {
     pub(crate) request: fn(&Place) -> Result<(), Any>,
 }
 
-const RECIPES: [Recipe; 5] = [
+const RECIPES: [Recipe; 6] = [
+    // A reloader, and the server that it starts again and again.
+    Recipe { name: "flask", start: flask, ready: answers, request: ok },
     // A master and three workers, that share a socket.
     Recipe { name: "gunicorn", start: gunicorn, ready: answers, request: hello },
     // npm, a shell, a starter and the server.
@@ -35,8 +37,18 @@ pub(crate) fn find(name: &str) -> Option<&'static Recipe> {
     RECIPES.iter().find(|recipe| recipe.name == name)
 }
 
+fn examples() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
 fn app() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/recipes/app")
+    examples().join("recipes/app")
+}
+
+fn python() -> Command {
+    let mut command = Command::new(std::env::var_os("TIDY_PYTHON").unwrap_or("python3".into()));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 fn listens(place: &Place) -> Result<Ready<'static>, Any> {
@@ -51,12 +63,16 @@ fn version(place: &Place) -> Result<Ready<'static>, Any> {
     Ok(Ready::http(&format!("http://127.0.0.1:{}/json/version", place.port))?)
 }
 
+fn flask(place: &Place, log: &Log) -> Result<Child, Any> {
+    let app = examples().join("flask/app.py");
+    Ok(python().arg(app).arg(place.port.to_string()).log(log).spawn()?)
+}
+
 fn gunicorn(place: &Place, log: &Log) -> Result<Child, Any> {
-    let python = std::env::var_os("TIDY_PYTHON").unwrap_or_else(|| "python3".into());
-    let mut command = Command::new(python);
+    let mut command = python();
     command.args(["-m", "gunicorn", "--workers", "3", "--bind"]);
     command.arg(format!("127.0.0.1:{}", place.port)).arg("wsgi:app").current_dir(app());
-    Ok(command.env("PYTHONDONTWRITEBYTECODE", "1").log(log).spawn()?)
+    Ok(command.log(log).spawn()?)
 }
 
 fn npm(place: &Place, log: &Log) -> Result<Child, Any> {
@@ -116,6 +132,10 @@ fn chromium(place: &Place, log: &Log) -> Result<Child, Any> {
     command.arg(format!("--remote-debugging-port={}", place.port));
     command.arg(format!("--user-data-dir={}", place.dir.join("profile").display()));
     Ok(command.env("HOME", &place.dir).stdin(Stdio::null()).log(log).spawn()?)
+}
+
+fn ok(place: &Place) -> Result<(), Any> {
+    get(place, "/", "\r\n\r\nok")
 }
 
 fn hello(place: &Place) -> Result<(), Any> {

@@ -102,12 +102,22 @@ fn again_and_again(recipe: &'static str, program: &str) {
     place.stage.close(Alone::No);
 }
 
+/// A program of the virtual environment that ci/test makes.
+fn of_venv(program: &str) -> String {
+    let python = std::env::var("TIDY_FLASK_PYTHON").unwrap_or_default();
+    Path::new(&python).with_file_name(program).display().to_string()
+}
+
+#[test]
+#[parallel]
+fn flask_with_its_reloader_goes() {
+    again_and_again("flask", &of_venv("flask"));
+}
+
 #[test]
 #[parallel]
 fn gunicorn_with_its_workers_goes() {
-    let python = std::env::var("TIDY_FLASK_PYTHON").unwrap_or_default();
-    let gunicorn = Path::new(&python).with_file_name("gunicorn");
-    again_and_again("gunicorn", gunicorn.to_str().unwrap());
+    again_and_again("gunicorn", &of_venv("gunicorn"));
 }
 
 #[test]
