@@ -131,7 +131,9 @@ fn chromium(place: &Place, log: &Log) -> Result<Child, Any> {
     }
     command.arg(format!("--remote-debugging-port={}", place.port));
     command.arg(format!("--user-data-dir={}", place.dir.join("profile").display()));
-    Ok(command.env("HOME", &place.dir).stdin(Stdio::null()).log(log).spawn()?)
+    // What a killed browser leaves in its temporary directory goes with ours.
+    command.env("HOME", &place.dir).env("TMPDIR", &place.dir);
+    Ok(command.stdin(Stdio::null()).log(log).spawn()?)
 }
 
 fn ok(place: &Place) -> Result<(), Any> {
