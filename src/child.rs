@@ -159,6 +159,10 @@ impl Child {
         self.ending.spawned()
     }
 
+    pub(crate) fn keep(&self) -> Keep {
+        self.ending.keep()
+    }
+
     /// Whether the exit status has been taken.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.status).is_some()
