@@ -259,8 +259,8 @@ impl Command {
     }
 
     /// With `true`, [`run`](Self::run), [`output`](Self::output) and
-    /// [`wait_with_output`](crate::Child::wait_with_output) wait until the *whole tree* has ended by
-    /// itself, or timed out. Default: they end with the main process.
+    /// [`wait_with_output`](crate::Child::wait_with_output) wait until the *whole tree* has ended
+    /// by itself, or timed out. Default: they end with the main process.
     pub fn linger(&mut self, linger: bool) -> &mut Self {
         self.keep.linger = linger;
         self
