@@ -52,6 +52,19 @@ fn what_cannot_be_started_is_126_or_127() {
 
 #[test]
 #[parallel]
+fn a_reader_of_the_list_may_have_seen_enough() {
+    let Some(stage) = Stage::set() else { return };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = stage.tool(&["ps"]).stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let full = std::fs::File::create("/dev/full").unwrap();
+    assert_eq!(stage.tool(&["ps"]).stdout(full).status().unwrap().code(), Some(125));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
 fn our_own_failures_are_125() {
     exits(&[
         (&[], 125),
