@@ -15,6 +15,7 @@ use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
 use crate::say::{self, Voice};
 use crate::signals::{Asked, Signals};
+use crate::terminal::Modes;
 use crate::watch::{Stop, Watch};
 
 /// How tidy-process itself is to end.
@@ -68,12 +69,16 @@ impl Failure {
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args);
+    let modes = Modes::save();
     let mut sink = match Sink::open(args.json.as_deref()) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args) {
         Ok((report, by_signal)) => {
+            if report.cause != Cause::Exited {
+                modes.put_back();
+            }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
             (Ended { exit, by_signal }, sink.report(&args.command, exit, &report))
