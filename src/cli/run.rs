@@ -81,7 +81,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
-            (Ended { exit, by_signal }, sink.report(&args.command, exit, &report))
+            let written = sink.report(&args.command, seen(exit, by_signal), &report);
+            (Ended { exit, by_signal }, written)
         }
         Err(failure) => {
             let ended = failed(&failure);
@@ -93,6 +94,12 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
+}
+
+/// The exit status as a shell sees it.
+fn seen(exit: u8, by_signal: Option<Signal>) -> u8 {
+    let number = by_signal.and_then(|signal| u8::try_from(signal as i32).ok());
+    number.map_or(exit, |number| 128 + number)
 }
 
 pub(crate) fn failed(failure: &Failure) -> Ended {
