@@ -46,6 +46,10 @@ mod teardown;
 mod report;
 // Where the stages are put together.
 mod spawn;
+#[cfg(feature = "tokio")]
+mod async_child;
+#[cfg(feature = "tokio")]
+mod async_spawn;
 #[cfg(feature = "cgroups-rs")]
 mod interop;
 mod leaks;
@@ -57,6 +61,8 @@ mod process;
 mod diag;
 mod http;
 mod pace;
+#[cfg(feature = "tokio")]
+mod aside;
 mod sys;
 mod error;
 mod step;
@@ -70,6 +76,8 @@ mod hint;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "tokio")]
+pub use async_child::AsyncChild;
 pub use capture::Log;
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;

@@ -103,7 +103,7 @@ impl Command {
         Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
     }
 
-    fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
+    pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
         // Apart for a while: the streams are borrowed by what the child is told, the closures are
         // run by it.
         let mut closures = std::mem::take(&mut self.closures);
@@ -154,7 +154,7 @@ impl Command {
 }
 
 /// Bytes read of one stream before the other one and the timeout are looked at.
-const AT_A_TIME: usize = 1 << 20;
+pub(crate) const AT_A_TIME: usize = 1 << 20;
 
 /// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
 /// `next` has come.
@@ -180,13 +180,13 @@ fn wait_for_news(
 }
 
 /// One output pipe, and what came out of it.
-struct Capture {
+pub(crate) struct Capture {
     pipe: Option<std::fs::File>,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Capture {
-    fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
+    pub(crate) fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
         let pipe: Option<OwnedFd> = pipe.map(Into::into);
         if let Some(pipe) = &pipe {
             set_nonblocking(pipe)?;
@@ -195,7 +195,7 @@ impl Capture {
     }
 
     /// Reads what is there, `limit` bytes at the most; end of file closes the pipe.
-    fn read(&mut self, limit: usize) -> Result<(), Errno> {
+    pub(crate) fn read(&mut self, limit: usize) -> Result<(), Errno> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(());
         };
@@ -214,7 +214,7 @@ impl Capture {
 
     /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger
     /// has the other end and writes on.
-    fn drain(&mut self) -> Result<(), Errno> {
+    pub(crate) fn drain(&mut self) -> Result<(), Errno> {
         let Some(pipe) = &self.pipe else {
             return Ok(());
         };

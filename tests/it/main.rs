@@ -18,6 +18,10 @@ mod server;
 mod support;
 mod victim;
 
+#[cfg(feature = "tokio")]
+mod async_child;
+#[cfg(feature = "tokio")]
+mod async_drop;
 #[cfg(feature = "cli")]
 mod cli;
 mod capture;

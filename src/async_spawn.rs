@@ -1,0 +1,143 @@
+//! The ends of a command in a tokio runtime.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::process::ExitStatus;
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::async_child::AsyncChild;
+use crate::command::Command;
+use crate::error::{Error, Result, Step, errno_of};
+use crate::report::Report;
+use crate::spawn::{AT_A_TIME, Capture, Output};
+use crate::stdio::Stdio;
+
+impl Command {
+    /// As [`spawn`](Self::spawn), for a tokio runtime (feature `tokio`).
+    ///
+    /// The spawn itself is done by the caller's thread, as tokio's own is: it takes about a
+    /// millisecond, most of which is the child's exec.
+    ///
+    /// # Errors
+    /// As for [`spawn`](Self::spawn) and [`AsyncChild::new`].
+    ///
+    /// # Panics
+    /// The runtime has no io (`enable_io`).
+    pub fn spawn_async(&mut self) -> Result<AsyncChild> {
+        AsyncChild::new(self.spawn()?)
+    }
+
+    /// As [`run`](Self::run), in a tokio runtime. Dropping the future ends the tree, as dropping an
+    /// [`AsyncChild`] does.
+    ///
+    /// # Errors
+    /// As for [`spawn_async`](Self::spawn_async) and [`AsyncChild::finish`].
+    pub async fn run_async(&mut self) -> Result<Report> {
+        let linger = self.linger;
+        let mut child = self.spawn_async()?;
+        drop(child.stdin.take());
+        until_over(&child, linger).await?;
+        child.finish().await
+    }
+
+    /// As [`output`](Self::output), in a tokio runtime. Dropping the future ends the tree, as
+    /// dropping an [`AsyncChild`] does, and what it has written is lost.
+    ///
+    /// # Errors
+    /// As for [`run_async`](Self::run_async), and reading may fail.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::Command;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "sleep 30 & echo hi"]);
+    /// let output = runtime.block_on(command.output_async())?;
+    /// assert_eq!(output.stdout, b"hi\n"); // milliseconds, not 30 s
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn output_async(&mut self) -> Result<Output> {
+        let linger = self.linger;
+        let spawned = self.spawn_with([Stdio::null(), Stdio::piped(), Stdio::piped()])?;
+        let mut child = AsyncChild::new(spawned)?;
+        drop(child.stdin.take());
+        let program = format!("{:?}", self.program.program);
+        let failed = |errno| Error::os(Step::Read, program.as_str(), errno);
+        let mut streams = [child.stdout.take(), child.stderr.take()].map(Stream::new);
+        {
+            let mut over = pin!(until_over(&child, linger));
+            poll_fn(|cx| {
+                for stream in &mut streams {
+                    stream.poll(cx).map_err(|error| failed(errno_of(&error)))?;
+                }
+                over.as_mut().poll(cx)
+            })
+            .await?;
+        }
+        let report = child.finish().await?;
+        let [stdout, stderr] = streams;
+        Ok(Output {
+            status: report.status,
+            stdout: stdout.drain().map_err(failed)?,
+            stderr: stderr.drain().map_err(failed)?,
+            report,
+        })
+    }
+}
+
+/// Until the main process or, lingering, the whole tree has ended.
+async fn until_over(child: &AsyncChild, linger: bool) -> Result<ExitStatus> {
+    let status = child.wait().await?;
+    if linger {
+        child.all_over().await?;
+    }
+    Ok(status)
+}
+
+/// One output pipe, and what came out of it.
+struct Stream {
+    pipe: Option<Receiver>,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    fn new(pipe: Option<Receiver>) -> Self {
+        Self { pipe, bytes: Vec::new() }
+    }
+
+    /// Takes what is there, within bounds; the task is woken when there is more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let most = self.bytes.len() + AT_A_TIME;
+        let mut buffer = vec![0; 16 * 1024];
+        while let Some(pipe) = &self.pipe {
+            if self.bytes.len() >= most {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let Poll::Ready(ready) = pipe.poll_read_ready(cx) else { break };
+            ready?;
+            match pipe.try_read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(len) => self.bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left once the tree is gone. Read from the pipe itself: the runtime may not have
+    /// heard of it yet.
+    fn drain(self) -> Result<Vec<u8>, Errno> {
+        let pipe = self.pipe.map(Receiver::into_nonblocking_fd).transpose();
+        let mut capture = Capture::new(pipe.map_err(|error| errno_of(&error))?)?;
+        capture.bytes = self.bytes;
+        capture.drain()?;
+        Ok(capture.bytes)
+    }
+}
