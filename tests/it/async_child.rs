@@ -226,7 +226,7 @@ fn readiness_is_that_of_the_tree() {
             let child = http.spawn_async().unwrap();
             child.wait_ready(Ready::any_tcp(), soon()).await.unwrap();
             let port = child.tree().listening_ports().unwrap()[0].address.port();
-            let url = format!("http://localhost:{port}/");
+            let url = format!("http://localhost:{port}/health");
             child.wait_ready(Ready::http(&url).unwrap(), soon()).await.unwrap();
             let never = Ready::http_status(&url, 418).unwrap();
             let error = child.wait_ready(never, Instant::now() + Duration::from_millis(60)).await;

@@ -31,6 +31,7 @@ mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod interop;
 mod leaks;
 mod limits;
 mod mischief;
