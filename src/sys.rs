@@ -58,7 +58,8 @@ pub(crate) unsafe fn clone_into(
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
-    let mut stack = Box::<[u8]>::new_uninit_slice(STACK);
+    let mut stack = Vec::<u8>::new();
+    stack.try_reserve_exact(STACK).map_err(|_| Errno::ENOMEM)?;
     let base = stack.as_mut_ptr().expose_provenance();
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
