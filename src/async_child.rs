@@ -300,9 +300,10 @@ impl AsyncChild {
         Ok(true)
     }
 
-    /// Waits until everybody has ended, and keeps the timeout meanwhile.
-    pub(crate) async fn all_over(&self) -> Result<()> {
-        while !self.over(self.step().await?).await? {}
+    /// Until the main process or, lingering, the whole tree has ended. Keeps the timeout.
+    pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
+        self.wait().await?;
+        while self.child.keep().linger && !self.over(self.step().await?).await? {}
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The request: inert data, no system call and no error before `spawn`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -19,6 +19,12 @@ use crate::supervisor::Supervisor;
 /// A name without a slash is looked up in the `PATH` that the child will have, as execvp(3) does.
 /// The child stays in the caller's process group and session unless asked otherwise. Signal
 /// handlers are reset and no signal is blocked in it.
+///
+/// # Differences from std
+/// Dropping a [`Child`](crate::Child) ends it; [`status`](Self::status) and
+/// [`output`](Self::output) end whatever the main process left behind, and do not wait for who
+/// holds the pipes; `Child::wait` leaves a piped stdin open; a child may be waited for and killed
+/// through `&self`; `kill` is for the whole tree.
 ///
 /// # Cleanup
 /// A command holds nothing but what it was given. What it spawns is a [`Child`](crate::Child), and
@@ -43,7 +49,6 @@ pub struct Command {
     pub(crate) name: Option<String>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) log: Option<Log>,
-    pub(crate) linger: bool,
     pub(crate) force_join: bool,
 }
 
@@ -55,6 +60,7 @@ pub(crate) struct Keep {
     pub(crate) grace: Duration,
     pub(crate) stop_signal: i32,
     pub(crate) stop_main_only: bool,
+    pub(crate) linger: bool,
 }
 
 impl Command {
@@ -71,12 +77,12 @@ impl Command {
                 grace: Duration::ZERO,
                 stop_signal: libc::SIGTERM,
                 stop_main_only: false,
+                linger: false,
             },
             limits: Limits::new(),
             name: None,
             supervisor: None,
             log: None,
-            linger: false,
             force_join: false,
         }
     }
@@ -252,10 +258,11 @@ impl Command {
         self
     }
 
-    /// With `true`, [`run`](Self::run) and [`output`](Self::output) wait until the *whole tree* has
-    /// ended by itself, or timed out. Default: they end with the main process.
+    /// With `true`, [`run`](Self::run), [`output`](Self::output) and
+    /// [`wait_with_output`](crate::Child::wait_with_output) wait until the *whole tree* has ended
+    /// by itself, or timed out. Default: they end with the main process.
     pub fn linger(&mut self, linger: bool) -> &mut Self {
-        self.linger = linger;
+        self.keep.linger = linger;
         self
     }
 
@@ -264,6 +271,31 @@ impl Command {
     pub fn force_join(&mut self, force: bool) -> &mut Self {
         self.force_join = force;
         self
+    }
+}
+
+/// What was asked for so far, as std has it.
+impl Command {
+    /// The program, as given to [`new`](Self::new).
+    #[must_use]
+    pub fn get_program(&self) -> &OsStr {
+        &self.program.program
+    }
+
+    /// The arguments, without the program's name.
+    pub fn get_args(&self) -> impl ExactSizeIterator<Item = &OsStr> {
+        self.program.args.iter().map(OsString::as_os_str)
+    }
+
+    /// The variables that were set (a value) or removed (`None`), in the order of their names.
+    pub fn get_envs(&self) -> impl ExactSizeIterator<Item = (&OsStr, Option<&OsStr>)> {
+        self.program.env.iter().map(|(key, value)| (key.as_os_str(), value.as_deref()))
+    }
+
+    /// The child's working directory, if one was set.
+    #[must_use]
+    pub fn get_current_dir(&self) -> Option<&Path> {
+        self.program.cwd.as_deref()
     }
 }
 

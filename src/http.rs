@@ -28,7 +28,8 @@ fn get(address: SocketAddr, url: &Url, patience: Duration) -> io::Result<Option<
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let Url { host, path, .. } = url;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // 1.1, though 1.0 would do for us: Chromium refuses that.
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut line = Vec::new();
     (&stream).take(12).read_to_end(&mut line)?;
     drain(stream);

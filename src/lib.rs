@@ -46,10 +46,11 @@ mod teardown;
 mod report;
 // Where the stages are put together.
 mod spawn;
+mod output;
 #[cfg(feature = "tokio")]
 mod async_child;
 #[cfg(feature = "tokio")]
-mod async_spawn;
+mod async_output;
 #[cfg(feature = "cgroups-rs")]
 mod interop;
 mod leaks;
@@ -86,11 +87,11 @@ pub use error::{Error, Result};
 pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
 pub use memory::Excerpt;
+pub use output::Output;
 pub use port::{ListeningPort, Protocol};
 pub use process::ProcessInfo;
 pub use ready::Ready;
 pub use report::{Cause, Note, Placement, Report};
-pub use spawn::Output;
 pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sweep::{Stale, sweep};

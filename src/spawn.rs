@@ -1,40 +1,20 @@
 //! The ends of a command: here the stages are put together.
 
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::Instant;
-
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::born::Closure;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, Result, Step, errno_of};
+use crate::error::Result;
 use crate::image::Image;
 use crate::launch::Launch;
+use crate::output::Output;
 use crate::pump::Record;
 use crate::report::Report;
-use crate::stdio::{Stdio, Stream, set_nonblocking};
+use crate::stdio::{Stdio, Stream};
 use crate::supervisor::Supervisor;
 use crate::tree::Tree;
-use crate::wait::timeout_until;
-
-/// What a command has written, and how it ended; see [`Command::output`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Output {
-    /// The main process's exit status.
-    pub status: ExitStatus,
-    /// What the tree wrote to its standard output, if that was piped.
-    pub stdout: Vec<u8>,
-    /// What the tree wrote to its standard error, if that was piped.
-    pub stderr: Vec<u8>,
-    /// How the tree ended, and what had to be killed.
-    pub report: Report,
-}
 
 impl Command {
     /// Starts the command in a fresh cgroup of its own. On return it has executed.
@@ -44,9 +24,12 @@ impl Command {
     /// cgroup, no fd.
     ///
     /// # Errors
-    /// The text names the step: no cgroup can be made here ([`Error::is_no_cgroup`]), the program
-    /// is missing ([`Error::is_not_found`]) or cannot be executed, the directory or user is wrong,
-    /// a string holds a NUL byte, fds or processes have run out.
+    /// The text names the step: no cgroup can be made here ([`is_no_cgroup`]), the program is
+    /// missing ([`is_not_found`]) or cannot be executed, the directory or user is wrong, a string
+    /// holds a NUL byte, fds or processes have run out.
+    ///
+    /// [`is_no_cgroup`]: crate::Error::is_no_cgroup
+    /// [`is_not_found`]: crate::Error::is_not_found
     pub fn spawn(&mut self) -> Result<Child> {
         self.spawn_with([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
     }
@@ -56,11 +39,10 @@ impl Command {
     /// # Errors
     /// As for [`spawn`](Self::spawn) and [`Child::finish`].
     pub fn run(&mut self) -> Result<Report> {
-        let linger = self.linger;
         let mut child = self.spawn()?;
         drop(child.stdin.take());
         child.wait()?;
-        while linger && !child.tree().wait_empty_until(child.next_deadline())? {}
+        while child.keep().linger && !child.tree().wait_empty_until(child.next_deadline())? {}
         child.finish()
     }
 
@@ -81,26 +63,8 @@ impl Command {
     /// # Errors
     /// As for [`run`](Self::run), and reading may fail.
     pub fn output(&mut self) -> Result<Output> {
-        let linger = self.linger;
-        let mut child = self.spawn_with([Stdio::null(), Stdio::piped(), Stdio::piped()])?;
-        drop(child.stdin.take());
-        let failed = |errno| Error::os(Step::Read, format!("{:?}", self.program.program), errno);
-        let mut stdout = Capture::new(child.stdout.take()).map_err(failed)?;
-        let mut stderr = Capture::new(child.stderr.take()).map_err(failed)?;
-        loop {
-            let next = child.next_deadline();
-            wait_for_news(&child, linger, [&stdout, &stderr], next).map_err(failed)?;
-            stdout.read(AT_A_TIME).map_err(failed)?;
-            stderr.read(AT_A_TIME).map_err(failed)?;
-            let over = child.try_wait()?.is_some();
-            if over && (!linger || child.tree().wait_empty(Instant::now())?) {
-                break;
-            }
-        }
-        let report = child.finish()?;
-        stdout.drain().map_err(failed)?;
-        stderr.drain().map_err(failed)?;
-        Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
+        let defaults = [Stdio::null(), Stdio::piped(), Stdio::piped()];
+        self.spawn_with(defaults)?.wait_with_output()
     }
 
     pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
@@ -150,75 +114,5 @@ impl Command {
         drop(streams);
         child.log = log.start()?;
         Ok(child)
-    }
-}
-
-/// Bytes read of one stream before the other one and the timeout are looked at.
-pub(crate) const AT_A_TIME: usize = 1 << 20;
-
-/// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
-/// `next` has come.
-fn wait_for_news(
-    child: &Child,
-    linger: bool,
-    captures: [&Capture; 2],
-    next: Option<Instant>,
-) -> Result<(), Errno> {
-    let ended = linger && child.has_ended();
-    let end = if ended {
-        PollFd::new(child.tree().as_fd(), PollFlags::POLLPRI)
-    } else {
-        PollFd::new(child.as_fd(), PollFlags::POLLIN)
-    };
-    let pipes = captures.iter().filter_map(|capture| capture.pipe.as_ref());
-    let pipes = pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-    let mut fds: Vec<PollFd<'_>> = [end].into_iter().chain(pipes).collect();
-    match poll(&mut fds, timeout_until(next)) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// One output pipe, and what came out of it.
-pub(crate) struct Capture {
-    pipe: Option<std::fs::File>,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Capture {
-    pub(crate) fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
-        let pipe: Option<OwnedFd> = pipe.map(Into::into);
-        if let Some(pipe) = &pipe {
-            set_nonblocking(pipe)?;
-        }
-        Ok(Self { pipe: pipe.map(Into::into), bytes: Vec::new() })
-    }
-
-    /// Reads what is there, `limit` bytes at the most; end of file closes the pipe.
-    pub(crate) fn read(&mut self, limit: usize) -> Result<(), Errno> {
-        let Some(pipe) = &mut self.pipe else {
-            return Ok(());
-        };
-        let mut limited = pipe.take(limit as u64);
-        match limited.read_to_end(&mut self.bytes) {
-            Ok(_) => {
-                if limited.limit() > 0 {
-                    self.pipe = None;
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(errno_of(&error)),
-        }
-    }
-
-    /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger
-    /// has the other end and writes on.
-    pub(crate) fn drain(&mut self) -> Result<(), Errno> {
-        let Some(pipe) = &self.pipe else {
-            return Ok(());
-        };
-        let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?;
-        self.read(usize::try_from(size).unwrap_or(0))
     }
 }

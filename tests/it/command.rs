@@ -316,9 +316,39 @@ fn lingering_is_bounded_by_the_timeout() {
         let output = command.output().unwrap();
         assert_eq!(output.stdout, b"early\n");
         assert_eq!(output.report.cause, Cause::TimedOut);
+        assert_eq!(output.report.leftovers.len(), 1);
         let report = command.stdout(Stdio::null()).run().unwrap();
         assert_eq!(report.cause, Cause::TimedOut);
     });
+}
+
+#[test]
+#[parallel]
+fn a_running_child_can_be_asked_for_its_output() {
+    let Some(stage) = Stage::set() else { return };
+    let mut command = stage.sh("cat; echo out; echo err >&2; sleep 30 & exit 3");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"in, ").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"in, out\n");
+    // Not piped, so not ours to read.
+    assert_eq!(output.stderr, b"");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.report.leftovers.len(), 1);
+    drop(command);
+    stage.close(Alone::No);
+}
+
+#[test]
+fn what_was_asked_for_can_be_read_back() {
+    let mut command = Command::new("sh");
+    assert_eq!(command.get_current_dir(), None);
+    command.args(["-c", "true"]).env("A", "1").env_remove("B").current_dir("/x");
+    assert_eq!(command.get_program(), "sh");
+    assert_eq!(command.get_args().collect::<Vec<_>>(), ["-c", "true"]);
+    let envs: Vec<_> = command.get_envs().collect();
+    assert_eq!(envs, [("A".as_ref(), Some("1".as_ref())), ("B".as_ref(), None)]);
+    assert_eq!(command.get_current_dir(), Some("/x".as_ref()));
 }
 
 #[test]

@@ -39,8 +39,10 @@ mod mischief;
 mod ports;
 mod pressure;
 mod ready;
+mod recipes;
 #[cfg(feature = "cli")]
 mod runners;
+mod soak;
 mod supervisor;
 mod stuck;
 mod sweep;

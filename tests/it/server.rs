@@ -92,7 +92,7 @@ impl Held {
     fn answer(&self, status: &str) {
         let (mut stream, _) = self.tcp[0].accept().unwrap();
         let request = request(&stream);
-        assert!(request.starts_with("GET /health HTTP/1.0"), "{request}");
+        assert!(request.starts_with("GET /health HTTP/1.1"), "{request}");
         write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").unwrap();
     }
 }

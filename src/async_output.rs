@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
-use std::process::ExitStatus;
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -12,15 +11,14 @@ use tokio::net::unix::pipe::Receiver;
 use crate::async_child::AsyncChild;
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
+use crate::output::{AT_A_TIME, Capture, Output};
 use crate::report::Report;
-use crate::spawn::{AT_A_TIME, Capture, Output};
 use crate::stdio::Stdio;
 
+/// In a tokio runtime (feature `tokio`).
 impl Command {
-    /// As [`spawn`](Self::spawn), for a tokio runtime (feature `tokio`).
-    ///
-    /// The spawn itself is done by the caller's thread, as tokio's own is: it takes about a
-    /// millisecond, most of which is the child's exec.
+    /// As [`spawn`](Self::spawn). The spawn itself is done by the caller's thread, as tokio's own
+    /// is: it takes about a millisecond, most of which is the child's exec.
     ///
     /// # Errors
     /// As for [`spawn`](Self::spawn) and [`AsyncChild::new`].
@@ -31,21 +29,20 @@ impl Command {
         AsyncChild::new(self.spawn()?)
     }
 
-    /// As [`run`](Self::run), in a tokio runtime. Dropping the future ends the tree, as dropping an
-    /// [`AsyncChild`] does.
+    /// As [`run`](Self::run). Dropping the future ends the tree, as dropping an [`AsyncChild`]
+    /// does.
     ///
     /// # Errors
     /// As for [`spawn_async`](Self::spawn_async) and [`AsyncChild::finish`].
     pub async fn run_async(&mut self) -> Result<Report> {
-        let linger = self.linger;
         let mut child = self.spawn_async()?;
         drop(child.stdin.take());
-        until_over(&child, linger).await?;
+        child.all_that_is_waited_for().await?;
         child.finish().await
     }
 
-    /// As [`output`](Self::output), in a tokio runtime. Dropping the future ends the tree, as
-    /// dropping an [`AsyncChild`] does, and what it has written is lost.
+    /// As [`output`](Self::output). Dropping the future ends the tree, as dropping an
+    /// [`AsyncChild`] does, and what it has written is lost.
     ///
     /// # Errors
     /// As for [`run_async`](Self::run_async), and reading may fail.
@@ -62,24 +59,34 @@ impl Command {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn output_async(&mut self) -> Result<Output> {
-        let linger = self.linger;
-        let spawned = self.spawn_with([Stdio::null(), Stdio::piped(), Stdio::piped()])?;
-        let mut child = AsyncChild::new(spawned)?;
-        drop(child.stdin.take());
-        let program = format!("{:?}", self.program.program);
-        let failed = |errno| Error::os(Step::Read, program.as_str(), errno);
-        let mut streams = [child.stdout.take(), child.stderr.take()].map(Stream::new);
+        let defaults = [Stdio::null(), Stdio::piped(), Stdio::piped()];
+        AsyncChild::new(self.spawn_with(defaults)?)?.wait_with_output().await
+    }
+}
+
+impl AsyncChild {
+    /// As [`Child::wait_with_output`](crate::Child::wait_with_output). Dropping the future ends the
+    /// tree, and what it has written is lost.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
+    /// gone all the same.
+    pub async fn wait_with_output(mut self) -> Result<Output> {
+        let subject = format!("output of process {}", self.id());
+        let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
+        drop(self.stdin.take());
+        let mut streams = [self.stdout.take(), self.stderr.take()].map(Stream::new);
         {
-            let mut over = pin!(until_over(&child, linger));
-            poll_fn(|cx| {
+            let mut over = pin!(self.all_that_is_waited_for());
+            let news = poll_fn(|cx| {
                 for stream in &mut streams {
                     stream.poll(cx).map_err(|error| failed(errno_of(&error)))?;
                 }
                 over.as_mut().poll(cx)
-            })
-            .await?;
+            });
+            news.await?;
         }
-        let report = child.finish().await?;
+        let report = self.finish().await?;
         let [stdout, stderr] = streams;
         Ok(Output {
             status: report.status,
@@ -88,15 +95,6 @@ impl Command {
             report,
         })
     }
-}
-
-/// Until the main process or, lingering, the whole tree has ended.
-async fn until_over(child: &AsyncChild, linger: bool) -> Result<ExitStatus> {
-    let status = child.wait().await?;
-    if linger {
-        child.all_over().await?;
-    }
-    Ok(status)
 }
 
 /// One output pipe, and what came out of it.
