@@ -17,6 +17,12 @@
 //! What this crate does not do: it is no sandbox (a process with the right to write to a
 //! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
 //! do (systemd, cron, a container engine).
+//!
+//! # Features
+//! All are off by default. `tokio`: `Command::spawn_async` and `AsyncChild`, for tokio's runtimes
+//! (in others [`Child`] is `AsFd`, and its [`next_deadline`](Child::next_deadline) keeps the
+//! timeout). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`: the command-line
+//! tool.
 
 // In the order in which a spawn passes through them.
 mod command;

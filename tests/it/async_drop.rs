@@ -267,7 +267,7 @@ fn neither_drop_nor_finish_keeps_the_runtime() {
     check("the dearest poll of kill", &kills);
     check("the dearest poll of finish", &finishes);
     drop(runtime);
-    stage.close(Alone::No);
+    stage.close(Alone::Yes);
 }
 
 fn threads() -> usize {
@@ -313,5 +313,5 @@ fn two_hundred_children_in_one_thread() {
         );
     });
     drop(runtime);
-    stage.close(Alone::No);
+    stage.close(Alone::Yes);
 }
