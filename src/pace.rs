@@ -37,17 +37,19 @@ impl Pace {
         } else {
             let _ = wait::ended(child.as_fd(), Some(until));
         }
-        self.look();
     }
 
-    /// A look begins.
+    /// A look begins, by a thread that has done other things since the last one.
+    #[cfg(feature = "tokio")]
     pub(crate) fn look(&mut self) {
         self.since = cpu_time();
     }
 
     /// When the next one is due, after one by this thread.
     pub(crate) fn due(&mut self) -> Instant {
-        let cost = cpu_time().saturating_sub(self.since);
+        let now = cpu_time();
+        let cost = now.saturating_sub(self.since);
+        self.since = now;
         self.mean = (self.mean * 7 + cost) / 8;
         Instant::now() + (self.mean * REST).clamp(SHORT, LONG)
     }
