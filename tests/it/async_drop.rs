@@ -303,7 +303,7 @@ fn two_hundred_children_in_one_thread() {
         });
         let waits: Vec<_> = waits.collect();
         yield_now().await;
-        assert_eq!(threads(), before, "a thread waits for children");
+        assert!(threads() <= before, "a thread waits for children");
         let start = Instant::now();
         drop(inputs);
         for (n, wait) in (0..).zip(waits) {
