@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,9 +54,9 @@ pub struct Child {
     /// The read end of its standard error, if that was piped.
     pub stderr: Option<ChildStderr>,
     pid: u32,
-    pidfd: OwnedFd,
+    pub(crate) pidfd: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
-    ending: Ending,
+    pub(crate) ending: Ending,
     placement: Placement,
     /// Who was killed by a timeout that came after the main process's end.
     left: Mutex<Vec<ProcessInfo>>,
@@ -78,7 +78,7 @@ impl Child {
             stdout: None,
             stderr: None,
             pid: newborn.pid.cast_unsigned(),
-            pidfd: newborn.pidfd,
+            pidfd: Arc::new(newborn.pidfd),
             status: Mutex::new(None),
             ending: Ending::new(keep, spawned),
             placement,
@@ -172,7 +172,8 @@ impl Child {
         lock(&self.status).is_some()
     }
 
-    fn reap(&self) -> Result<Option<ExitStatus>> {
+    /// The exit status, if there is one. Never blocks, and takes no step of a timeout.
+    pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut status = lock(&self.status);
         if status.is_none() {
             *status = sys::reap(self.pidfd.as_fd()).map_err(|e| self.failed(Step::Wait, e))?;
@@ -231,8 +232,7 @@ impl Child {
     /// # Errors
     /// As for [`kill`](Self::kill).
     pub fn stop(&self, grace: Duration) -> Result<()> {
-        self.asked(grace);
-        self.ask();
+        self.begin_stop(grace);
         let deadline = Instant::now().checked_add(grace);
         let empty = matches!(self.tree.wait_empty_until(deadline), Ok(true));
         // Empty, but the main process may be alive elsewhere.
@@ -240,6 +240,11 @@ impl Child {
             return Ok(());
         }
         self.kill_all()
+    }
+
+    pub(crate) fn begin_stop(&self, grace: Duration) {
+        self.asked(grace);
+        self.ask();
     }
 
     fn kill_all(&self) -> Result<()> {
@@ -271,11 +276,15 @@ impl Child {
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
     /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
     pub fn detach(self) {
+        self.leave();
+    }
+
+    pub(crate) fn leave(&self) {
         self.tree.leave();
         self.log.leave();
     }
 
-    fn end(&self) -> Result<Report> {
+    pub(crate) fn end(&self) -> Result<Report> {
         if !self.tree.is_ours() {
             let why = "this process is a fork of the one that started it";
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
@@ -312,12 +321,17 @@ impl Child {
     /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
     /// being stopped already had its grace.
     fn ask_to_end<T>(&self) -> Vec<T> {
-        let grace = self.ending.keep().grace;
-        if self.ending.cause().is_none() && !grace.is_zero() {
+        if let Some(grace) = self.grace_due() {
             let _ = self.stop(grace);
         }
         self.asked(Duration::ZERO);
         Vec::new()
+    }
+
+    /// The grace that it has to get, if it is ended while it runs.
+    pub(crate) fn grace_due(&self) -> Option<Duration> {
+        let grace = self.ending.keep().grace;
+        (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
     }
 
     fn ended_within(&self, time: Duration) -> Result<bool> {
@@ -336,7 +350,7 @@ impl Child {
         }
     }
 
-    fn failed(&self, step: Step, errno: Errno) -> Error {
+    pub(crate) fn failed(&self, step: Step, errno: Errno) -> Error {
         Error::os(step, format!("process {}", self.pid), errno)
     }
 }

@@ -1,6 +1,8 @@
 //! When a tree is due to end, and how far that has come. There is no thread: whoever waits takes
 //! the next step.
 
+#[cfg(feature = "tokio")]
+use std::sync::TryLockError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +113,28 @@ impl Ending {
         let again = if killed { now } else { Instant::now() + AGAIN };
         *state = if killed { State::Killed(cause) } else { State::Asked(cause, Some(again)) };
         Some(again)
+    }
+
+    /// When the next step is due, for who must not be kept: it has passed if `step` would send a
+    /// signal or kill now, which may take long.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn next(&self, mortal: &impl Mortal) -> Option<Instant> {
+        let now = Instant::now();
+        let state = match self.state.try_lock() {
+            Ok(state) => *state,
+            Err(TryLockError::Poisoned(state)) => *state.into_inner(),
+            // Somebody is at it.
+            Err(TryLockError::WouldBlock) => return Some(now + Duration::from_millis(1)),
+        };
+        match state {
+            State::Unasked => match self.due(mortal, now) {
+                Due::Nothing => None,
+                Due::Look(at) => Some(at),
+                Due::End(..) => Some(now),
+            },
+            State::Asked(_, kill_at) => kill_at,
+            State::Killed(_) => None,
+        }
     }
 
     fn due(&self, mortal: &impl Mortal, now: Instant) -> Due {

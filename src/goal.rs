@@ -1,5 +1,6 @@
 //! What can be waited for, and what a look for it can find.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::process::ProcessInfo;
@@ -10,11 +11,12 @@ pub(crate) enum Kind<'a> {
     Http(Url),
     Unix(PathBuf),
     File(PathBuf),
-    Line(Box<dyn FnMut(&str) -> bool + 'a>),
-    When(Box<dyn FnMut() -> bool + 'a>),
+    Line(Box<dyn FnMut(&str) -> bool + Send + 'a>),
+    When(Box<dyn FnMut() -> bool + Send + 'a>),
 }
 
 /// What is asked of an HTTP server.
+#[derive(Clone)]
 pub(crate) struct Url {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -30,4 +32,12 @@ pub(crate) enum Found {
     NotYet(Option<String>),
     /// A process that is not of the tree has what was waited for.
     Taken(Box<ProcessInfo>),
+    /// An HTTP server of the tree listens: it is to be asked. That takes time.
+    Ask(Question),
+}
+
+/// See [`Found::Ask`].
+pub(crate) struct Question {
+    pub(crate) address: SocketAddr,
+    pub(crate) url: Url,
 }

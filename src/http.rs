@@ -4,15 +4,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::goal::{Found, Url};
+use crate::goal::{Found, Question, Url};
 
 /// A server that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn answer(address: SocketAddr, url: &Url, deadline: Instant) -> Found {
+pub(crate) fn answer(question: &Question, deadline: Instant) -> Found {
+    let Question { address, url } = question;
     let left = deadline.saturating_duration_since(Instant::now());
     let patience = left.clamp(Duration::from_millis(1), PATIENCE);
-    match get(address, url, patience) {
+    match get(*address, url, patience) {
         Ok(Some(status)) => {
             let fine = url.status.map_or((200..400).contains(&status), |wanted| wanted == status);
             if fine { Found::It } else { Found::NotYet(Some(format!("last status: {status}"))) }

@@ -17,6 +17,12 @@
 //! What this crate does not do: it is no sandbox (a process with the right to write to a
 //! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
 //! do (systemd, cron, a container engine).
+//!
+//! # Features
+//! All are off by default. `tokio`: `Command::spawn_async` and `AsyncChild`, for tokio's runtimes
+//! (in others [`Child`] is `AsFd`, and its [`next_deadline`](Child::next_deadline) keeps the
+//! timeout). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`: the command-line
+//! tool.
 
 // In the order in which a spawn passes through them.
 mod command;
@@ -47,6 +53,10 @@ mod report;
 // Where the stages are put together.
 mod spawn;
 mod output;
+#[cfg(feature = "tokio")]
+mod async_child;
+#[cfg(feature = "tokio")]
+mod async_output;
 #[cfg(feature = "cgroups-rs")]
 mod interop;
 mod leaks;
@@ -58,6 +68,8 @@ mod process;
 mod diag;
 mod http;
 mod pace;
+#[cfg(feature = "tokio")]
+mod aside;
 mod sys;
 mod error;
 mod step;
@@ -71,6 +83,8 @@ mod hint;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "tokio")]
+pub use async_child::AsyncChild;
 pub use capture::Log;
 pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;

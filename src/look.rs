@@ -13,8 +13,7 @@ use crate::capture::Watch;
 use crate::child::Child;
 use crate::diag::Socket;
 use crate::error::{Error, Result, Step};
-use crate::goal::{Found, Kind, Url};
-use crate::http;
+use crate::goal::{Found, Kind, Question, Url};
 use crate::memory::Lines;
 use crate::port::Protocol;
 use crate::ports::{Space, holder, owner_among, sockets_of};
@@ -33,8 +32,8 @@ enum Goal<'a> {
     Http { tcp: Tcp<'a>, url: Url, again: Option<Instant>, seen: Option<String> },
     Unix { path: PathBuf, strikes: u32, spaces: Spaces },
     File { path: PathBuf, spawned: SystemTime },
-    Line { watch: Watch<'a>, lines: Lines, matches: Box<dyn FnMut(&str) -> bool + 'a> },
-    When(Box<dyn FnMut() -> bool + 'a>),
+    Line { watch: Watch<'a>, lines: Lines, matches: Box<dyn FnMut(&str) -> bool + Send + 'a> },
+    When(Box<dyn FnMut() -> bool + Send + 'a>),
 }
 
 impl<'a> Look<'a> {
@@ -64,7 +63,7 @@ impl<'a> Look<'a> {
         Ok(Self { child, goal })
     }
 
-    pub(crate) fn look(&mut self, deadline: Instant) -> Found {
+    pub(crate) fn look(&mut self) -> Found {
         match &mut self.goal {
             Goal::Tcp(tcp) => match tcp.look() {
                 Ok(_) => Found::It,
@@ -73,20 +72,13 @@ impl<'a> Look<'a> {
             Goal::Http { seen, again: Some(again), .. } if Instant::now() < *again => {
                 Found::NotYet(seen.clone())
             }
-            Goal::Http { tcp, url, again, seen } => {
-                let found = match tcp.look() {
-                    Ok(address) => {
-                        let found = http::answer(reachable(address), url, deadline);
-                        *again = Some(Instant::now() + AGAIN);
-                        found
-                    }
-                    Err(found) => found,
-                };
-                if let Found::NotYet(now @ Some(_)) = &found {
-                    seen.clone_from(now);
+            Goal::Http { tcp, url, again, .. } => match tcp.look() {
+                Ok(address) => {
+                    *again = Some(Instant::now() + AGAIN);
+                    Found::Ask(Question { address: reachable(address), url: url.clone() })
                 }
-                found
-            }
+                Err(found) => found,
+            },
             Goal::Unix { path, strikes, spaces } => {
                 unix(self.child, path, spaces.of(self.child), strikes)
             }
@@ -107,6 +99,13 @@ impl<'a> Look<'a> {
                 found(hit)
             }
             Goal::When(condition) => found(condition()),
+        }
+    }
+
+    /// Remembers what the server has answered, for the looks between two questions.
+    pub(crate) fn heard(&mut self, answer: &Found) {
+        if let (Goal::Http { seen, .. }, Found::NotYet(now @ Some(_))) = (&mut self.goal, answer) {
+            seen.clone_from(now);
         }
     }
 }

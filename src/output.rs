@@ -66,7 +66,7 @@ impl Child {
 }
 
 /// Bytes read of one stream before the other one and the timeout are looked at.
-const AT_A_TIME: usize = 1 << 20;
+pub(crate) const AT_A_TIME: usize = 1 << 20;
 
 /// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
 /// `next` has come.
@@ -92,13 +92,13 @@ fn wait_for_news(
 }
 
 /// One output pipe, and what came out of it.
-struct Capture {
+pub(crate) struct Capture {
     pipe: Option<std::fs::File>,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Capture {
-    fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
+    pub(crate) fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
         let pipe: Option<OwnedFd> = pipe.map(Into::into);
         if let Some(pipe) = &pipe {
             set_nonblocking(pipe)?;
@@ -126,7 +126,7 @@ impl Capture {
 
     /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger
     /// has the other end and writes on.
-    fn drain(&mut self) -> Result<(), Errno> {
+    pub(crate) fn drain(&mut self) -> Result<(), Errno> {
         let Some(pipe) = &self.pipe else {
             return Ok(());
         };

@@ -29,18 +29,29 @@ impl Pace {
     /// Until the next look is due, the deadline or the child's own next step has come, or its main
     /// process has ended.
     pub(crate) fn rest(&mut self, child: &Child, deadline: Instant) {
-        let now = cpu_time();
-        let cost = now.saturating_sub(self.since);
-        self.since = now;
-        self.mean = (self.mean * 7 + cost) / 8;
-        let rest = (self.mean * REST).clamp(SHORT, LONG);
+        let due = self.due();
         let next = child.next_deadline().unwrap_or(deadline).min(deadline);
-        let until = next.min(Instant::now() + rest);
+        let until = next.min(due);
         if child.has_ended() {
             thread::sleep(until.saturating_duration_since(Instant::now()));
         } else {
             let _ = wait::ended(child.as_fd(), Some(until));
         }
+    }
+
+    /// A look begins, by a thread that has done other things since the last one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look(&mut self) {
+        self.since = cpu_time();
+    }
+
+    /// When the next one is due, after one by this thread.
+    pub(crate) fn due(&mut self) -> Instant {
+        let now = cpu_time();
+        let cost = now.saturating_sub(self.since);
+        self.since = now;
+        self.mean = (self.mean * 7 + cost) / 8;
+        Instant::now() + (self.mean * REST).clamp(SHORT, LONG)
     }
 }
 

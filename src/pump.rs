@@ -48,6 +48,12 @@ impl Record {
         Ok(self)
     }
 
+    /// Whether a thread reads for it, which has to be waited for.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_reader(&self) -> bool {
+        self.pump.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Once the tree is gone: the rest is read, and the thread ends.
     pub(crate) fn stop(&self) {
         drop(self.pump.lock().unwrap_or_else(PoisonError::into_inner).take());

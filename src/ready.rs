@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
 use crate::goal::{Found, Kind, Url};
+use crate::http;
 use crate::look::Look;
 use crate::pace::Pace;
 use crate::ports::listening;
@@ -111,13 +113,13 @@ impl<'a> Ready<'a> {
     /// [`log`](crate::Command::log). A last line without newline is looked at too, and again when
     /// it has grown.
     #[must_use]
-    pub fn line(matches: impl FnMut(&str) -> bool + 'a) -> Self {
+    pub fn line(matches: impl FnMut(&str) -> bool + Send + 'a) -> Self {
         Self::new(Kind::Line(Box::new(matches)), "log line".to_owned())
     }
 
     /// This is true. Asked every few milliseconds, less often if it takes much CPU time.
     #[must_use]
-    pub fn when(condition: impl FnMut() -> bool + 'a) -> Self {
+    pub fn when(condition: impl FnMut() -> bool + Send + 'a) -> Self {
         Self::new(Kind::When(Box::new(condition)), "condition".to_owned())
     }
 }
@@ -171,29 +173,16 @@ impl Child {
     /// # Ok::<(), tidy_process::Error>(())
     /// ```
     pub fn wait_ready(&self, ready: Ready<'_>, deadline: Instant) -> Result<()> {
-        let started = Instant::now();
-        let Ready { kind, what } = ready;
-        let mut look = Look::new(self, kind, &what)?;
+        let mut search = Search::new(self, ready, deadline)?;
         let mut pace = Pace::new();
         loop {
-            if let Some(status) = self.try_wait()?
-                && self.tree().wait_empty(Instant::now())?
-            {
-                self.log.stop();
-                let why = format!("nothing of the tree is left, main process: {status}");
-                return Err(self.not_ready(&what, why, false));
-            }
-            let seen = match look.look(deadline) {
-                Found::It => return Ok(()),
-                Found::Taken(other) => {
-                    let why = format!("process {other} has it, which is not of the tree");
-                    return Err(self.not_ready(&what, why, true));
-                }
-                Found::NotYet(seen) => seen,
+            let status = self.try_wait()?;
+            let found = match search.look(status)? {
+                Found::Ask(question) => http::answer(&question, deadline),
+                found => found,
             };
-            if Instant::now() >= deadline {
-                let why = self.seen_instead(started.elapsed(), seen);
-                return Err(self.not_ready(&what, why, false));
+            if search.judge(found)? {
+                return Ok(());
             }
             pace.rest(self, deadline);
         }
@@ -216,6 +205,54 @@ impl Child {
         let ports = few(&listening(&pids));
         let seen = seen.map(|seen| format!("{seen}; ")).unwrap_or_default();
         format!("not yet after {after:.1?}; {seen}processes: {processes}; listening on: {ports}")
+    }
+}
+
+/// One wait: what has to be said if it fails.
+pub(crate) struct Search<'a> {
+    child: &'a Child,
+    what: String,
+    look: Look<'a>,
+    started: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(child: &'a Child, ready: Ready<'a>, deadline: Instant) -> Result<Self> {
+        let Ready { kind, what } = ready;
+        let look = Look::new(child, kind, &what)?;
+        Ok(Self { child, what, look, started: Instant::now(), deadline })
+    }
+
+    /// Looks, unless nothing of the tree is left: then there is nothing to wait for.
+    pub(crate) fn look(&mut self, status: Option<ExitStatus>) -> Result<Found> {
+        if let Some(status) = status
+            && self.child.tree().wait_empty(Instant::now())?
+        {
+            self.child.log.stop();
+            let why = format!("nothing of the tree is left, main process: {status}");
+            return Err(self.child.not_ready(&self.what, why, false));
+        }
+        Ok(self.look.look())
+    }
+
+    /// Whether that was it; not any more, once the deadline has passed.
+    pub(crate) fn judge(&mut self, found: Found) -> Result<bool> {
+        self.look.heard(&found);
+        let seen = match found {
+            Found::It => return Ok(true),
+            Found::Taken(other) => {
+                let why = format!("process {other} has it, which is not of the tree");
+                return Err(self.child.not_ready(&self.what, why, true));
+            }
+            Found::NotYet(seen) => seen,
+            Found::Ask(_) => None,
+        };
+        if Instant::now() >= self.deadline {
+            let why = self.child.seen_instead(self.started.elapsed(), seen);
+            return Err(self.child.not_ready(&self.what, why, false));
+        }
+        Ok(false)
     }
 }
 

@@ -67,7 +67,7 @@ impl Command {
         self.spawn_with(defaults)?.wait_with_output()
     }
 
-    fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
+    pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
         // Apart for a while: the streams are borrowed by what the child is told, the closures are
         // run by it.
         let mut closures = std::mem::take(&mut self.closures);

@@ -15,9 +15,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
+#[cfg(feature = "tokio")]
+use std::{io, sync::Arc};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// A function that a child starts in and never returns from.
 pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
@@ -54,7 +58,8 @@ pub(crate) unsafe fn clone_into(
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
-    let mut stack = Box::<[u8]>::new_uninit_slice(STACK);
+    let mut stack = Vec::<u8>::new();
+    stack.try_reserve_exact(STACK).map_err(|_| Errno::ENOMEM)?;
     let base = stack.as_mut_ptr().expose_provenance();
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
@@ -197,6 +202,14 @@ fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
     // SAFETY: a null siginfo is allowed, and nothing is reaped.
     let answer = unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), flags) };
     Errno::result(answer).map(|_| pidfd)
+}
+
+/// An fd whose readiness the tokio runtime of the caller hears of.
+#[cfg(feature = "tokio")]
+pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `OwnedFd` is one and the same open fd for as long as this `Arc` is held.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 /// Makes SIGCHLD the default again. A parent that ignores it hands that down over exec, and then

@@ -4,13 +4,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serial_test::parallel;
 
-use crate::support::{Alone, SOON, Stage, skip};
+use crate::support::{Alone, SOON, Stage, example, skip};
 
 const RUNS: usize = 20;
 
@@ -36,7 +36,7 @@ impl Place {
 
     /// Runs the experiment to its end.
     fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(example());
+        let mut command = Command::new(example("experiment"));
         command.args(["--port", &self.port.to_string(), "--dir"]).arg(&self.dir).args(args);
         self.stage.mark_std(&mut command);
         command.output().unwrap()
@@ -64,15 +64,6 @@ impl Place {
         self.stage.close(Alone::No);
         fs::remove_dir_all(&self.dir).unwrap();
     }
-}
-
-/// In `examples/` beside our own `deps/`. `cargo test` builds it; `cargo test --test it` does not,
-/// and would run what an earlier build left there.
-fn example() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let path = this.parent().and_then(Path::parent).unwrap().join("examples/experiment");
-    assert!(path.exists(), "{path:?} is missing: run cargo build --example experiment");
-    path
 }
 
 fn stdout(output: &Output) -> String {
@@ -196,7 +187,7 @@ fn a_strangers_server_is_not_taken_for_ours() {
 #[parallel]
 fn what_it_does_not_know_is_wrong_usage() {
     for wrong in [&["--flsk"][..], &["--port", "0"], &["--port"], &["--python", "python3"]] {
-        let output = Command::new(example()).args(wrong).output().unwrap();
+        let output = Command::new(example("experiment")).args(wrong).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).starts_with("error: "), "{wrong:?}");
     }

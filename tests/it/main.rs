@@ -1,8 +1,8 @@
 //! All integration tests, on the real kernel: real cgroups, real processes.
 //!
 //! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`),
-//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`), with `TIDY_SERVER` a
-//! server (see `server`).
+//! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`), with `TIDY_PRESSURE`
+//! one that is short of something (see `pressure`), with `TIDY_SERVER` a server (see `server`).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,19 +18,26 @@ mod server;
 mod support;
 mod victim;
 
+#[cfg(feature = "tokio")]
+mod async_child;
+#[cfg(feature = "tokio")]
+mod async_drop;
 #[cfg(feature = "cli")]
 mod cli;
 mod capture;
 mod command;
 mod errors;
+mod examples;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod interop;
 mod leaks;
 mod limits;
 mod mischief;
 mod ports;
+mod pressure;
 mod ready;
 mod recipes;
 #[cfg(feature = "cli")]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,15 @@ pub(crate) enum Alone {
 #[cfg(feature = "cli")]
 pub(crate) fn tool() -> &'static str {
     env!("CARGO_BIN_EXE_tidy-process")
+}
+
+/// In `examples/` beside our own `deps/`. `cargo test` builds it; `cargo test --test it` does not,
+/// and would run what an earlier build left there.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let path = this.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{path:?} is missing: run cargo build --example {name}");
+    path
 }
 
 /// How often a race is tried: a moment at the desk, minutes with `TIDY_LONG=1`.

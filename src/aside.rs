@@ -1,0 +1,69 @@
+//! Work that would keep a runtime's thread for too long: done on a thread of its own, for the
+//! milliseconds that it takes.
+//!
+//! Not on the runtime's blocking pool: where no thread can be made (the pids have run out) that one
+//! panics, or keeps the work until somebody asks again, though threads can be made by then. Here
+//! the caller does the work then. As with the pool, a runtime that is dropped waits for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::sys::SignalsBlocked;
+
+/// It reads a few files and writes two.
+const STACK: usize = 256 * 1024;
+
+/// Begins at once, whether or not the answer is waited for.
+pub(crate) fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (said, heard) = oneshot::channel();
+    // Nobody may be waiting any more.
+    let job = move || drop(said.send(work()));
+    let job = Arc::new(Mutex::new(Some(job)));
+    let (theirs, (over, gone)) = (Arc::clone(&job), oneshot::channel::<()>());
+    // A signal must never find this thread: the caller's threads know what to do with it.
+    let blocked = SignalsBlocked::new();
+    let builder = Builder::new().name("tidy-process-end".to_owned()).stack_size(STACK);
+    let thread = builder.spawn(move || {
+        run(&theirs);
+        drop(over);
+    });
+    drop(blocked);
+    match thread {
+        Ok(thread) => hold(Held(Some(thread)), gone),
+        Err(_) => run(&job),
+    }
+    heard
+}
+
+fn run(job: &Mutex<Option<impl FnOnce()>>) {
+    let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(job) = job {
+        job();
+    }
+}
+
+/// A task holds the thread until it is over. A runtime that shuts down drops the task.
+fn hold(thread: Held, gone: oneshot::Receiver<()>) {
+    match Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn(async move {
+            let _ = gone.await;
+            drop(thread);
+        })),
+        Err(_) => drop(thread),
+    }
+}
+
+struct Held(Option<JoinHandle<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
