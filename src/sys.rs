@@ -34,7 +34,8 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
-const STACK: usize = 64 * 1024;
+/// From 64 KiB on, glibc tidies its heap whenever such a block is freed.
+const STACK: usize = 32 * 1024;
 
 /// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
 /// vfork(2) has it: this thread is suspended until then, other threads run on.
