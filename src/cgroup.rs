@@ -246,6 +246,7 @@ fn read_pids(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
         Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
         text => text?,
     };
+    let text = String::from_utf8_lossy(&text);
     let pids = text.lines().filter_map(|line| line.parse().ok());
     Ok(pids.filter(|&pid| pid > 0).collect())
 }
@@ -307,16 +308,17 @@ fn open_file(dir: BorrowedFd<'_>, name: &str, access: OFlag) -> Result<OwnedFd, 
 
 fn read_file(dir: BorrowedFd<'_>, file: &Path) -> Result<String, Errno> {
     let file = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    read_all(&file)
+    Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
 }
 
-/// Not std's: that one asks for the size first, and then reads piece by piece.
-fn read_all(file: &OwnedFd) -> Result<String, Errno> {
+/// A file of the kernel's, whole. Not std's: that one asks for the size first (it is 0), and then
+/// reads piece by piece.
+pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         match read(file, &mut buffer) {
-            Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            Ok(0) => return Ok(text),
             Ok(len) => text.extend_from_slice(buffer.get(..len).unwrap_or_default()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),

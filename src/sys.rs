@@ -207,6 +207,18 @@ pub fn reset_sigchld() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Whether this process ignores the signal: what was so when it was started, unless that was
+/// changed since.
+#[must_use]
+pub fn ignores(signal: i32) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: `now` is writable, and nothing is changed.
+    let answer = unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: zeroed is a valid sigaction, and the kernel has filled it since.
+    let now = unsafe { now.assume_init() };
+    answer == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
 /// The same file above the standard streams. A caller that has closed those would get its own fds
 /// there: what it, or a child before exec, then writes to its output must not go into a control
 /// file.
