@@ -6,7 +6,7 @@ use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::{Duration, Instant};
 
 use process_wrap::std::{CommandWrap, ProcessGroup};
-use tidy_process::{Command, Stdio, Supervisor, Tree};
+use tidy_process::{Child, Command, Stdio, Supervisor, Tree};
 
 use crate::Res;
 use crate::options::Options;
@@ -18,6 +18,8 @@ use crate::targets::Targets;
 use crate::victim;
 
 const LIMIT: &str = "raw system calls";
+const OURS: &str = "tidy-process";
+const DROPPED: &str = "tidy-process, dropped";
 
 /// Title, victim, samples, bound of the ratio to the limit, and whether a process group reaches
 /// everybody.
@@ -38,7 +40,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
         let victim = victim::command(what)?;
         let mut entries = vec![
             Entry::partly(LIMIT, || by_hand(&raw, &victim)),
-            Entry::partly("tidy-process", || ours(&supervisor, &victim)),
+            Entry::partly(OURS, || ours(&supervisor, &victim)),
         ];
         if group {
             let mut python = Python::start(&options.python, &supervisor, 0)?;
@@ -48,9 +50,14 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
                 python.ask("teardown", &words.iter().map(String::as_str).collect::<Vec<_>>())
             }));
         }
+        if what == ["chain"] {
+            // As it ends a command that a panic has cut short: nobody asks who was left.
+            entries.push(Entry::partly(DROPPED, || dropped(&supervisor, &victim)));
+        }
         interleave(&mut entries, Rounds::tight(options.rounds(count)))?;
         table::print(&format!("Teardown: {title}"), &entries, &[LIMIT]);
-        let ratio = table::ratio(&entries, "tidy-process", LIMIT);
+        let ours = if what == ["chain"] { DROPPED } else { OURS };
+        let ratio = table::ratio(&entries, ours, LIMIT);
         targets.at_most(&format!("teardown / {LIMIT}, {title}"), bound, "", ratio);
     }
     Ok(())
@@ -63,14 +70,26 @@ fn settle() {
 }
 
 fn ours(supervisor: &Supervisor, victim: &[String]) -> Res<Duration> {
+    let child = standing(supervisor, victim)?;
+    let start = Instant::now();
+    child.finish()?;
+    Ok(start.elapsed())
+}
+
+fn dropped(supervisor: &Supervisor, victim: &[String]) -> Res<Duration> {
+    let child = standing(supervisor, victim)?;
+    let start = Instant::now();
+    drop(child);
+    Ok(start.elapsed())
+}
+
+fn standing(supervisor: &Supervisor, victim: &[String]) -> Res<Child> {
     let [program, args @ ..] = victim else { return Err("no victim".into()) };
     let mut command = Command::new(program);
     let mut child = command.args(args).supervisor(supervisor).stdout(Stdio::piped()).spawn()?;
     child.stdout.take().ok_or("no pipe")?.read_exact(&mut [0])?;
     settle();
-    let start = Instant::now();
-    child.finish()?;
-    Ok(start.elapsed())
+    Ok(child)
 }
 
 /// cgroup.kill, waitid, rmdir.

@@ -20,6 +20,7 @@ mod victim;
 
 #[cfg(feature = "cli")]
 mod cli;
+mod calls;
 mod capture;
 mod command;
 mod errors;
