@@ -220,9 +220,9 @@ impl AsyncChild {
         }
         self.done = true;
         if self.is_quick() {
-            return self.child.end();
+            return self.child.end(true);
         }
-        self.aside(Child::end).await?
+        self.aside(|child| child.end(true)).await?
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends;
@@ -346,7 +346,7 @@ impl Drop for AsyncChild {
         let child = Arc::clone(&self.child);
         let end = move || {
             child.stopping(Duration::ZERO);
-            child.end()
+            child.end(child.tree().remembers())
         };
         if self.is_quick() || Handle::try_current().is_err() {
             let _ = end();

@@ -6,8 +6,6 @@
 //! [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +19,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::sys::uio::pread;
 use nix::unistd::{UnlinkatFlags, faccessat, read, unlinkat, write};
 
-use crate::error::{Error, Result, Step, errno_of};
+use crate::error::{Error, Result, Step};
 use crate::sys::above_two;
 use crate::wait::{BackOff, timeout_until};
 
@@ -34,7 +32,8 @@ pub(crate) struct Cgroup {
     parent: Arc<OwnedFd>,
     name: OsString,
     path: PathBuf,
-    dir: Arc<OwnedFd>,
+    /// Not there once it was given up.
+    dir: Option<Arc<OwnedFd>>,
     kill: OwnedFd,
     events: OwnedFd,
 }
@@ -75,7 +74,7 @@ impl Cgroup {
             parent: Arc::clone(parent),
             name: name.to_owned(),
             path: at.join(name),
-            dir: Arc::new(dir),
+            dir: Some(Arc::new(dir)),
             kill,
             events,
         })
@@ -85,8 +84,23 @@ impl Cgroup {
         &self.path
     }
 
-    pub(crate) fn dir(&self) -> &Arc<OwnedFd> {
-        &self.dir
+    /// The directory: the fd that was opened when it was made, else another one.
+    pub(crate) fn dir(&self) -> Result<Arc<OwnedFd>, Errno> {
+        match &self.dir {
+            Some(dir) => Ok(Arc::clone(dir)),
+            None => open_child(self.parent.as_fd(), &self.name).map(Arc::new),
+        }
+    }
+
+    /// Gives up the fd of the directory, which a live tree hardly needs: fds may be scarce. Those
+    /// of `cgroup.kill` and `cgroup.events` stay: ending it must not depend on there being one.
+    pub(crate) fn close_dir(&mut self) {
+        self.dir = None;
+    }
+
+    /// A control file, whole. By its path from above: one open.
+    pub(crate) fn read(&self, file: &str) -> Result<String, Errno> {
+        read_file(self.parent.as_fd(), &Path::new(&self.name).join(file))
     }
 
     pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
@@ -177,13 +191,15 @@ impl Cgroup {
 
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Errno> {
         let text: &[u8] = if frozen { b"1" } else { b"0" };
-        let file = open_file(self.dir.as_fd(), "cgroup.freeze", OFlag::O_WRONLY);
+        let file =
+            self.dir().and_then(|dir| open_file(dir.as_fd(), "cgroup.freeze", OFlag::O_WRONLY));
         gone_is_fine(file.and_then(|file| write(&file, text).map(drop)))
     }
 
     /// `cgroup.procs`, to write pids to.
     pub(crate) fn procs(&self) -> Result<OwnedFd, Errno> {
-        open_file(self.dir.as_fd(), "cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
+        let dir = self.dir()?;
+        open_file(dir.as_fd(), "cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
     }
 
     /// The pids in it and below, dead leaders included, zombies not. Pids outside our pid namespace
@@ -226,17 +242,10 @@ fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
 /// does.
 fn read_pids(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     let file = open_file(dir, "cgroup.procs", OFlag::O_RDONLY)?;
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match read(&file, &mut buffer) {
-            Ok(0) => break,
-            Ok(len) => text.extend_from_slice(buffer.get(..len).unwrap_or_default()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
-            Err(errno) => return Err(errno),
-        }
-    }
+    let text = match read_all(&file) {
+        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        text => text?,
+    };
     let text = String::from_utf8_lossy(&text);
     let pids = text.lines().filter_map(|line| line.parse().ok());
     Ok(pids.filter(|&pid| pid > 0).collect())
@@ -297,12 +306,24 @@ fn open_file(dir: BorrowedFd<'_>, name: &str, access: OFlag) -> Result<OwnedFd, 
     }
 }
 
-/// A control file, whole.
-pub(crate) fn read_file(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+fn read_file(dir: BorrowedFd<'_>, file: &Path) -> Result<String, Errno> {
     let file = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    let read = File::from(file).read_to_string(&mut text);
-    read.map(|_| text).map_err(|error| errno_of(&error))
+    Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
+}
+
+/// A file of the kernel's, whole. Not std's: that one asks for the size first (it is 0), and then
+/// reads piece by piece.
+pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match read(file, &mut buffer) {
+            Ok(0) => return Ok(text),
+            Ok(len) => text.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 pub(crate) fn children(dir: &OwnedFd) -> Result<Vec<OsString>, Errno> {

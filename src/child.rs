@@ -270,7 +270,7 @@ impl Child {
     /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
     /// or the exit status was taken by somebody else.
     pub fn finish(self) -> Result<Report> {
-        self.end()
+        self.end(true)
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
@@ -284,13 +284,18 @@ impl Child {
         self.log.leave();
     }
 
-    pub(crate) fn end(&self) -> Result<Report> {
+    /// `named`: somebody will read who was left.
+    pub(crate) fn end(&self, named: bool) -> Result<Report> {
         if !self.tree.is_ours() {
             let why = "this process is a fork of the one that started it";
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
         }
         let running = self.try_wait()?.is_none();
-        let leftovers = if running { self.ask_to_end() } else { self.leftovers() };
+        let leftovers = match running {
+            true => self.ask_to_end(),
+            false if named => self.leftovers(),
+            false => Vec::new(),
+        };
         let usage = self.tree.end()?;
         let escaped = !self.ended_within(Duration::from_millis(100))?;
         if escaped {
@@ -335,6 +340,9 @@ impl Child {
     }
 
     fn ended_within(&self, time: Duration) -> Result<bool> {
+        if self.has_ended() {
+            return Ok(true);
+        }
         let deadline = Some(Instant::now() + time);
         wait::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
     }
@@ -385,7 +393,7 @@ impl AsFd for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.tree.is_ours() && !self.tree.is_done() {
-            let _ = self.end();
+            let _ = self.end(self.tree.remembers());
         }
     }
 }

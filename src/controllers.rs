@@ -6,7 +6,6 @@
 //! hands down controllers may hold no process itself).
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, write};
 
-use crate::cgroup::{Cgroup, read_file};
+use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
@@ -185,9 +184,8 @@ fn write_file(path: &Path, value: &str) -> Result<(), Errno> {
 /// Writes one value, and reads it back: the kernel rounds some.
 fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
-    let dir = cgroup.dir().as_fd();
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = openat(dir, setting.file, flags, Mode::empty());
+    let file = cgroup.dir().and_then(|dir| openat(&*dir, setting.file, flags, Mode::empty()));
     match file.and_then(|file| write(&file, setting.value.as_bytes())) {
         Ok(_) => {}
         // A machine without swap has no such file, and 0 of it is what we want.
@@ -201,7 +199,7 @@ fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
             );
         }
     }
-    let back = read_file(dir, setting.file).unwrap_or_default();
+    let back = cgroup.read(setting.file).unwrap_or_default();
     if same(setting, back.trim()) {
         return Ok(());
     }

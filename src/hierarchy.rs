@@ -14,10 +14,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open as open_file};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::open_dir;
-use crate::error::{Error, Result, Step, errno_of};
+use crate::cgroup::{open_dir, read_all};
+use crate::error::{Error, Result, Step};
 use crate::names::ASIDE;
 
 /// The environment variable that names the base, unless the builder did.
@@ -74,8 +76,9 @@ fn own() -> Result<PathBuf> {
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {
-    let failed = |error| Error::at(Step::FindCgroup2, Path::new(path), errno_of(&error));
-    fs::read(path).map_err(failed)
+    let file = open_file(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let text = file.and_then(|file| read_all(&file));
+    text.map_err(|errno| Error::at(Step::FindCgroup2, Path::new(path), errno))
 }
 
 /// One cgroup2 mount: which cgroup its root is, and where it is seen.

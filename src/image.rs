@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString, c_char};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 use crate::error::{Error, Result, Step};
@@ -12,17 +13,36 @@ use crate::program::Program;
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// A list of strings, and the null-ended list of pointers to them that exec wants.
+/// A list of strings, and the null-ended list of pointers to them that exec wants. They stand one
+/// behind the other: an environment has dozens.
 #[derive(Debug)]
 pub(crate) struct Strings {
     pointers: Vec<*const c_char>,
-    _owned: Vec<CString>,
+    _bytes: Vec<u8>,
 }
 
 impl Strings {
-    fn new(owned: Vec<CString>) -> Self {
-        let pointers = owned.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _owned: owned }
+    /// Each string comes in pieces.
+    fn new<'a, const N: usize>(
+        what: &str,
+        strings: impl Iterator<Item = [&'a [u8]; N]>,
+    ) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for pieces in strings {
+            let start = bytes.len();
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+            let string = bytes.get(start..).unwrap_or_default();
+            if string.contains(&0) {
+                return Err(has_nul(what, string));
+            }
+            bytes.push(0);
+            starts.push(start);
+        }
+        // Only now: they do not move any more.
+        let places = starts.iter().filter_map(|&start| bytes.get(start..));
+        let pointers = places.map(|string| string.as_ptr().cast()).chain([ptr::null()]).collect();
+        Ok(Self { pointers, _bytes: bytes })
     }
 
     pub(crate) fn as_ptr(&self) -> *const *const c_char {
@@ -50,71 +70,68 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn new(command: &Program) -> Result<Self> {
-        text("program", command.program.as_bytes().to_vec())?;
+        let program = command.program.as_bytes();
+        if program.contains(&0) {
+            return Err(has_nul("program", program));
+        }
         let env = environment(command);
-        let path = env.get(OsStr::new("PATH")).map(|path| path.as_bytes());
-        let candidates = candidates(command.program.as_bytes(), path.unwrap_or(DEFAULT_PATH));
-        let candidates: Result<Vec<_>> =
-            candidates.into_iter().map(|path| text("program", path)).collect();
-        let candidates = candidates?;
+        let path = env.iter().find(|(key, _)| key == "PATH").map(|(_, path)| path.as_bytes());
+        let candidates = candidates(program, path.unwrap_or(DEFAULT_PATH));
+        let candidates = candidates.iter().map(|path| [path.as_slice()]);
         let first = command.arg0.as_ref().unwrap_or(&command.program);
-        let argv: Result<Vec<_>> = [first]
-            .into_iter()
-            .chain(&command.args)
-            .map(|arg| text("argument", arg.as_bytes().to_vec()))
-            .collect();
-        let argv = Strings::new(argv?);
+        let args = [first].into_iter().chain(&command.args).map(|arg| [arg.as_bytes()]);
+        let argv = Strings::new("argument", args)?;
         let arguments = argv.pointers.iter().copied().skip(1);
         let shell_argv = [c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments);
         let cwd = command.cwd.as_ref();
         Ok(Self {
             shell_argv: shell_argv.collect(),
-            candidates: Strings::new(candidates),
+            candidates: Strings::new("program", candidates)?,
             argv,
-            envp: Strings::new(env_strings(env)?),
-            cwd: cwd
-                .map(|dir| text("directory", dir.as_os_str().as_bytes().to_vec()))
-                .transpose()?,
+            envp: env_strings(&env)?,
+            cwd: cwd.map(|dir| directory(dir)).transpose()?,
             groups: groups(command),
         })
     }
 }
 
-fn text(what: &str, bytes: Vec<u8>) -> Result<CString> {
-    CString::new(bytes).map_err(|error| {
-        let shown = String::from_utf8_lossy(&error.into_vec()).into_owned();
-        Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
-    })
+fn directory(dir: &Path) -> Result<CString> {
+    let bytes = dir.as_os_str().as_bytes();
+    CString::new(bytes).map_err(|_| has_nul("directory", bytes))
+}
+
+fn has_nul(what: &str, bytes: &[u8]) -> Error {
+    let shown = String::from_utf8_lossy(bytes);
+    Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
 }
 
 /// What the child's environment will be. A snapshot: another thread may set variables while the
 /// child is born.
-fn environment(command: &Program) -> BTreeMap<OsString, OsString> {
-    let inherited = (!command.env_clear).then(std::env::vars_os);
-    let mut env: BTreeMap<OsString, OsString> = inherited.into_iter().flatten().collect();
+fn environment(command: &Program) -> Vec<(OsString, OsString)> {
+    let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
+    if command.env.is_empty() {
+        return inherited.collect();
+    }
+    let mut env: BTreeMap<OsString, OsString> = inherited.collect();
     for (key, value) in &command.env {
         match value {
             Some(value) => env.insert(key.clone(), value.clone()),
             None => env.remove(key),
         };
     }
-    env
+    env.into_iter().collect()
 }
 
-fn env_strings(env: BTreeMap<OsString, OsString>) -> Result<Vec<CString>> {
-    let join = |(key, value): (OsString, OsString)| {
-        // An equals sign may open a name (as in "=C:"), but not stand later in it.
-        let odd = key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=');
-        if odd {
-            let subject = format!("environment variable {key:?}");
-            return Err(Error::invalid(Step::Prepare, subject, "not a name"));
-        }
-        let mut both = key.into_vec();
-        both.push(b'=');
-        both.extend_from_slice(value.as_bytes());
-        text("environment variable", both)
-    };
-    env.into_iter().map(join).collect()
+fn env_strings(env: &[(OsString, OsString)]) -> Result<Strings> {
+    // An equals sign may open a name (as in "=C:"), but not stand later in it.
+    let is_odd =
+        |key: &OsStr| key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=');
+    if let Some((key, _)) = env.iter().find(|(key, _)| is_odd(key)) {
+        let subject = format!("environment variable {key:?}");
+        return Err(Error::invalid(Step::Prepare, subject, "not a name"));
+    }
+    let strings = env.iter().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()]);
+    Strings::new("environment variable", strings)
 }
 
 /// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty

@@ -76,11 +76,12 @@ impl Launch<'_> {
     }
 
     fn clone_into(&mut self) -> Result<Newborn, Miss> {
-        let cgroup = self.cgroup;
+        let dir = self.cgroup.map(Cgroup::dir).transpose();
+        let dir = dir.map_err(|errno| Miss::Failed(Step::Clone, errno))?;
         let orders = self.orders(-1, -1);
         let newborn = {
             let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
-            born::clone_into(cgroup.map(|cgroup| &**cgroup.dir()), &orders)
+            born::clone_into(dir.as_deref(), &orders)
         };
         let newborn = newborn.map_err(|errno| match errno {
             Errno::ENOSYS | Errno::EPERM => Miss::Refused,

@@ -102,6 +102,6 @@ pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sweep::{Stale, sweep};
 #[doc(hidden)]
-pub use sys::reset_sigchld;
+pub use sys::{ignores, reset_sigchld};
 pub use tree::Tree;
 pub use usage::{Missing, Usage};

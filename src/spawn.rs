@@ -95,7 +95,7 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
+        let mut tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
         let keep = self.keep;
         let mut launch = Launch {
             program: &self.program,
@@ -106,6 +106,7 @@ impl Command {
             cgroup: Some(tree.cgroup()),
         };
         let (newborn, placement) = launch.launch()?;
+        tree.close_dir();
         let mut child = Child::new(newborn, placement, keep, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);

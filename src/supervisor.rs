@@ -106,7 +106,9 @@ impl Supervisor {
         };
         let root = &self.root.cgroup;
         let mode = Mode::from_bits_truncate(0o755);
-        let leaf = Cgroup::make(root.dir(), root.path(), &name, mode)
+        let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
+        let leaf = dir
+            .and_then(|dir| Cgroup::make(&dir, root.path(), &name, mode))
             .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
         match self.limit_leaf(&leaf, limits) {
             Ok(()) => Ok(leaf),
@@ -135,6 +137,10 @@ impl Supervisor {
         if let Some(all) = &self.root.left {
             all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(left);
         }
+    }
+
+    pub(crate) fn remembers(&self) -> bool {
+        self.root.left.is_some()
     }
 
     pub(crate) fn remembered(&self) -> Vec<ProcessInfo> {

@@ -83,7 +83,10 @@ pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
 fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
     // Gone meanwhile, or no permission: not ours to tidy.
     let Ok(cgroup) = open(path) else { return };
-    let ours = fstat(&**cgroup.dir()).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
+    let ours = cgroup
+        .dir()
+        .and_then(|dir| fstat(&*dir))
+        .is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
     if ours && let Ok(_lease) = lease(&cgroup) {
         visit(&cgroup);
     }
@@ -122,7 +125,7 @@ pub(crate) fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 /// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy
 /// does not.
 pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
-    let file = cgroup.dir().try_clone().map(File::from).map_err(|error| errno_of(&error))?;
+    let file = cgroup.dir()?.try_clone().map(File::from).map_err(|error| errno_of(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),

@@ -89,6 +89,11 @@ impl Tree {
         &self.cgroup
     }
 
+    /// Its main process has been born: an fd less to hold.
+    pub(crate) fn close_dir(&mut self) {
+        self.cgroup.close_dir();
+    }
+
     /// Makes a command of std's start in this tree: it forks, joins, then executes.
     ///
     /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
@@ -274,6 +279,11 @@ impl Tree {
         let left = teardown::leftovers(&self.cgroup).unwrap_or_default();
         self.supervisor.note_left(&left);
         left
+    }
+
+    /// Whether who is left in it is to be named though nobody reads its report.
+    pub(crate) fn remembers(&self) -> bool {
+        self.supervisor.remembers()
     }
 
     /// Teardown, once: a second call and a forked copy of this process do nothing.

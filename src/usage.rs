@@ -1,9 +1,8 @@
 //! What a tree has used, read once: when it is empty, before its directory goes.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::cgroup::{Cgroup, read_file};
+use crate::cgroup::Cgroup;
 
 /// What a tree has used, daemons and everything included. `None` where the kernel does not say;
 /// [`missing`](Self::missing) has the reason then.
@@ -55,7 +54,7 @@ pub struct Missing {
 impl Usage {
     /// CPU time alone, unless more was asked for: a short run should not pay for ten files.
     pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
-        let mut reader = Reader { dir: cgroup.dir().as_fd(), all, missing: Vec::new() };
+        let mut reader = Reader { cgroup, all, missing: Vec::new() };
         let cpu = reader.read("cpu.stat", "user");
         let micros = |key| value(&cpu, key).map(Duration::from_micros);
         let (user, system) = (micros("user_usec"), micros("system_usec"));
@@ -97,12 +96,11 @@ impl Usage {
 
 /// CPU time so far.
 pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
-    let text = read_file(cgroup.dir().as_fd(), "cpu.stat").ok();
-    value(&text, "usage_usec").map(Duration::from_micros)
+    value(&cgroup.read("cpu.stat").ok(), "usage_usec").map(Duration::from_micros)
 }
 
 struct Reader<'a> {
-    dir: BorrowedFd<'a>,
+    cgroup: &'a Cgroup,
     all: bool,
     missing: Vec<Missing>,
 }
@@ -114,7 +112,7 @@ impl Reader<'_> {
             self.missing.push(Missing { field, file, reason });
             return None;
         }
-        let text = read_file(self.dir, file);
+        let text = self.cgroup.read(file);
         if text.is_err() {
             let reason = match file {
                 "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
@@ -130,7 +128,7 @@ impl Reader<'_> {
 
     /// Linux 5.17; before that the whole group's deaths are single ones.
     fn group_kills(&self) -> Option<u64> {
-        value(&read_file(self.dir, "memory.events.local").ok(), "oom_group_kill")
+        value(&self.cgroup.read("memory.events.local").ok(), "oom_group_kill")
     }
 
     fn number(&mut self, file: &'static str, field: &'static str) -> Option<u64> {

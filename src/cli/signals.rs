@@ -28,12 +28,11 @@ pub(crate) struct Signals(SignalFd);
 impl Signals {
     /// Blocks and collects the signals we answer. Those that are ignored stay ignored (nohup).
     pub(crate) fn collect() -> nix::Result<Self> {
-        let ignored = ignored();
         let mut set = SigSet::empty();
         let answered =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP];
         for signal in answered {
-            if ignored & (1 << (signal as u32 - 1)) == 0 {
+            if !tidy_process::ignores(signal as i32) {
                 set.add(signal);
             }
         }
@@ -61,12 +60,6 @@ impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// The mask of signals that were ignored when we were started.
-fn ignored() -> u64 {
-    let status = procfs::process::Process::myself().and_then(|me| me.status());
-    status.map_or(0, |status| status.sigign)
 }
 
 /// Stops this process as the signal would have; returns at SIGCONT (at once in an orphaned process

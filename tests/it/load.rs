@@ -5,12 +5,12 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use tidy_process::Command;
+use tidy_process::{Command, Supervisor};
 
 use crate::support::Stage;
 use crate::victim;
 
-const WISH: &str = "TIDY_LOAD";
+pub(crate) const WISH: &str = "TIDY_LOAD";
 
 #[ctor::ctor]
 fn enter() {
@@ -20,6 +20,7 @@ fn enter() {
         ["memory", mib] => memory(mib.parse().unwrap()),
         ["child-memory", mib] => child_memory(mib),
         ["forks", count] => forks(count.parse().unwrap()),
+        ["runs", count] => runs(count.parse().unwrap()),
         ["burn", ms] => burn(Duration::from_millis(ms.parse().unwrap())),
         ["burn-for", ms, count] => burn_for(ms.parse().unwrap(), count.parse().unwrap()),
         ["family", ms] => family(Duration::from_millis(ms.parse().unwrap())),
@@ -60,6 +61,14 @@ fn forks(count: usize) {
     for mut child in got {
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+}
+
+/// Runs `/bin/true` so many times, each in a fresh cgroup.
+fn runs(count: usize) {
+    let supervisor = Supervisor::builder().guard(false).build().unwrap();
+    for _ in 0..count {
+        Command::new("/bin/true").supervisor(&supervisor).run().unwrap();
     }
 }
 

@@ -24,6 +24,7 @@ mod async_child;
 mod async_drop;
 #[cfg(feature = "cli")]
 mod cli;
+mod calls;
 mod capture;
 mod command;
 mod errors;

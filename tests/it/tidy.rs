@@ -8,7 +8,9 @@ fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
     let mut todo = vec![root];
     let mut found = Vec::new();
     while let Some(path) = todo.pop() {
-        if path.is_dir() {
+        if path.ends_with("target") {
+            continue;
+        } else if path.is_dir() {
             todo.extend(fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()));
         } else if path.extension().is_some_and(|extension| extension == ending) {
             found.push(path);
@@ -18,7 +20,7 @@ fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let all = ["src", "tests", "examples"].into_iter().flat_map(|dir| files(dir, "rs"));
+    let all = ["src", "tests", "examples", "benches"].into_iter().flat_map(|dir| files(dir, "rs"));
     all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 

@@ -1,0 +1,68 @@
+//! Spawn, wait and teardown of `/bin/true`: in a tight loop and now and then, from a small caller
+//! and from one with 1 GiB touched.
+
+use std::time::Duration;
+
+use tidy_process::Supervisor;
+
+use crate::Res;
+use crate::options::Options;
+use crate::peers;
+use crate::python::Python;
+use crate::raw::Raw;
+use crate::sample::{Entry, Rounds, interleave};
+use crate::table;
+use crate::targets::Targets;
+
+const GIB: usize = 1 << 30;
+const LIMIT: &str = "raw system calls";
+
+pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
+    let supervisor = Supervisor::builder().build()?;
+    callers(options, &supervisor, targets, "small caller", 0, 300)?;
+    let mut ballast = vec![0u8; if options.quick { GIB / 16 } else { GIB }];
+    ballast.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    callers(options, &supervisor, targets, "caller with 1 GiB", ballast.len(), 100)
+}
+
+fn callers(
+    options: &Options,
+    supervisor: &Supervisor,
+    targets: &mut Targets,
+    caller: &str,
+    ballast: usize,
+    count: usize,
+) -> Res {
+    let tight = Rounds::tight(options.rounds(count));
+    let seldom = Rounds {
+        count: options.rounds(40),
+        pause: Duration::from_millis(if options.quick { 1 } else { 50 }),
+        ..Rounds::tight(1)
+    };
+    for (how, rounds) in [("tight loop", tight), ("one per 50 ms", seldom)] {
+        let mut entries = entries(options, supervisor, ballast)?;
+        interleave(&mut entries, rounds)?;
+        let title = format!("Spawn + wait + teardown of /bin/true, {caller}, {how}");
+        table::print(&title, &entries, &[LIMIT, "std"]);
+        for (base, bound) in [(LIMIT, 1.10), ("std", 1.35)] {
+            let what = format!("full cycle / {base}, {caller}, {how}");
+            targets.at_most(&what, bound, "", table::ratio(&entries, "tidy-process", base));
+        }
+    }
+    Ok(())
+}
+
+fn entries<'a>(
+    options: &Options,
+    supervisor: &'a Supervisor,
+    ballast: usize,
+) -> Res<Vec<Entry<'a>>> {
+    let raw = Raw::new(supervisor.path())?;
+    let mut python = Python::start(&options.python, supervisor, ballast)?;
+    let mut entries = vec![Entry::new(LIMIT, move || raw.cycle())];
+    entries.extend(peers::entries(supervisor)?);
+    entries.push(Entry::partly("Python: subprocess + psutil", move || {
+        python.ask("cycle", &["/bin/true"])
+    }));
+    Ok(entries)
+}
