@@ -43,7 +43,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
             Err(error) => absent.push(format!("`{name}`: {error}")),
         }
     }
-    interleave(&mut entries, Rounds::tight(options.rounds(100)))?;
+    interleave(&mut entries, Rounds::tight(options.rounds(200)))?;
     table::print("The command line: one /bin/true", &entries, &[BARE]);
     if !absent.is_empty() {
         println!("Not measured: {}.", absent.join("; "));

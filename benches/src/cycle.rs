@@ -19,7 +19,7 @@ const LIMIT: &str = "raw system calls";
 
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let supervisor = Supervisor::builder().build()?;
-    callers(options, &supervisor, targets, "small caller", 0, 300)?;
+    callers(options, &supervisor, targets, "small caller", 0, 600)?;
     let mut ballast = vec![0u8; if options.quick { GIB / 16 } else { GIB }];
     ballast.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     callers(options, &supervisor, targets, "caller with 1 GiB", ballast.len(), 100)
@@ -35,7 +35,7 @@ fn callers(
 ) -> Res {
     let tight = Rounds::tight(options.rounds(count));
     let seldom = Rounds {
-        count: options.rounds(40),
+        count: options.rounds(60),
         pause: Duration::from_millis(if options.quick { 1 } else { 50 }),
         ..Rounds::tight(1)
     };
