@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, write};
 
 use crate::cgroup::{Cgroup, read_file};
+use crate::delegation::is_delegated;
 use crate::error::{Error, Result};
 use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
@@ -24,6 +25,9 @@ use crate::roster;
 
 /// Controllers whose counters say something without any limit.
 const COUNTING: [&str; 3] = ["memory", "pids", "io"];
+
+/// Controllers that limits need.
+const LIMITING: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -74,6 +78,22 @@ fn put_handed_down(setting: &Setting, cgroup: &Cgroup, above: &[&Path]) -> Resul
 pub(crate) fn count(root: &Cgroup) {
     for controller in COUNTING {
         let _ = enable(root.path(), controller);
+    }
+}
+
+/// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
+/// there is told so. `above` as for [`apply`].
+pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
+    for controller in LIMITING {
+        let passes = |dir: &Path| match enable(dir, controller) {
+            Err(Errno::EBUSY) => step_aside(dir).and_then(|()| enable(dir, controller)).is_ok(),
+            answer => answer.is_ok(),
+        };
+        if above.iter().all(|dir| passes(dir)) {
+            // A tree is ours, and holds no process yet.
+            let file = leaf.path().join("cgroup.subtree_control");
+            let _ = write_file(&file, &format!("+{controller}"));
+        }
     }
 }
 
@@ -128,12 +148,6 @@ fn may_change(dir: &Path) -> bool {
     let ours = uid == Some(geteuid().as_raw());
     let run_root = dir.file_name().is_some_and(|name| owner(name).is_some());
     ours && (run_root || !geteuid().is_root() || is_delegated(dir))
-}
-
-/// systemd marks what it has delegated (`Delegate=yes`) with an extended attribute.
-fn is_delegated(dir: &Path) -> bool {
-    crate::sys::has_attribute(dir, c"trusted.delegate")
-        || crate::sys::has_attribute(dir, c"user.delegate")
 }
 
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.

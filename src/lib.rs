@@ -27,6 +27,7 @@ mod capture;
 mod pump;
 mod memory;
 mod hierarchy;
+mod place;
 mod supervisor;
 mod guard;
 mod sweep;
@@ -52,6 +53,7 @@ mod interop;
 mod leaks;
 // What every stage stands on.
 mod cgroup;
+mod delegation;
 mod controllers;
 mod usage;
 mod process;
@@ -80,6 +82,8 @@ pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
 pub use memory::Excerpt;
 pub use output::Output;
+#[doc(hidden)]
+pub use place::{Place, place, top};
 pub use port::{ListeningPort, Protocol};
 pub use process::ProcessInfo;
 pub use ready::Ready;
