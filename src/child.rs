@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use crate::command::Keep;
 use crate::ending::{Ending, Mortal, lock};
 use crate::error::{Error, Result, Step};
+use crate::process::ProcessInfo;
 use crate::pump::Record;
 use crate::report::{Cause, Note, Placement, Report};
 use crate::sys::{self, Newborn};
@@ -57,6 +58,8 @@ pub struct Child {
     status: Mutex<Option<ExitStatus>>,
     ending: Ending,
     placement: Placement,
+    /// Who was killed by a timeout that came after the main process's end.
+    left: Mutex<Vec<ProcessInfo>>,
     tree: Tree,
     /// After the tree: what it wrote last is read when it is gone.
     pub(crate) log: Record,
@@ -79,6 +82,7 @@ impl Child {
             status: Mutex::new(None),
             ending: Ending::new(keep, spawned),
             placement,
+            left: Mutex::default(),
             tree,
             log: Record::default(),
         }
@@ -277,7 +281,7 @@ impl Child {
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
         }
         let running = self.try_wait()?.is_none();
-        let leftovers = if running { self.ask_to_end() } else { self.tree.leftovers() };
+        let leftovers = if running { self.ask_to_end() } else { self.leftovers() };
         let usage = self.tree.end()?;
         let escaped = !self.ended_within(Duration::from_millis(100))?;
         if escaped {
@@ -298,6 +302,11 @@ impl Child {
             leftovers,
             placement: self.placement,
         })
+    }
+
+    fn leftovers(&self) -> Vec<ProcessInfo> {
+        let left = std::mem::take(&mut *lock(&self.left));
+        if left.is_empty() { self.tree.leftovers() } else { left }
     }
 
     /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
@@ -344,6 +353,10 @@ impl Mortal for Child {
     }
 
     fn kill(&self) -> bool {
+        if self.has_ended() {
+            let left = self.leftovers();
+            *lock(&self.left) = left;
+        }
         self.kill_all().is_ok()
     }
 }

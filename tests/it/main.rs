@@ -35,6 +35,7 @@ mod ready;
 mod recipes;
 #[cfg(feature = "cli")]
 mod runners;
+mod soak;
 mod supervisor;
 mod stuck;
 mod sweep;
