@@ -128,7 +128,8 @@ const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: 
      systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
      process";
 const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
-     systemd-run --user --scope -p Delegate=yes -- CMD";
+     systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
+     Delegate=yes in its unit";
 
 /// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
 /// root, or owned by us without being the root's.
@@ -139,7 +140,18 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     if !may_change(dir) {
         return Err(Errno::EPERM);
     }
+    // Controllers of threads (cpu, cpuset, pids) could be enabled beside processes, but that makes
+    // everything below part of this directory's threads, where no cgroup can have any controller.
+    if holds_processes(dir) {
+        return Err(Errno::EBUSY);
+    }
     write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// The root of the hierarchy may hold some: it has no type.
+fn holds_processes(dir: &Path) -> bool {
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    !procs.is_empty() && dir.join("cgroup.type").exists()
 }
 
 /// A run root of this user, or a cgroup that was delegated to it.

@@ -90,6 +90,8 @@ pub use ready::Ready;
 pub use report::{Cause, Note, Placement, Report};
 pub use stdio::Stdio;
 pub use supervisor::{Supervisor, SupervisorBuilder};
+#[doc(hidden)]
+pub use sweep::sweep_briefly;
 pub use sweep::{Stale, sweep};
 #[doc(hidden)]
 pub use sys::reset_sigchld;
