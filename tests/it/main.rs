@@ -22,6 +22,7 @@ mod victim;
 mod cli;
 mod capture;
 mod command;
+mod delegate;
 mod errors;
 mod experiment;
 #[cfg(feature = "cli")]
