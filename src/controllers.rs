@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, write};
 
 use crate::cgroup::Cgroup;
+use crate::delegation::is_delegated;
 use crate::error::{Error, Result};
 use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
@@ -23,6 +24,9 @@ use crate::roster;
 
 /// Controllers whose counters say something without any limit.
 const COUNTING: [&str; 3] = ["memory", "pids", "io"];
+
+/// Controllers that limits need.
+const LIMITING: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -76,6 +80,22 @@ pub(crate) fn count(root: &Cgroup) {
     }
 }
 
+/// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
+/// there is told so. `above` as for [`apply`].
+pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
+    for controller in LIMITING {
+        let passes = |dir: &Path| match enable(dir, controller) {
+            Err(Errno::EBUSY) => step_aside(dir).and_then(|()| enable(dir, controller)).is_ok(),
+            answer => answer.is_ok(),
+        };
+        if above.iter().all(|dir| passes(dir)) {
+            // A tree is ours, and holds no process yet.
+            let file = leaf.path().join("cgroup.subtree_control");
+            let _ = write_file(&file, &format!("+{controller}"));
+        }
+    }
+}
+
 /// `+controller` in the parent's `cgroup.subtree_control`.
 fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
@@ -88,8 +108,8 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => {
             step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
-                let why =
-                    format!("{parent:?} holds processes, so it cannot hand down {controller}");
+                let held = held(parent);
+                let why = format!("{parent:?} holds {held}, so it cannot hand down {controller}");
                 failed(why, HOLDS_PROCESSES)
             })
         }
@@ -105,9 +125,10 @@ const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER
      cgroup.subtree_control; under systemd: systemd-run --user --scope -p Delegate=yes -- CMD";
 const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
      systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
-     process";
+     process; in a service: DelegateSubgroup= in its unit, or tidy-process as its ExecStart=";
 const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
-     systemd-run --user --scope -p Delegate=yes -- CMD";
+     systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
+     Delegate=yes in its unit";
 
 /// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
 /// root, or owned by us without being the root's.
@@ -118,7 +139,32 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     if !may_change(dir) {
         return Err(Errno::EPERM);
     }
+    // Controllers of threads (cpu, cpuset, pids) could be enabled beside processes, but that makes
+    // everything below part of this directory's threads, where no cgroup can have any controller.
+    if holds_processes(dir) {
+        return Err(Errno::EBUSY);
+    }
     write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// Some of the processes right in it, for an error.
+fn held(dir: &Path) -> String {
+    let pids = pids_in(dir);
+    let known = roster::read_all(pids.get(..3).unwrap_or(&pids), true);
+    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let more = pids.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("processes ({}{more})", names.join(", "))
+}
+
+fn pids_in(dir: &Path) -> Vec<i32> {
+    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The root of the hierarchy may hold some: it has no type.
+fn holds_processes(dir: &Path) -> bool {
+    !pids_in(dir).is_empty() && dir.join("cgroup.type").exists()
 }
 
 /// A run root of this user, or a cgroup that was delegated to it.
@@ -129,17 +175,10 @@ fn may_change(dir: &Path) -> bool {
     ours && (run_root || !geteuid().is_root() || is_delegated(dir))
 }
 
-/// systemd marks what it has delegated (`Delegate=yes`) with an extended attribute.
-fn is_delegated(dir: &Path) -> bool {
-    crate::sys::has_attribute(dir, c"trusted.delegate")
-        || crate::sys::has_attribute(dir, c"user.delegate")
-}
-
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
 /// The leaf goes with the next sweep after us.
 fn step_aside(dir: &Path) -> Result<(), Errno> {
-    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let all: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
+    let all = pids_in(dir);
     if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {
         return Err(Errno::EBUSY);
     }

@@ -2,9 +2,11 @@
 
 mod args;
 mod json;
+mod manager;
 mod ps;
 mod run;
 mod say;
+mod scope;
 mod servers;
 mod signals;
 mod terminal;

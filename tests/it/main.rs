@@ -27,6 +27,7 @@ mod cli;
 mod calls;
 mod capture;
 mod command;
+mod delegate;
 mod errors;
 mod examples;
 mod experiment;
