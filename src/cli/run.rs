@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -45,6 +46,8 @@ pub(crate) enum Failure {
     Server { name: String, error: Error },
     #[error("server {name} ended while CMD was running: {status}{tail}")]
     ServerEnded { name: String, status: ExitStatus, tail: String },
+    #[error("doctor: no answer for {patience:?} from what comes after {after}")]
+    NoAnswer { after: &'static str, patience: Duration },
     #[error("wait for signals: {0}")]
     Signals(#[from] Errno),
 }
