@@ -1,6 +1,7 @@
 //! What surrounds us: mounts, service manager, container, namespace. Looked at, nothing is made.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 
 use crate::doctor_finding::Finding;
 
@@ -88,42 +89,46 @@ fn systemd() -> Finding {
     }
 }
 
-/// Who would make a scope for us: root's is the system's own manager.
+/// Who would make a scope for us, by its bus: root's is the system's own manager.
 fn manager() -> Finding {
     if !is_systemd() {
-        return Finding::blank("manager", "no systemd, so no service manager to ask for a cgroup");
+        return Finding::blank("manager", "no systemd, so nobody to ask for a cgroup");
     }
     let uid = geteuid();
     if uid.is_root() {
-        let socket = PathBuf::from("/run/systemd/private");
-        let finding = answers("manager", "the system manager", &socket);
-        return finding.map_or_else(|no| no.remedy("systemctl daemon-reexec"), |ok| ok);
+        let answer = answers("the system's bus", Path::new("/run/dbus/system_bus_socket"));
+        return answer.unwrap_or_else(|no| {
+            no.remedy("apt install dbus (or your system's package of it), systemctl start dbus")
+        });
     }
+    answers("this user's bus", &runtime_dir(uid).join("bus")).unwrap_or_else(|no| {
+        no.remedy(format!(
+            "log in (ssh, a terminal, machinectl shell) instead of su; or as root: loginctl \
+             enable-linger {uid}; where /run/user/{uid} is there: apt install dbus-user-session"
+        ))
+    })
+}
+
+/// The environment may be another user's, as after su.
+fn runtime_dir(uid: Uid) -> PathBuf {
     let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let dir = named.clone().unwrap_or_else(|| format!("/run/user/{uid}").into());
-    let export = format!("export XDG_RUNTIME_DIR=/run/user/{uid}");
-    match answers("manager", "the user manager", &dir.join("systemd/private")) {
-        Ok(ok) if named.is_some() => ok,
-        Ok(ok) => Finding::no("manager", format!("{}, but XDG_RUNTIME_DIR is not set", ok.found))
-            .remedy(export),
-        Err(no) => no.remedy(format!(
-            "log in (ssh, a terminal, machinectl shell) instead of su; or as root: \
-             loginctl enable-linger {uid}, then: {export}"
-        )),
-    }
+    let is_ours = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
+    named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{uid}").into())
 }
 
 /// A socket that takes a connection has somebody who listens. A listener that is stuck must not
 /// keep us.
-fn answers(name: &'static str, who: &str, socket: &Path) -> Result<Finding, Finding> {
+fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
     let (tell, told) = channel();
     let path = socket.to_owned();
     thread::spawn(move || drop(tell.send(UnixStream::connect(path).map(drop))));
     let shown = socket.display();
     match told.recv_timeout(Duration::from_secs(2)) {
-        Ok(Ok(())) => Ok(Finding::ok(name, format!("{who} answers at {shown}"))),
-        Ok(Err(error)) => Err(Finding::no(name, format!("{who} is not there: {shown}: {error}"))),
-        Err(_) => Err(Finding::no(name, format!("{who} does not answer: {shown}"))),
+        Ok(Ok(())) => Ok(Finding::ok("manager", format!("{who} answers at {shown}"))),
+        Ok(Err(error)) => {
+            Err(Finding::no("manager", format!("{who} is not there: {shown}: {error}")))
+        }
+        Err(_) => Err(Finding::no("manager", format!("{who} does not answer: {shown}"))),
     }
 }
 
