@@ -21,6 +21,8 @@ mod victim;
 #[cfg(feature = "cli")]
 mod cli;
 mod capture;
+#[cfg(feature = "cli")]
+mod containers;
 mod command;
 #[cfg(feature = "cli")]
 mod doctor;
