@@ -202,3 +202,21 @@ pub(crate) fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_the_file_system_stand_at_the_end_of_a_line() {
+        let line = "29 23 0:26 / /sys/fs/cgroup ro,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let mount = mount(line).unwrap_or_else(|| unreachable!("a whole line"));
+        assert_eq!(
+            (mount.point.as_str(), mount.kind.as_str(), mount.options.as_str()),
+            ("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate")
+        );
+        assert!(super::mount("29 23 0:26 / /sys/fs/cgroup ro - cgroup2").is_none());
+        assert!(super::mount("29 23 - cgroup2 cgroup2 rw").is_none());
+        assert!(super::mount("").is_none());
+    }
+}

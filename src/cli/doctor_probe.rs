@@ -12,6 +12,7 @@ use tidy_process::{Child, Command, Error, Placement, Stdio, Supervisor, Supervis
 
 use crate::doctor_finding::Finding;
 use crate::doctor_host::{is_systemd, release};
+use crate::run::Ended;
 
 /// Where run roots go.
 pub(crate) struct Place {
@@ -200,10 +201,10 @@ fn idle(supervisor: &Supervisor) -> Command {
     command
 }
 
-/// `tidy-process idle`, hidden.
-pub(crate) fn be_idle() {
-    // Whatever ends the input ends the wait.
+/// `tidy-process idle`, hidden: whatever ends the input ends the wait.
+pub(crate) fn be_idle() -> Ended {
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    Ended { exit: 0, by_signal: None }
 }
 
 fn freeze(child: &Child) -> Finding {

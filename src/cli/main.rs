@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         What::Run(args) => run::run(&args),
         What::With(args) => with::with(&args),
         What::Doctor(args) => doctor::doctor(&args),
-        What::Idle => ended(Ok(doctor_probe::be_idle())),
+        What::Idle => doctor_probe::be_idle(),
         What::Ps(args) => ended(ps::ps(&args)),
         What::Sweep(args) => ended(ps::sweep(&args)),
         What::Kill(args) => ended(ps::kill(&args)),
