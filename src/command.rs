@@ -49,6 +49,7 @@ pub struct Command {
     pub(crate) name: Option<String>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) log: Option<Log>,
+    pub(crate) delegate: bool,
     pub(crate) force_join: bool,
 }
 
@@ -83,6 +84,7 @@ impl Command {
             name: None,
             supervisor: None,
             log: None,
+            delegate: false,
             force_join: false,
         }
     }
@@ -216,6 +218,18 @@ impl Command {
     pub fn limits(&mut self, limits: Limits) -> &mut Self {
         self.keep.cpu_time = limits.cpu_time;
         self.limits = limits;
+        self
+    }
+
+    /// Gives the command a cgroup of its own within its tree, to subdivide as it likes: it starts in
+    /// a leaf of that, so that controllers can be handed down at once, and what uses this crate
+    /// inside (a test suite, say) can set [limits](Self::limits) where the machine offers them. With
+    /// [`uid`](Self::uid) the cgroup is that user's. The tree around it, with the limits given here,
+    /// is not. Default: false. See "Delegation" in [cgroup-v2].
+    ///
+    /// [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
+    pub fn delegate(&mut self, delegate: bool) -> &mut Self {
+        self.delegate = delegate;
         self
     }
 

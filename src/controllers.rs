@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, write};
 
 use crate::cgroup::{Cgroup, read_file};
+use crate::delegation::is_delegated;
 use crate::error::{Error, Result};
 use crate::guard::is_guard;
 use crate::limits::{Limits, Setting};
@@ -24,6 +25,9 @@ use crate::roster;
 
 /// Controllers whose counters say something without any limit.
 const COUNTING: [&str; 3] = ["memory", "pids", "io"];
+
+/// Controllers that limits need.
+const LIMITING: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -77,6 +81,22 @@ pub(crate) fn count(root: &Cgroup) {
     }
 }
 
+/// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
+/// there is told so. `above` as for [`apply`].
+pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
+    for controller in LIMITING {
+        let passes = |dir: &Path| match enable(dir, controller) {
+            Err(Errno::EBUSY) => step_aside(dir).and_then(|()| enable(dir, controller)).is_ok(),
+            answer => answer.is_ok(),
+        };
+        if above.iter().all(|dir| passes(dir)) {
+            // A tree is ours, and holds no process yet.
+            let file = leaf.path().join("cgroup.subtree_control");
+            let _ = write_file(&file, &format!("+{controller}"));
+        }
+    }
+}
+
 /// `+controller` in the parent's `cgroup.subtree_control`.
 fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
@@ -108,7 +128,8 @@ const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: 
      systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
      process";
 const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
-     systemd-run --user --scope -p Delegate=yes -- CMD";
+     systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
+     Delegate=yes in its unit";
 
 /// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
 /// root, or owned by us without being the root's.
@@ -119,7 +140,18 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     if !may_change(dir) {
         return Err(Errno::EPERM);
     }
+    // Controllers of threads (cpu, cpuset, pids) could be enabled beside processes, but that makes
+    // everything below part of this directory's threads, where no cgroup can have any controller.
+    if holds_processes(dir) {
+        return Err(Errno::EBUSY);
+    }
     write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// The root of the hierarchy may hold some: it has no type.
+fn holds_processes(dir: &Path) -> bool {
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    !procs.is_empty() && dir.join("cgroup.type").exists()
 }
 
 /// A run root of this user, or a cgroup that was delegated to it.
@@ -128,12 +160,6 @@ fn may_change(dir: &Path) -> bool {
     let ours = uid == Some(geteuid().as_raw());
     let run_root = dir.file_name().is_some_and(|name| owner(name).is_some());
     ours && (run_root || !geteuid().is_root() || is_delegated(dir))
-}
-
-/// systemd marks what it has delegated (`Delegate=yes`) with an extended attribute.
-fn is_delegated(dir: &Path) -> bool {
-    crate::sys::has_attribute(dir, c"trusted.delegate")
-        || crate::sys::has_attribute(dir, c"user.delegate")
 }
 
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.

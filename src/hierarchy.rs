@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::open_dir;
+use crate::delegation::without_leaf;
 use crate::error::{Error, Result, Step, errno_of};
-use crate::names::ASIDE;
 
 /// The environment variable that names the base, unless the builder did.
 pub(crate) const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
@@ -49,28 +49,34 @@ fn open(path: PathBuf) -> Result<Base> {
     Ok(Base { path, dir })
 }
 
-/// A supervisor that had to step aside is in a leaf of the cgroup that it was given.
-fn without_leaf(path: PathBuf) -> PathBuf {
-    match path.parent() {
-        Some(parent) if path.ends_with(ASIDE) => parent.to_owned(),
-        _ => path,
+/// The directory of the cgroup that this process is in.
+pub(crate) fn own() -> Result<PathBuf> {
+    let (mounts, own) = surroundings()?;
+    let exists =
+        |path: &PathBuf| !matches!(fs::metadata(path), Err(e) if e.kind() == ErrorKind::NotFound);
+    let found = candidates(&mounts, &own).find(exists);
+    found.ok_or_else(|| no_hierarchy("no cgroup2 mount shows the cgroup that this process is in"))
+}
+
+/// The topmost directory of a mount that shows the cgroup that this process is in.
+pub(crate) fn top() -> Result<PathBuf> {
+    let own = own()?;
+    let (mounts, _) = surroundings()?;
+    let points = mounts.into_iter().map(|mount| mount.point);
+    Ok(points.filter(|point| own.starts_with(point)).max().unwrap_or(own))
+}
+
+/// The mounts of cgroup2, and the path of our cgroup in the hierarchy.
+fn surroundings() -> Result<(Vec<Mount>, PathBuf)> {
+    let mounts = cgroup2_mounts(&read("/proc/self/mountinfo")?);
+    match own_cgroup(&read("/proc/self/cgroup")?) {
+        Some(own) if !mounts.is_empty() => Ok((mounts, own)),
+        _ => Err(no_hierarchy("no cgroup2 file system is mounted")),
     }
 }
 
-/// The directory of the cgroup that this process is in.
-fn own() -> Result<PathBuf> {
-    let mountinfo = read("/proc/self/mountinfo")?;
-    let cgroup = read("/proc/self/cgroup")?;
-    let mounts = cgroup2_mounts(&mountinfo);
-    let own = own_cgroup(&cgroup);
-    let no = |why| Error::invalid(Step::FindCgroup2, "in /proc/self/mountinfo", why);
-    let (Some(own), false) = (own, mounts.is_empty()) else {
-        return Err(no("no cgroup2 file system is mounted"));
-    };
-    let mut found = candidates(&mounts, &own);
-    found
-        .find(|path| !matches!(fs::metadata(path), Err(e) if e.kind() == ErrorKind::NotFound))
-        .ok_or_else(|| no("no cgroup2 mount shows the cgroup that this process is in"))
+fn no_hierarchy(why: &'static str) -> Error {
+    Error::invalid(Step::FindCgroup2, "in /proc/self/mountinfo", why)
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {

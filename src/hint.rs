@@ -20,6 +20,10 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Step::FindCgroup2 => find(errno),
         OpenBase | MakeCgroup | OpenCgroup | Lease => cgroup(step, errno),
         Clone | Join | Add => enter(errno),
+        Step::Delegate if matches!(errno, Errno::EPERM | Errno::EINVAL) => {
+            Some("only root gives a cgroup to another user")
+        }
+        Step::Delegate => cgroup(step, errno),
         Guard => guard(errno),
         Fork | Step::Wait if errno == Errno::ECHILD => Some(
             "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
@@ -256,6 +260,12 @@ mod tests {
         (Step::Lease, Errno::ENOSYS, "lease run root", "flock"),
         (Step::Lease, Errno::EMFILE, "lease run root", "ulimit -n"),
         (Step::Lease, Errno::ENOMEM, "lease run root", "out of memory"),
+        // openat, fchmod and fchown of what is the command's own
+        (Step::Delegate, Errno::EPERM, "delegate cgroup", "only root"),
+        (Step::Delegate, Errno::EINVAL, "delegate cgroup", "only root"),
+        (Step::Delegate, Errno::EROFS, "delegate cgroup", "read-only"),
+        (Step::Delegate, Errno::ENOENT, "delegate cgroup", "start again"),
+        (Step::Delegate, Errno::EMFILE, "delegate cgroup", "ulimit -n"),
         // open of /dev/null, pipe2, dup2
         (Step::Stdio, Errno::ENOENT, "set up stdio", "/dev/null"),
         (Step::Stdio, Errno::ENXIO, "set up stdio", "/dev/null"),

@@ -9,6 +9,15 @@ pub(crate) const PREFIX: &str = "tidy-process-";
 /// Where a supervisor goes that has to leave its delegated cgroup free of processes.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";
 
+/// The cgroup in a tree that is its command's own.
+pub(crate) const INNER: &str = "delegated";
+
+/// Whether systemd calls a unit with processes so.
+pub(crate) fn is_unit(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind.as_bytes()))
+}
+
 /// `tidy-process-4711-89abcdef` is 4711's.
 pub(crate) fn owner(name: &OsStr) -> Option<u32> {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;

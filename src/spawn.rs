@@ -95,7 +95,10 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
+        let mut tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
+        if self.delegate {
+            tree.delegate(self.program.uid, self.program.gid)?;
+        }
         let keep = self.keep;
         let mut launch = Launch {
             program: &self.program,
@@ -103,7 +106,7 @@ impl Command {
             force_join: self.force_join,
             image: &mut image,
             streams: &streams,
-            cgroup: Some(tree.cgroup()),
+            cgroup: Some(tree.entry()),
         };
         let (newborn, placement) = launch.launch()?;
         let mut child = Child::new(newborn, placement, keep, spawned, tree);

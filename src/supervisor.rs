@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod};
 
 use crate::cgroup::Cgroup;
 use crate::controllers;
+use crate::delegation;
 use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
 use crate::limits::Limits;
-use crate::names::PREFIX;
+use crate::names::{ASIDE, INNER, PREFIX};
 use crate::process::ProcessInfo;
 use crate::sweep::{lease, sweep_siblings};
 use crate::teardown::{PATIENCE, teardown};
@@ -125,6 +126,33 @@ impl Supervisor {
         }
         let root = self.root.cgroup.path();
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
+    }
+
+    /// Makes a cgroup in a tree that is the command's own, or another user's, and in that the leaf
+    /// where the command starts: so it can be subdivided, with controllers, from its first moment.
+    /// The tree itself, and with that its limits, stays ours.
+    pub(crate) fn delegate_in(
+        &self,
+        tree: &Cgroup,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<Cgroup> {
+        let root = self.root.cgroup.path();
+        controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
+        let mode = Mode::from_bits_truncate(0o755);
+        let below = |above: &Cgroup, name: &str| {
+            let made = Cgroup::make(above.dir(), above.path(), name.as_ref(), mode)
+                .map_err(|(step, errno)| Error::at(step, &above.path().join(name), errno))?;
+            let owned = delegation::hand_over(&made, uid, gid);
+            owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
+        };
+        if uid.is_some() {
+            // On the way to it others may pass, but not look around.
+            let passing = Mode::from_bits_truncate(0o711);
+            let opened = fchmod(&**self.root.cgroup.dir(), passing);
+            opened.map_err(|errno| self.root.cgroup.error(Step::Delegate, errno))?;
+        }
+        below(&below(tree, INNER)?, ASIDE)
     }
 
     pub(crate) fn root(&self) -> &Cgroup {

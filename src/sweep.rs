@@ -78,6 +78,14 @@ pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
     }
 }
 
+/// The same, for a directory by its path; for the command line.
+#[doc(hidden)]
+pub fn sweep_briefly(base: &Path) {
+    if let Ok(dir) = open_dir(base) {
+        sweep_siblings(&dir, base);
+    }
+}
+
 /// Visits a run root while its lease is held, if it is ours to tidy: its owner is gone, and we are
 /// the same user.
 fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {

@@ -267,6 +267,14 @@ fn decode(code: i32, status: i32) -> ExitStatus {
     })
 }
 
+/// Sets an extended attribute of an open file.
+pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let (data, len) = (value.as_ptr().cast(), value.len());
+    // SAFETY: a string that ends in NUL, and `len` readable bytes.
+    let answer = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), data, len, 0) };
+    Errno::result(answer).map(drop)
+}
+
 /// Whether a path has an extended attribute of this name, whatever its value.
 pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };

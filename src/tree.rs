@@ -1,6 +1,6 @@
 //! A tree: one cgroup that is owned, whoever spawns into it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command as StdCommand, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,8 @@ use crate::usage::Usage;
 #[derive(Debug)]
 pub struct Tree {
     cgroup: Cgroup,
+    /// Where processes go, if not into the cgroup itself.
+    entry: Option<Cgroup>,
     made: Instant,
     done: AtomicBool,
     /// Whether more than its CPU time is worth reading at its end.
@@ -78,6 +80,7 @@ impl Tree {
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
         Ok(Self {
             cgroup: supervisor.make_leaf(name, limits)?,
+            entry: None,
             made: Instant::now(),
             done: AtomicBool::new(false),
             counted: AtomicBool::new(supervisor.counts() || *limits != Limits::new()),
@@ -89,6 +92,22 @@ impl Tree {
         &self.cgroup
     }
 
+    /// The cgroup that processes start in.
+    pub(crate) fn entry(&self) -> &Cgroup {
+        self.entry.as_ref().unwrap_or(&self.cgroup)
+    }
+
+    /// Gives the command, or another user, a cgroup of its own in the tree.
+    pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.entry = Some(self.supervisor.delegate_in(&self.cgroup, uid, gid)?);
+        Ok(())
+    }
+
+    /// Its entry's `cgroup.procs`.
+    fn procs(&self) -> Result<OwnedFd> {
+        self.entry().procs().map_err(|errno| self.entry().error(Step::Join, errno))
+    }
+
     /// Makes a command of std's start in this tree: it forks, joins, then executes.
     ///
     /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
@@ -97,7 +116,7 @@ impl Tree {
     /// # Errors
     /// `cgroup.procs` cannot be opened for writing.
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
-        let procs = self.cgroup.procs().map_err(|e| self.cgroup.error(Step::Join, e))?;
+        let procs = self.procs()?;
         born::join_before_exec(command, procs);
         Ok(())
     }
@@ -113,7 +132,7 @@ impl Tree {
             let why = "this process itself would end with the tree";
             return Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
         }
-        let procs = self.cgroup.procs().map_err(|e| self.cgroup.error(Step::Join, e))?;
+        let procs = self.procs()?;
         let answer = write(&procs, pid.to_string().as_bytes());
         let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
         answer.map(drop).map_err(failed)

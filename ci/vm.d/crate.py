@@ -1,5 +1,6 @@
 """The crate's integration tests, built and copied in at the paths that they expect."""
 
+import functools
 import json
 import os
 import shutil
@@ -11,9 +12,7 @@ from tools import Failure, busybox, output
 def add_tests(image, words, tiny, here):
     """Returns the command that runs the tests, and the directory where."""
     root = os.path.dirname(here)
-    tests, programs = artifacts(root)
-    if len(tests) != 1:
-        raise Failure(f"expected one integration test binary, found {tests}")
+    tests, programs = built(root)
     listed = output(tests[0], "--list", *words, cwd=root)
     if "\n0 tests," in "\n" + listed:
         raise Failure(f"no test matches {' '.join(words)}")
@@ -26,6 +25,21 @@ def add_tests(image, words, tiny, here):
             program = which(name)
             image.add(program, busybox().get(name, program))
     return tests + words, root
+
+
+def where(here):
+    """The variables by which a command finds the tests and the tool."""
+    tests, programs = built(os.path.dirname(here))
+    tool = next(path for path in programs if os.path.basename(path) == "tidy-process")
+    return {"TIDY_TESTS": tests[0], "TIDY_TOOL": tool}
+
+
+@functools.cache
+def built(root):
+    tests, programs = artifacts(root)
+    if len(tests) != 1:
+        raise Failure(f"expected one integration test binary, found {tests}")
+    return tests, programs
 
 
 def artifacts(root):

@@ -45,7 +45,8 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
+    /// systemd the whole hierarchy]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
 }
@@ -66,7 +67,8 @@ pub(crate) struct KillArgs {
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) name: String,
 
-    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
+    /// systemd the whole hierarchy]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
 }
@@ -174,9 +176,20 @@ pub(crate) struct RunArgs {
     pub(crate) name: Option<String>,
 
     /// Make the cgroup below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
-    /// cgroup]
+    /// cgroup, or under systemd, where that is not delegated, a scope of its own]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
+
+    /// Give CMD a cgroup of its own within the tree, to subdivide with controllers: for what uses
+    /// tidy-process or other cgroup tools itself
+    #[arg(long)]
+    pub(crate) delegate: bool,
+
+    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope of
+    /// its own where it may or should make no cgroups (a user's scope ends with the user's last
+    /// session, unless the user lingers)
+    #[arg(long)]
+    pub(crate) no_systemd: bool,
 
     /// Start no guard: if tidy-process itself is killed with SIGKILL, CMD runs on
     #[arg(long)]
@@ -200,6 +213,12 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Whether anything is asked for that needs controllers.
+    pub(crate) fn needs_controllers(&self) -> bool {
+        let time = self.cpu_time.filter(|time| !time.is_zero());
+        self.delegate || self.limits() != time.into_iter().fold(Limits::new(), Limits::cpu_time)
+    }
+
     /// The limits that were asked for.
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = Limits::new();

@@ -13,15 +13,17 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use crate::doctor_finding::Finding;
+use crate::doctor_probe::Site;
 use crate::json::VERSION;
 use crate::ps::print;
 use crate::run::{Ended, Failure, failed};
 use crate::{doctor_host, doctor_limits, doctor_probe, say};
 
 /// What may be required, in the order of the table.
-const CAPABILITIES: [&str; 17] = [
+const CAPABILITIES: [&str; 18] = [
     "cgroup2",
     "base",
+    "scope",
     "create",
     "guard",
     "kill",
@@ -74,11 +76,16 @@ pub(crate) struct DoctorArgs {
 
     /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
     #[arg(long, value_name = "CGROUP")]
-    pub(crate) parent: Option<PathBuf>,
+    parent: Option<PathBuf>,
+
+    /// Do not ask systemd for a scope, as `run --no-systemd` does not
+    #[arg(long)]
+    no_systemd: bool,
 }
 
 pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
-    let (findings, complete) = examine(args.parent.clone());
+    let (parent, no_systemd) = (args.parent.clone(), args.no_systemd);
+    let (findings, complete) = examine(move || Site::find(parent, no_systemd));
     let text = if args.json { json(&findings) } else { table(&findings) };
     if let Err(failure) = print(&text) {
         return failed(&failure);
@@ -91,9 +98,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
 }
 
 /// All findings, and whether the probes came to their end.
-fn examine(parent: Option<PathBuf>) -> (Vec<Finding>, bool) {
+fn examine(site: impl FnOnce() -> Site + Send + 'static) -> (Vec<Finding>, bool) {
     let (tell, told) = channel();
-    thread::spawn(move || probe(parent.as_ref(), &tell));
+    thread::spawn(move || probe(&site(), &tell));
     let deadline = Instant::now() + PATIENCE;
     let mut findings = Vec::new();
     loop {
@@ -106,17 +113,17 @@ fn examine(parent: Option<PathBuf>) -> (Vec<Finding>, bool) {
     }
 }
 
-fn probe(parent: Option<&PathBuf>, tell: &Sender<Finding>) {
+fn probe(site: &Site, tell: &Sender<Finding>) {
     // Nobody listens any more: then nobody wants to know.
     let tell = |finding| drop(tell.send(finding));
-    let place = doctor_probe::Place::find(parent.map(PathBuf::as_path));
     tell(doctor_host::cgroup2());
-    tell(place.finding());
+    tell(site.finding());
     // Before anything is made: making it must not tidy it away.
-    let leftovers = doctor_probe::leftovers(&place);
-    let handed_down = doctor_limits::HandedDown::note(place.path());
-    let (made, kernel) = doctor_probe::make(&place, &tell);
-    doctor_limits::all(&place, made.as_ref(), &tell);
+    let leftovers = doctor_probe::leftovers(site);
+    let (made, kernel) = doctor_probe::make(site, &tell);
+    let base = made.as_ref().and_then(|made| made.path().parent()).or(site.path());
+    let handed_down = doctor_limits::HandedDown::note(base);
+    doctor_limits::all(base, made.as_ref(), &tell);
     drop(made);
     handed_down.restore();
     tell(leftovers);

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use tidy_process::Error;
 
+use crate::run::Failure;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// It is there: tried, and it worked.
@@ -55,6 +57,12 @@ impl Finding {
     pub(crate) fn error(name: &'static str, error: &Error) -> Self {
         let finding = Self::no(name, error.to_string());
         error.hint().into_iter().fold(finding, Self::remedy)
+    }
+
+    /// What `run` would say, and its hint.
+    pub(crate) fn failure(name: &'static str, failure: &Failure) -> Self {
+        let finding = Self::no(name, failure.to_string());
+        failure.hint().into_iter().fold(finding, Self::remedy)
     }
 
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {

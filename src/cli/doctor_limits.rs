@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tidy_process::{Error, IoLimit, Limits, Supervisor, Tree};
 
 use crate::doctor_finding::Finding;
-use crate::doctor_probe::{Place, own};
+use crate::doctor_probe::own;
 
 pub(crate) const NAMES: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
@@ -24,9 +24,9 @@ fn flags(name: &str) -> &'static str {
     }
 }
 
-pub(crate) fn all(place: &Place, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
+pub(crate) fn all(base: Option<&Path>, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
     for name in NAMES {
-        tell(controller(name, place.path(), made));
+        tell(controller(name, base, made));
     }
 }
 

@@ -8,22 +8,28 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::{geteuid, getppid};
-use tidy_process::{Child, Command, Error, Placement, Stdio, Supervisor, SupervisorBuilder};
+use tidy_process::{Child, Command, Error, Placement, Stdio, Supervisor};
 
 use crate::doctor_finding::Finding;
 use crate::doctor_host::{is_systemd, release};
-use crate::run::Ended;
+use crate::run::{Ended, Failure};
+use crate::scope::{self, Wish};
 
-/// Where run roots go.
-pub(crate) struct Place {
+/// Where `run` starts from.
+pub(crate) struct Site {
     parent: Option<PathBuf>,
+    no_systemd: bool,
     base: Result<PathBuf, Error>,
 }
 
-impl Place {
-    pub(crate) fn find(parent: Option<&Path>) -> Self {
-        let base = builder(parent).find_base();
-        Self { parent: parent.map(Path::to_owned), base }
+impl Site {
+    pub(crate) fn find(parent: Option<PathBuf>, no_systemd: bool) -> Self {
+        let builder = Supervisor::builder();
+        let base = match &parent {
+            Some(parent) => builder.base(parent).find_base(),
+            None => builder.find_base(),
+        };
+        Self { parent, no_systemd, base }
     }
 
     pub(crate) fn path(&self) -> Option<&Path> {
@@ -46,6 +52,18 @@ impl Place {
             .fact("path", path.display().to_string())
     }
 
+    /// The way of `run`, limits included: it may move this process to a scope of systemd's.
+    fn supervisor(&self, guard: bool) -> Result<(Supervisor, Option<String>), Failure> {
+        let wish = Wish {
+            parent: self.parent.as_deref(),
+            no_systemd: self.no_systemd,
+            controllers: true,
+            verbose: false,
+            sweep: false,
+        };
+        scope::supervisor(Supervisor::builder().sweep(false).guard(guard), &wish)
+    }
+
     /// As it is typed.
     fn option(&self) -> String {
         self.parent.as_ref().map_or(String::new(), |path| format!(" --parent {}", path.display()))
@@ -58,20 +76,13 @@ pub(crate) fn own() -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-fn builder(parent: Option<&Path>) -> SupervisorBuilder {
-    let builder = Supervisor::builder().sweep(false);
-    match parent {
-        Some(parent) => builder.base(parent),
-        None => builder,
-    }
-}
-
 /// A look, no more.
-pub(crate) fn leftovers(place: &Place) -> Finding {
-    let Some(base) = place.path() else {
+pub(crate) fn leftovers(site: &Site) -> Finding {
+    let Some(base) = site.path() else {
         return Finding::blank("sweep", "not looked for: see base");
     };
-    let found = match tidy_process::sweep(place.parent.as_deref(), true) {
+    let base = scope::everywhere(site.parent.as_deref()).unwrap_or_else(|| base.to_owned());
+    let found = match tidy_process::sweep(Some(&base), true) {
         Err(error) => return Finding::error("sweep", &error),
         Ok(found) => found,
     };
@@ -82,7 +93,7 @@ pub(crate) fn leftovers(place: &Place) -> Finding {
             "sweep",
             format!("run roots whose owners are gone: {count}, with {processes} processes"),
         )
-        .remedy(format!("tidy-process sweep{}", place.option())),
+        .remedy(format!("tidy-process sweep{}", site.option())),
     };
     let paths: Vec<_> = found.iter().map(|stale| stale.path.display().to_string()).collect();
     finding.fact("run_roots", paths).fact("processes", processes)
@@ -90,35 +101,48 @@ pub(crate) fn leftovers(place: &Place) -> Finding {
 
 /// Makes a run root of our own, with its guard, and tries everything on it. If the guard cannot
 /// start, without. What this says of the kernel is for the end of the table.
-pub(crate) fn make(place: &Place, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, Finding) {
-    let builder = builder(place.parent.as_deref());
-    let (made, guard) = match builder.clone().build() {
+pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, Finding) {
+    let (made, guard) = match site.supervisor(true) {
         Ok(made) => {
-            let guard = guard(&made);
+            let guard = guard(&made.0);
             (Ok(made), guard)
         }
-        Err(error) if error.is_no_cgroup() => {
-            (Err(error), Finding::blank("guard", "not tried: see create"))
+        Err(Failure::Library(error)) if !error.is_no_cgroup() => {
+            (site.supervisor(false), Finding::error("guard", &error))
         }
-        Err(error) => (builder.guard(false).build(), Finding::error("guard", &error)),
+        Err(failure) => (Err(failure), Finding::blank("guard", "not tried: see create")),
     };
     let kernel = kernel(made.as_ref().err());
-    match &made {
-        Ok(supervisor) => {
+    match made {
+        Ok((supervisor, scope)) => {
+            tell(moved(scope.as_deref()));
             let name = supervisor.path().file_name().unwrap_or_default().display();
             tell(Finding::ok("create", format!("made {name}, which goes with doctor")));
             tell(guard);
-            on_a_process(supervisor).into_iter().for_each(tell);
+            on_a_process(&supervisor).into_iter().for_each(tell);
+            (Some(supervisor), kernel)
         }
-        Err(error) => {
-            tell(refused(place, error));
+        Err(failure) => {
+            tell(Finding::blank("scope", "none was entered: see create"));
+            tell(refused(site, &failure));
             tell(guard);
             for name in ["kill", "freeze", "clone"] {
                 tell(Finding::blank(name, "not tried: see create"));
             }
+            (None, kernel)
         }
     }
-    (made.ok(), kernel)
+}
+
+/// All that follows is said of this scope.
+fn moved(scope: Option<&str>) -> Finding {
+    match scope {
+        Some(name) => {
+            let found = format!("run moves itself to a scope of systemd's, as doctor did: {name}");
+            Finding::ok("scope", found).fact("name", name)
+        }
+        None => Finding::blank("scope", "none is needed: run stays where it is"),
+    }
 }
 
 fn guard(made: &Supervisor) -> Finding {
@@ -130,10 +154,11 @@ fn guard(made: &Supervisor) -> Finding {
 }
 
 /// Where there is no systemd to delegate a cgroup, root does it by hand.
-fn refused(place: &Place, error: &Error) -> Finding {
-    let finding = Finding::error("create", error);
+fn refused(site: &Site, failure: &Failure) -> Finding {
+    let finding = Finding::failure("create", failure);
+    let Failure::Library(error) = failure else { return finding };
     let denied = [Errno::EACCES as i32, Errno::EPERM as i32].map(Some);
-    match place.path() {
+    match site.path() {
         Some(base) if denied.contains(&error.raw_os_error()) && !is_systemd() => {
             finding.remedy(by_hand(base))
         }
@@ -142,17 +167,19 @@ fn refused(place: &Place, error: &Error) -> Finding {
 }
 
 /// By trying: what a kernel before 5.14 lacks is `cgroup.kill`. Its number is for information.
-fn kernel(refused: Option<&Error>) -> Finding {
+fn kernel(refused: Option<&Failure>) -> Finding {
     let release = release();
+    let lacks = |failure: &Failure| failure.hint().is_some_and(|hint| hint.starts_with(NO_KILL));
     match refused {
         None => Finding::ok("kernel", format!("{release} has all that is needed")),
-        Some(error) if error.hint().is_some_and(|hint| hint.starts_with("this kernel has no")) => {
-            Finding::error("kernel", error)
-        }
+        Some(failure) if lacks(failure) => Finding::failure("kernel", failure),
         Some(_) => Finding::blank("kernel", format!("{release}; not tried: see create")),
     }
     .fact("release", release)
 }
+
+/// How the library's hint begins.
+const NO_KILL: &str = "this kernel has no cgroup.kill";
 
 /// What root types for an ordinary user, whose shell is our parent.
 fn by_hand(base: &Path) -> String {

@@ -35,13 +35,14 @@ impl Sink {
         command: &[OsString],
         exit: u8,
         report: &Report,
+        scope: Option<String>,
     ) -> Result<(), Failure> {
         let status = match (report.status.code(), report.status.signal()) {
             (Some(code), _) => json!({ "code": code }),
             (None, Some(signal)) => json!({ "signal": signal }),
             (None, None) => Value::Null,
         };
-        self.write(&json!({
+        let mut value = json!({
             "v": VERSION,
             "command": words(command),
             "exit": exit,
@@ -53,7 +54,11 @@ impl Sink {
             "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
             "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
             "leftovers": report.leftovers.iter().map(process).collect::<Vec<_>>(),
-        }))
+        });
+        if let Some(scope) = scope {
+            insert(&mut value, "scope", scope.into());
+        }
+        self.write(&value)
     }
 
     pub(crate) fn failure(

@@ -10,9 +10,10 @@ use crate::args::{KillArgs, PsArgs, SweepArgs};
 use crate::json::{VERSION, process};
 use crate::run::Failure;
 use crate::say;
+use crate::scope::everywhere;
 
 pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
-    let roots = census(args.parent.as_deref())?;
+    let roots = census(everywhere(args.parent.as_deref()).as_deref())?;
     let text = if args.json { roots_json(&roots) } else { table(&roots) };
     print(&text)
 }
@@ -81,7 +82,8 @@ fn tree_json(tree: &TreeInfo) -> Value {
 }
 
 pub(crate) fn sweep(args: &SweepArgs) -> Result<(), Failure> {
-    let found = tidy_process::sweep(args.ps.parent.as_deref(), args.dry_run)?;
+    let found =
+        tidy_process::sweep(everywhere(args.ps.parent.as_deref()).as_deref(), args.dry_run)?;
     let failed = found.iter().filter(|stale| stale.removed.is_err()).count();
     let text = if args.ps.json { stale_json(&found) } else { stale_lines(&found, args.dry_run) };
     print(&text)?;
@@ -123,7 +125,7 @@ fn stale_json(found: &[Stale]) -> String {
 
 /// A name may be several trees'; a number or a directory must be one's.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
-    let roots = census(args.parent.as_deref())?;
+    let roots = census(everywhere(args.parent.as_deref()).as_deref())?;
     let trees = roots.iter().flat_map(|root| &root.trees);
     let by_path = args.name.contains('/');
     let is_meant = |tree: &&TreeInfo| {

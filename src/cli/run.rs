@@ -1,5 +1,6 @@
 //! `tidy-process run`: one command, from start to exit status.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -15,6 +16,7 @@ use crate::FAILED;
 use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
 use crate::say::{self, Voice};
+use crate::scope::{self, Nowhere, Wish};
 use crate::signals::{Asked, Signals};
 use crate::terminal::Modes;
 use crate::watch::{Stop, Watch};
@@ -48,15 +50,18 @@ pub(crate) enum Failure {
     ServerEnded { name: String, status: ExitStatus, tail: String },
     #[error("doctor: no answer for {patience:?} from what comes after {after}")]
     NoAnswer { after: &'static str, patience: Duration },
+    #[error(transparent)]
+    Nowhere(Box<Nowhere>),
     #[error("wait for signals: {0}")]
     Signals(#[from] Errno),
 }
 
 impl Failure {
     /// What to do about it, where that is known.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Library(error) | Self::Server { error, .. } => error.hint(),
+            Self::Library(error) | Self::Server { error, .. } => error.hint().map(Cow::from),
+            Self::Nowhere(nowhere) => Some(nowhere.hint()),
             _ => None,
         }
     }
@@ -78,13 +83,13 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args) {
-        Ok((report, by_signal)) => {
+        Ok(Run { report, scope, by_signal }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
-            let written = sink.report(&args.command, seen(exit, by_signal), &report);
+            let written = sink.report(&args.command, seen(exit, by_signal), &report, scope);
             (Ended { exit, by_signal }, written)
         }
         Err(failure) => {
@@ -110,16 +115,28 @@ pub(crate) fn failed(failure: &Failure) -> Ended {
     Ended { exit: failure.exit(), by_signal: None }
 }
 
+/// What has happened.
+struct Run {
+    report: Report,
+    /// Where: if we moved there.
+    scope: Option<String>,
+    by_signal: Option<Signal>,
+}
+
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
+fn supervise(args: &RunArgs) -> Result<Run, Failure> {
     let signals = Signals::collect()?;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let mut builder = Supervisor::builder().guard(!args.no_guard).account(account);
-    if let Some(parent) = &args.parent {
-        builder = builder.base(parent);
-    }
-    let supervisor = builder.build()?;
+    let builder = Supervisor::builder().guard(!args.no_guard).account(account);
+    let wish = Wish {
+        parent: args.parent.as_deref(),
+        no_systemd: args.no_systemd,
+        controllers: args.needs_controllers(),
+        verbose: args.verbose,
+        sweep: true,
+    };
+    let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     let child = command(args, &supervisor)?.spawn()?;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);
@@ -132,7 +149,7 @@ fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
     // A signal that came while all was ending is answered too: we end by it.
     let late = std::iter::from_fn(|| signals.next().ok().flatten());
     let late = late.filter_map(Asked::signal).last();
-    Ok((report, asked.or(late)))
+    Ok(Run { report, scope, by_signal: asked.or(late) })
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> {
@@ -140,6 +157,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
     command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
+    command.delegate(args.delegate);
     command.limits(args.limits());
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);

@@ -12,6 +12,7 @@ use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 use crate::args::Leaks;
 use crate::run::{Ended, Failure, exit, failed};
 use crate::say::{self, Voice};
+use crate::scope::{self, Wish};
 use crate::servers::{ServerArgs, What, WithArgs};
 use crate::signals::Signals;
 use crate::terminal::Modes;
@@ -40,11 +41,15 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
 /// Everything that was made is gone when this returns.
 fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failure> {
     let signals = Signals::collect()?;
-    let mut builder = Supervisor::builder().guard(!args.no_guard).account(args.verbose);
-    if let Some(parent) = &args.parent {
-        builder = builder.base(parent);
-    }
-    let supervisor = builder.build()?;
+    let builder = Supervisor::builder().guard(!args.no_guard).account(args.verbose);
+    let wish = Wish {
+        parent: args.parent.as_deref(),
+        no_systemd: args.no_systemd,
+        controllers: false,
+        verbose: args.verbose,
+        sweep: true,
+    };
+    let (supervisor, _) = scope::supervisor(builder, &wish)?;
     let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };
     for server in &args.servers.0 {
         if let Some(signal) = up.start(server)? {

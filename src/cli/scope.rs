@@ -1,0 +1,248 @@
+//! Whether to stay in the cgroup that we were started in, or to ask systemd for a scope.
+//!
+//! What was delegated is used as it is. An ordinary user who may make no cgroups goes to a scope of
+//! their own systemd; so does who shares a scope and asks for limits, since a cgroup that hands
+//! down controllers holds no processes. Root's directories are not to stand in a session's scope,
+//! which is systemd's. A service is left only if nothing else is possible: its stop, its limits and
+//! its log are somebody's intent. A tree of another supervisor is never left.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{User, geteuid};
+use tidy_process::{Error, Place, Supervisor, SupervisorBuilder};
+
+use crate::manager::{Trouble, move_to_scope};
+use crate::run::Failure;
+use crate::say;
+
+/// What of the arguments bears on the place.
+pub(crate) struct Wish<'a> {
+    pub(crate) parent: Option<&'a Path>,
+    pub(crate) no_systemd: bool,
+    /// Limits or delegation are asked for.
+    pub(crate) controllers: bool,
+    pub(crate) verbose: bool,
+    /// What others have left beside our scope is tidied away.
+    pub(crate) sweep: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    Stay,
+    /// If no cgroup can be made here.
+    MoveIfRefused,
+    Move,
+}
+
+fn plan(place: &Place, root: bool, controllers: bool) -> Plan {
+    match place.unit.as_deref() {
+        Some(_) if place.delegated => Plan::Stay,
+        Some(unit) if unit.ends_with(".scope") && (root || controllers) => Plan::Move,
+        Some(_) if !root => Plan::MoveIfRefused,
+        _ => Plan::Stay,
+    }
+}
+
+/// No cgroup here, and no scope.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}; and no scope of our own: {trouble}")]
+pub(crate) struct Nowhere {
+    error: Error,
+    trouble: Trouble,
+    unit: Option<String>,
+}
+
+/// The supervisor, where it can be had, and the name of the scope that we moved to for it.
+pub(crate) fn supervisor(
+    builder: SupervisorBuilder,
+    wish: &Wish<'_>,
+) -> Result<(Supervisor, Option<String>), Failure> {
+    let builder = match wish.parent {
+        Some(parent) => return Ok((builder.base(parent).build()?, None)),
+        None => builder,
+    };
+    let Some(place) = under_systemd(wish) else {
+        return Ok((builder.build()?, None));
+    };
+    let refused = match plan(&place, geteuid().is_root(), wish.controllers) {
+        Plan::Move => None,
+        Plan::Stay => return Ok((builder.build()?, None)),
+        Plan::MoveIfRefused => match builder.clone().build() {
+            Err(error) if is_refusal(&error) => Some(error),
+            built => return Ok((built?, None)),
+        },
+    };
+    moved(builder, place, refused, wish)
+}
+
+/// Where a scope cannot be had, but cgroups can be made, that has to do.
+fn moved(
+    builder: SupervisorBuilder,
+    place: Place,
+    refused: Option<Error>,
+    wish: &Wish<'_>,
+) -> Result<(Supervisor, Option<String>), Failure> {
+    let trouble = match move_to_scope() {
+        Ok(scope) => {
+            if wish.sweep {
+                sweep_scopes();
+            }
+            if wish.verbose {
+                say::line(format_args!("moved to {scope}"));
+            }
+            return Ok((builder.build()?, Some(scope)));
+        }
+        Err(trouble) => trouble,
+    };
+    let error = match refused.map_or_else(|| builder.build(), Err) {
+        Ok(supervisor) => {
+            if wish.verbose {
+                say::line(format_args!("no scope of our own: {trouble}"));
+            }
+            return Ok((supervisor, None));
+        }
+        Err(error) if is_refusal(&error) => error,
+        Err(error) => return Err(error.into()),
+    };
+    Err(Failure::Nowhere(Box::new(Nowhere { error, trouble, unit: place.unit })))
+}
+
+/// A scope cures a lack of permission; it does not cure a read-only file system.
+fn is_refusal(error: &Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    error.is_no_cgroup() && matches!(errno, Some(Errno::EACCES | Errno::EPERM))
+}
+
+/// Our place, if systemd is to be asked for another at all.
+fn under_systemd(wish: &Wish<'_>) -> Option<Place> {
+    let named = std::env::var_os("TIDY_PROCESS_PARENT").is_some_and(|value| !value.is_empty());
+    if wish.no_systemd || named || !Path::new("/run/systemd/system").exists() {
+        return None;
+    }
+    tidy_process::place().ok()
+}
+
+/// What died together with its guard stays in its scope until somebody comes by: no supervisor
+/// follows it there.
+fn sweep_scopes() {
+    let Ok(place) = tidy_process::place() else { return };
+    let beside = place.path.parent().map(Path::to_owned).unwrap_or_default();
+    for entry in std::fs::read_dir(beside).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("tidy-process-") && name.ends_with(".scope") {
+            tidy_process::sweep_briefly(&entry.path());
+        }
+    }
+}
+
+/// Where `ps`, `sweep` and `kill` look: under systemd each `run` may be in a scope of its own, so
+/// it is the whole hierarchy, unless we are in somebody's tree ourselves.
+pub(crate) fn everywhere(parent: Option<&Path>) -> Option<PathBuf> {
+    let wish = Wish { parent, no_systemd: false, controllers: false, verbose: false, sweep: false };
+    match (parent, under_systemd(&wish)) {
+        (Some(parent), _) => Some(parent.to_owned()),
+        (None, Some(place)) if place.unit.is_some() => tidy_process::top().ok(),
+        (None, _) => None,
+    }
+}
+
+impl Nowhere {
+    pub(crate) fn hint(&self) -> Cow<'static, str> {
+        let uid = geteuid();
+        let user = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
+        hint(&self.trouble, &user, self.unit.as_deref()).into()
+    }
+}
+
+fn hint(trouble: &Trouble, user: &str, unit: Option<&str>) -> String {
+    let first = match trouble {
+        Trouble::NoManager(_) => format!(
+            "start {user}'s systemd, once, as root: loginctl enable-linger {user}; or log in as \
+             {user} (ssh, or machinectl shell {user}@) instead of su"
+        ),
+        Trouble::NoBus(_) => {
+            "install dbus-user-session, then: systemctl --user start dbus.socket".to_owned()
+        }
+        Trouble::NoBusctl(_) => "install busctl (it is part of systemd) or put it on PATH; or \
+             type: systemd-run --user --scope -p Delegate=yes -- tidy-process run -- CMD"
+            .to_owned(),
+        Trouble::Silent => "see whether it answers: busctl --user status; without it: \
+             --parent with a cgroup that was delegated to you"
+            .to_owned(),
+        Trouble::Refused(_) => "see whether it does so here: systemd-run --user --scope -p \
+             Delegate=yes -- true; without it: --parent with a cgroup that was delegated to you"
+            .to_owned(),
+        Trouble::NotMoved(scope) => format!(
+            "see why: journalctl --user -u {scope}; without it: --parent with a cgroup that was \
+             delegated to you"
+        ),
+    };
+    match unit.filter(|unit| unit.ends_with(".service")) {
+        Some(unit) => format!(
+            "give the service its cgroup: Delegate=yes in its [Service] (systemctl edit {unit}); \
+             or {first}"
+        ),
+        None => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(unit: Option<&str>, delegated: bool) -> Place {
+        Place { path: "/cg/x".into(), unit: unit.map(str::to_owned), delegated }
+    }
+
+    #[test]
+    fn what_is_delegated_or_no_unit_is_never_left() {
+        for root in [false, true] {
+            for controllers in [false, true] {
+                for place in [at(None, false), at(None, true), at(Some("a.scope"), true)] {
+                    assert_eq!(plan(&place, root, controllers), Plan::Stay, "{place:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_moves_from_where() {
+        let (scope, service) = (at(Some("session-1.scope"), false), at(Some("a.service"), false));
+        let rows = [
+            (&scope, true, false, Plan::Move),
+            (&scope, false, false, Plan::MoveIfRefused),
+            (&scope, false, true, Plan::Move),
+            (&service, true, true, Plan::Stay),
+            (&service, false, false, Plan::MoveIfRefused),
+            (&service, false, true, Plan::MoveIfRefused),
+        ];
+        for (place, root, controllers, expected) in rows {
+            assert_eq!(plan(place, root, controllers), expected, "{place:?} {root} {controllers}");
+        }
+    }
+
+    #[test]
+    fn each_trouble_says_which_and_what_to_type() {
+        let path = PathBuf::from("/run/user/1000");
+        let rows = [
+            (Trouble::NoManager(path.clone()), "no systemd runs", "loginctl enable-linger ann"),
+            (Trouble::NoBus(path.join("bus")), "has no bus", "dbus-user-session"),
+            (Trouble::NoBusctl(Errno::ENOENT.into()), "run busctl: No such file", "systemd-run"),
+            (Trouble::Silent, "does not answer", "busctl --user status"),
+            (Trouble::Refused("Access denied".to_owned()), "refuses: Access denied", "--parent"),
+            (Trouble::NotMoved("a.scope".to_owned()), "not moved", "journalctl --user -u a.scope"),
+        ];
+        for (trouble, text, told) in rows {
+            let said = trouble.to_string();
+            assert!(said.contains(text), "{said}");
+            let hint = hint(&trouble, "ann", Some("session-1.scope"));
+            assert!(hint.contains(told) && !hint.contains("[Service]"), "{said}: {hint}");
+            let hint = super::hint(&trouble, "ann", Some("job.service"));
+            let service = hint.contains("Delegate=yes") && hint.contains("systemctl edit job");
+            assert!(service && hint.contains(told), "{said}: {hint}");
+        }
+    }
+}
