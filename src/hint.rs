@@ -46,8 +46,8 @@ fn scarce(step: Step, errno: Errno) -> Option<&'static str> {
         Errno::EMFILE => "too many open files in this process: raise ulimit -n",
         Errno::ENFILE => "too many open files on this machine: see /proc/sys/fs/file-max",
         Errno::ENOMEM if matches!(step, Clone | Fork | Guard) => {
-            "out of memory (see memory.max of the cgroups above and /proc/sys/vm/overcommit_memory), \
-             or the first process of this pid namespace has ended"
+            "out of memory (see memory.max of the cgroups above, vm.overcommit_memory), or the \
+             first process of this pid namespace has ended"
         }
         Errno::ENOMEM => {
             "the kernel is out of memory: see memory.max of the cgroups above, free -m"

@@ -95,7 +95,8 @@ fn the_table_has_a_line_for_each_capability_and_one_below_each_gap() {
         assert!(remedy.is_some() || word != "no", "no remedy below: {line}");
         names.push(name);
     }
-    let first = ["cgroup2", "base", "create", "guard", "kill", "freeze", "clone", "memory"];
+    let first =
+        ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "memory"];
     assert!(names.starts_with(&first), "{table}");
     assert_eq!(names.len(), all.as_object().unwrap().len(), "{table}");
     assert!(table.contains("\ntidy-process run works here; limits that need a controller: "));
@@ -128,7 +129,7 @@ fn an_unknown_capability_is_refused_with_a_list_of_the_known() {
         let output = command.args(["doctor", "--require", bad]).output().unwrap();
         let error = said(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{bad}: {error}");
-        assert!(error.contains("[possible values: cgroup2, base, create,"), "{error}");
+        assert!(error.contains("[possible values: cgroup2, base, scope, create,"), "{error}");
         assert_eq!(said(&output.stdout), "");
     }
 }
