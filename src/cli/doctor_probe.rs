@@ -138,10 +138,11 @@ pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, 
 fn moved(scope: Option<&str>) -> Finding {
     match scope {
         Some(name) => {
-            let found = format!("run moves itself to a scope of systemd's, as doctor did: {name}");
-            Finding::ok("scope", found).fact("name", name)
+            let found = "run asks systemd for a scope, for limits at least; so did doctor, and tries \
+                         all that follows there";
+            Finding::ok("scope", format!("{found}: {name}")).fact("name", name)
         }
-        None => Finding::blank("scope", "none is needed: run stays where it is"),
+        None => Finding::blank("scope", "run stays in the cgroup that it is started in"),
     }
 }
 
