@@ -138,8 +138,8 @@ pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, 
 fn moved(scope: Option<&str>) -> Finding {
     match scope {
         Some(name) => {
-            let found = "run asks systemd for a scope, for limits at least; so did doctor, and tries \
-                         all that follows there";
+            let found = "run asks systemd for a scope, for limits at least; so did doctor, and \
+                         tries all that follows there";
             Finding::ok("scope", format!("{found}: {name}")).fact("name", name)
         }
         None => Finding::blank("scope", "run stays in the cgroup that it is started in"),
