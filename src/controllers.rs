@@ -109,8 +109,8 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => {
             step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
-                let why =
-                    format!("{parent:?} holds processes, so it cannot hand down {controller}");
+                let held = held(parent);
+                let why = format!("{parent:?} holds {held}, so it cannot hand down {controller}");
                 failed(why, HOLDS_PROCESSES)
             })
         }
@@ -126,7 +126,7 @@ const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER
      cgroup.subtree_control; under systemd: systemd-run --user --scope -p Delegate=yes -- CMD";
 const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
      systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
-     process";
+     process; in a service: DelegateSubgroup= in its unit, or tidy-process as its ExecStart=";
 const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
      systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
      Delegate=yes in its unit";
@@ -148,10 +148,24 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
 }
 
+/// Some of the processes right in it, for an error.
+fn held(dir: &Path) -> String {
+    let pids = pids_in(dir);
+    let known = roster::read_all(pids.get(..3).unwrap_or(&pids), true);
+    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let more = pids.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("processes ({}{more})", names.join(", "))
+}
+
+fn pids_in(dir: &Path) -> Vec<i32> {
+    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// The root of the hierarchy may hold some: it has no type.
 fn holds_processes(dir: &Path) -> bool {
-    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    !procs.is_empty() && dir.join("cgroup.type").exists()
+    !pids_in(dir).is_empty() && dir.join("cgroup.type").exists()
 }
 
 /// A run root of this user, or a cgroup that was delegated to it.
@@ -165,8 +179,7 @@ fn may_change(dir: &Path) -> bool {
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
 /// The leaf goes with the next sweep after us.
 fn step_aside(dir: &Path) -> Result<(), Errno> {
-    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let all: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
+    let all = pids_in(dir);
     if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {
         return Err(Errno::EBUSY);
     }

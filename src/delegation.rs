@@ -44,7 +44,8 @@ fn is_subgroup(path: &Path, parent: &Path) -> bool {
         && owned(parent)
 }
 
-fn owned(dir: &Path) -> bool {
+/// Whether it is this user's.
+pub(crate) fn owned(dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     geteuid().is_root() || fs::metadata(dir).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
 }

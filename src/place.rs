@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::delegation::is_delegated;
+use crate::delegation::{is_delegated, owned};
 use crate::error::Result;
 use crate::hierarchy;
 use crate::names;
@@ -18,8 +18,10 @@ pub struct Place {
     /// The unit that it is the cgroup of. None if it is no unit's, or a supervisor's: that one must
     /// not be left.
     pub unit: Option<String>,
-    /// Whether it was delegated to its user.
+    /// Whether it is marked as delegated to its user. A user's own systemd marks nothing.
     pub delegated: bool,
+    /// Whether it is this user's, and no other process is in it: so there may be controllers below.
+    pub alone: bool,
 }
 
 /// Looks where this process is now.
@@ -30,7 +32,12 @@ pub struct Place {
 pub fn place() -> Result<Place> {
     let path = hierarchy::own()?;
     let delegated = is_delegated(&path);
-    Ok(Place { unit: unit(&path), delegated, path })
+    Ok(Place { unit: unit(&path), delegated, alone: is_alone(&path), path })
+}
+
+fn is_alone(path: &Path) -> bool {
+    let pids = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    owned(path) && pids.trim() == std::process::id().to_string()
 }
 
 /// The topmost directory of the hierarchy that this process is in, as far as it is mounted here.

@@ -1,10 +1,10 @@
 //! Whether to stay in the cgroup that we were started in, or to ask systemd for a scope.
 //!
 //! What was delegated is used as it is. An ordinary user who may make no cgroups goes to a scope of
-//! their own systemd; so does who shares a scope and asks for limits, since a cgroup that hands
-//! down controllers holds no processes. Root's directories are not to stand in a session's scope,
-//! which is systemd's. A service is left only if nothing else is possible: its stop, its limits and
-//! its log are somebody's intent. A tree of another supervisor is never left.
+//! their own systemd; so does who asks for limits and shares the cgroup, since one that hands down
+//! controllers holds no processes. Root's directories are not to stand in a session's scope, which
+//! is systemd's. A service is left only if nothing else is possible, and a delegated one never: its
+//! stop and its limits are somebody's intent. A tree of another supervisor is not left either.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -37,11 +37,17 @@ enum Plan {
 }
 
 fn plan(place: &Place, root: bool, controllers: bool) -> Plan {
-    match place.unit.as_deref() {
-        Some(_) if place.delegated => Plan::Stay,
-        Some(unit) if unit.ends_with(".scope") && (root || controllers) => Plan::Move,
-        Some(_) if !root => Plan::MoveIfRefused,
-        _ => Plan::Stay,
+    let Some(unit) = place.unit.as_deref() else { return Plan::Stay };
+    let (scope, shared) = (unit.ends_with(".scope"), controllers && !place.alone);
+    if place.delegated && !(scope && shared) {
+        return Plan::Stay;
+    }
+    match root {
+        // What is root's may be everybody's: only the mark makes it ours to hand down from.
+        true if scope || controllers => Plan::Move,
+        true => Plan::Stay,
+        false if shared => Plan::Move,
+        false => Plan::MoveIfRefused,
     }
 }
 
@@ -194,14 +200,15 @@ mod tests {
     use super::*;
 
     fn at(unit: Option<&str>, delegated: bool) -> Place {
-        Place { path: "/cg/x".into(), unit: unit.map(str::to_owned), delegated }
+        let (path, unit) = ("/cg/x".into(), unit.map(str::to_owned));
+        Place { path, unit, delegated, alone: false }
     }
 
     #[test]
-    fn what_is_delegated_or_no_unit_is_never_left() {
+    fn a_delegated_service_and_what_is_no_unit_are_never_left() {
         for root in [false, true] {
             for controllers in [false, true] {
-                for place in [at(None, false), at(None, true), at(Some("a.scope"), true)] {
+                for place in [at(None, false), at(None, true), at(Some("a.service"), true)] {
                     assert_eq!(plan(&place, root, controllers), Plan::Stay, "{place:?}");
                 }
             }
@@ -211,13 +218,22 @@ mod tests {
     #[test]
     fn who_moves_from_where() {
         let (scope, service) = (at(Some("session-1.scope"), false), at(Some("a.service"), false));
+        let delegated = at(Some("a.scope"), true);
+        let alone = Place { alone: true, ..at(Some("a.scope"), false) };
+        let delegated_alone = Place { alone: true, ..at(Some("a.scope"), true) };
         let rows = [
+            (&delegated, true, false, Plan::Stay),
+            (&delegated, false, true, Plan::Move),
+            (&delegated_alone, true, true, Plan::Stay),
+            (&alone, true, true, Plan::Move),
+            (&alone, false, true, Plan::MoveIfRefused),
             (&scope, true, false, Plan::Move),
             (&scope, false, false, Plan::MoveIfRefused),
             (&scope, false, true, Plan::Move),
-            (&service, true, true, Plan::Stay),
+            (&service, true, false, Plan::Stay),
+            (&service, true, true, Plan::Move),
             (&service, false, false, Plan::MoveIfRefused),
-            (&service, false, true, Plan::MoveIfRefused),
+            (&service, false, true, Plan::Move),
         ];
         for (place, root, controllers, expected) in rows {
             assert_eq!(plan(place, root, controllers), expected, "{place:?} {root} {controllers}");

@@ -19,7 +19,10 @@ const MIB: u64 = 1 << 20;
 /// there is to say.
 fn enforced(stage: &Stage, controller: &str, limits: &Limits) -> bool {
     let base = stage.supervisor.path().parent().unwrap();
-    let text = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap();
+    // A base without processes hands down all that it has itself, once it is asked to.
+    let ours = std::fs::read_to_string(base.join("cgroup.procs")).unwrap().is_empty();
+    let file = if ours { "cgroup.controllers" } else { "cgroup.subtree_control" };
+    let text = std::fs::read_to_string(base.join(file)).unwrap();
     if text.split_whitespace().any(|each| each == controller) {
         return true;
     }
