@@ -221,11 +221,11 @@ impl Command {
         self
     }
 
-    /// Gives the command a cgroup of its own within its tree, to subdivide as it likes: it starts in
-    /// a leaf of that, so that controllers can be handed down at once, and what uses this crate
-    /// inside (a test suite, say) can set [limits](Self::limits) where the machine offers them. With
-    /// [`uid`](Self::uid) the cgroup is that user's. The tree around it, with the limits given here,
-    /// is not. Default: false. See "Delegation" in [cgroup-v2].
+    /// Gives the command a cgroup of its own within its tree, to subdivide as it likes: it starts
+    /// in a leaf of that, so that controllers can be handed down at once, and what uses this crate
+    /// inside (a test suite, say) can set [limits](Self::limits) where the machine offers them.
+    /// With [`uid`](Self::uid) the cgroup is that user's. The tree around it, with the limits given
+    /// here, is not. Default: false. See "Delegation" in [cgroup-v2].
     ///
     /// [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
     pub fn delegate(&mut self, delegate: bool) -> &mut Self {

@@ -215,8 +215,8 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Whether run roots below the same base whose owners are gone are removed first. Default: true;
-    /// [`sweep`](crate::sweep) does it at any time.
+    /// Whether run roots below the same base whose owners are gone are removed first. Default:
+    /// true; [`sweep`](crate::sweep) does it at any time.
     #[must_use]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.unswept = !sweep;

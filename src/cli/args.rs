@@ -185,8 +185,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) delegate: bool,
 
-    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope of
-    /// its own where it may or should make no cgroups (a user's scope ends with the user's last
+    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope
+    /// of its own where it may or should make no cgroups (a user's scope ends with the user's last
     /// session, unless the user lingers)
     #[arg(long)]
     pub(crate) no_systemd: bool,

@@ -5,7 +5,7 @@
 //! could not promise. busctl carries the call: it comes with systemd, and a D-Bus crate would be
 //! sixty crates for one call. See [org.freedesktop.systemd1(5)].
 //!
-//! [org.freedesktop.systemd1(5)]: https://www.freedesktop.org/software/systemd/man/latest/org.freedesktop.systemd1.html
+//! [org.freedesktop.systemd1(5)]: https://manpages.debian.org/org.freedesktop.systemd1.5
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
