@@ -3,9 +3,7 @@
 //! `StartTransientUnit` with our pid in `PIDs=` moves this very process: standard streams, exit
 //! status, signals, terminal and job control stay what they were, which a `systemd-run` in between
 //! could not promise. busctl carries the call: it comes with systemd, and a D-Bus crate would be
-//! sixty crates for one call. See [org.freedesktop.systemd1(5)].
-//!
-//! [org.freedesktop.systemd1(5)]: https://manpages.debian.org/org.freedesktop.systemd1.5
+//! sixty crates for one call. See org.freedesktop.systemd1(5).
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};

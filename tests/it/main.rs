@@ -26,6 +26,7 @@ mod containers;
 mod command;
 #[cfg(feature = "cli")]
 mod doctor;
+mod delegate;
 mod errors;
 mod experiment;
 #[cfg(feature = "cli")]
