@@ -21,6 +21,11 @@ use crate::wait::{self, BackOff};
 /// more.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
+/// Whether clone3 was refused here. A child that is joined all the same was killed at its birth.
+pub fn clone_refused() -> bool {
+    REFUSED.load(Ordering::Relaxed)
+}
+
 /// All that one launch needs.
 pub(crate) struct Launch<'a> {
     pub(crate) program: &'a Program,

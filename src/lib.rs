@@ -92,6 +92,8 @@ pub use census::{RunRoot, TreeInfo, census};
 pub use child::Child;
 pub use command::Command;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use launch::clone_refused;
 pub use leaks::NoLeaks;
 pub use limits::{IoLimit, Limits};
 pub use memory::Excerpt;

@@ -57,6 +57,7 @@ struct RunRoot {
 pub struct SupervisorBuilder {
     base: Option<PathBuf>,
     unguarded: bool,
+    unswept: bool,
     limits: Limits,
     account: bool,
     remember: bool,
@@ -221,6 +222,14 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Whether run roots below the same base whose owners are gone are removed first. Default:
+    /// true; [`sweep`](crate::sweep) does it at any time.
+    #[must_use]
+    pub fn sweep(mut self, sweep: bool) -> Self {
+        self.unswept = !sweep;
+        self
+    }
+
     /// A budget for everything in the supervisor together. When its memory is used up the kernel
     /// picks one tree and kills that as a whole. CPU time is not watched here.
     #[must_use]
@@ -243,6 +252,14 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Where [`build`](Self::build) would make the run root. Makes nothing.
+    ///
+    /// # Errors
+    /// No cgroup2 is mounted, no `/proc`, or the given directory is not there or no cgroup.
+    pub fn find_base(&self) -> Result<PathBuf> {
+        Ok(hierarchy::base(self.base.as_deref())?.path)
+    }
+
     /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
@@ -253,7 +270,9 @@ impl SupervisorBuilder {
     pub fn build(self) -> Result<Supervisor> {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
-        sweep_siblings(&parent, &base.path);
+        if !self.unswept {
+            sweep_siblings(&parent, &base.path);
+        }
         loop {
             let name = format!("{PREFIX}{}-{}", process::id(), random());
             let start = || Guard::start(&base.path.join(&name));

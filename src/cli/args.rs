@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
 use tidy_process::{IoLimit, Limits};
 
+use crate::doctor::DoctorArgs;
 use crate::servers::WithArgs;
 
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
@@ -25,12 +26,17 @@ pub(crate) enum What {
     Run(Box<RunArgs>),
     /// Start servers, wait until they are ready, run CMD, end the servers
     With(Box<WithArgs>),
+    /// Say what works here, and what to type for what does not
+    Doctor(DoctorArgs),
     /// List the trees that are supervised below a cgroup
     Ps(PsArgs),
     /// Kill and remove what supervisors that are gone have left
     Sweep(SweepArgs),
     /// Kill everything in the trees of this name
     Kill(KillArgs),
+    /// Read standard input to its end, for doctor to try things on
+    #[command(hide = true)]
+    Idle,
 }
 
 #[derive(Debug, Args)]

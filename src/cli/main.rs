@@ -1,6 +1,11 @@
 //! `tidy-process`: run a command; when it ends, nothing it started is left.
 
 mod args;
+mod doctor;
+mod doctor_finding;
+mod doctor_host;
+mod doctor_limits;
+mod doctor_probe;
 mod json;
 mod manager;
 mod ps;
@@ -37,6 +42,8 @@ fn main() -> ExitCode {
     let ended = match cli.what {
         What::Run(args) => run::run(&args),
         What::With(args) => with::with(&args),
+        What::Doctor(args) => doctor::doctor(&args),
+        What::Idle => doctor_probe::be_idle(),
         What::Ps(args) => ended(ps::ps(&args)),
         What::Sweep(args) => ended(ps::sweep(&args)),
         What::Kill(args) => ended(ps::kill(&args)),

@@ -19,7 +19,7 @@ pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
 }
 
 /// A reader that has seen enough, as `head` has, is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),

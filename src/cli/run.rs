@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -47,6 +48,8 @@ pub(crate) enum Failure {
     Server { name: String, error: Error },
     #[error("server {name} ended while CMD was running: {status}{tail}")]
     ServerEnded { name: String, status: ExitStatus, tail: String },
+    #[error("doctor: no answer for {patience:?} from what comes after {after}")]
+    NoAnswer { after: &'static str, patience: Duration },
     #[error(transparent)]
     Nowhere(Box<Nowhere>),
     #[error("wait for signals: {0}")]
@@ -131,6 +134,7 @@ fn supervise(args: &RunArgs) -> Result<Run, Failure> {
         no_systemd: args.no_systemd,
         controllers: args.needs_controllers(),
         verbose: args.verbose,
+        sweep: true,
     };
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     let child = command(args, &supervisor)?.spawn()?;

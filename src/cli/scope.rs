@@ -24,6 +24,8 @@ pub(crate) struct Wish<'a> {
     /// Limits or delegation are asked for.
     pub(crate) controllers: bool,
     pub(crate) verbose: bool,
+    /// What others have left beside our scope is tidied away.
+    pub(crate) sweep: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ pub(crate) fn supervisor(
             built => return Ok((built?, None)),
         },
     };
-    moved(builder, place, refused, wish.verbose)
+    moved(builder, place, refused, wish)
 }
 
 /// Where a scope cannot be had, but cgroups can be made, that has to do.
@@ -86,12 +88,14 @@ fn moved(
     builder: SupervisorBuilder,
     place: Place,
     refused: Option<Error>,
-    verbose: bool,
+    wish: &Wish<'_>,
 ) -> Result<(Supervisor, Option<String>), Failure> {
     let trouble = match move_to_scope() {
         Ok(scope) => {
-            sweep_scopes();
-            if verbose {
+            if wish.sweep {
+                sweep_scopes();
+            }
+            if wish.verbose {
                 say::line(format_args!("moved to {scope}"));
             }
             return Ok((builder.build()?, Some(scope)));
@@ -100,7 +104,7 @@ fn moved(
     };
     let error = match refused.map_or_else(|| builder.build(), Err) {
         Ok(supervisor) => {
-            if verbose {
+            if wish.verbose {
                 say::line(format_args!("no scope of our own: {trouble}"));
             }
             return Ok((supervisor, None));
@@ -143,7 +147,7 @@ fn sweep_scopes() {
 /// Where `ps`, `sweep` and `kill` look: under systemd each `run` may be in a scope of its own, so
 /// it is the whole hierarchy, unless we are in somebody's tree ourselves.
 pub(crate) fn everywhere(parent: Option<&Path>) -> Option<PathBuf> {
-    let wish = Wish { parent, no_systemd: false, controllers: false, verbose: false };
+    let wish = Wish { parent, no_systemd: false, controllers: false, verbose: false, sweep: false };
     match (parent, under_systemd(&wish)) {
         (Some(parent), _) => Some(parent.to_owned()),
         (None, Some(place)) if place.unit.is_some() => tidy_process::top().ok(),

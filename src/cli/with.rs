@@ -47,6 +47,7 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failur
         no_systemd: args.no_systemd,
         controllers: false,
         verbose: args.verbose,
+        sweep: true,
     };
     let (supervisor, _) = scope::supervisor(builder, &wish)?;
     let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };

@@ -26,7 +26,11 @@ mod async_drop;
 mod cli;
 mod calls;
 mod capture;
+#[cfg(feature = "cli")]
+mod containers;
 mod command;
+#[cfg(feature = "cli")]
+mod doctor;
 mod delegate;
 mod errors;
 mod examples;

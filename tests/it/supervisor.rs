@@ -64,3 +64,15 @@ fn trees_are_spawned_from_many_threads() {
     });
     stage.close(Alone::No);
 }
+
+#[test]
+#[parallel]
+fn the_base_is_found_without_making_anything() {
+    let Some(stage) = Stage::set() else { return };
+    let path = stage.supervisor.path();
+    assert_eq!(Supervisor::builder().base(path).find_base().unwrap(), path);
+    let error = Supervisor::builder().base("/tmp").find_base().unwrap_err();
+    assert!(error.to_string().ends_with("not on a cgroup2 file system"), "{error}");
+    assert_eq!(stage.cgroups(), 0);
+    stage.close(Alone::No);
+}

@@ -195,3 +195,16 @@ pub(crate) fn read_ready(mut pipe: impl Read + AsFd) {
         seen.extend_from_slice(&byte);
     }
 }
+
+/// Whether it becomes true in that time. For what nothing announces.
+#[cfg(feature = "cli")]
+pub(crate) fn until(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !is_so() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}

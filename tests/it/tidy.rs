@@ -88,6 +88,30 @@ fn the_readme_is_short_and_nothing_is_left_open() {
     }
 }
 
+/// A row that names a test is shown by one that is there.
+#[test]
+fn the_table_of_environments_names_tests_that_are_there() {
+    let tests: String = sources().into_iter().map(|(_, text)| text).collect();
+    let environments = read("ci/systemd.d/environments");
+    let exists = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
+    let mut named = 0;
+    for row in read("docs/environments.md").lines().filter(|line| line.starts_with("| ")) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for word in cell.split('`').skip(1).step_by(2) {
+            named += 1;
+            let there = exists(word)
+                || exists(&format!("tests/it/{word}"))
+                || exists(&format!("src/{word}"))
+                || tests.contains(&format!("fn {word}("))
+                || environments.contains(&format!("in_{word}()"));
+            assert!(there, "{word} is not there: {row}");
+        }
+        let honest = cell.contains('`') || cell.starts_with("not tested") || cell == "shown by";
+        assert!(honest || cell == "the same test", "neither shown nor \"not tested\": {row}");
+    }
+    assert!(named > 30, "{named} names");
+}
+
 #[test]
 fn the_child_never_allocates_panics_or_indexes() {
     let text = read("src/born.rs");

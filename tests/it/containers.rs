@@ -1,0 +1,273 @@
+//! Containers as Docker and Podman make them, by crun (the runtime of Debian's Podman) and
+//! bubblewrap: what is said where cgroupfs is read-only, and that all works where it is not.
+//!
+//! crun mounts the hierarchy itself, so those tests are for machines where cgroup v2 is the only
+//! one (the virtual machines, where `TIDY_CONTROLLERS=1` says that it has to be).
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use serial_test::serial;
+
+use crate::support::{Alone, Stage, skip, tool};
+use crate::victim;
+
+/// What Docker and Podman leave to a container's root.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cgroupfs {
+    ReadOnly,
+    Writable,
+}
+
+/// A container that crun makes, from the directories of this machine.
+struct Container {
+    bundle: PathBuf,
+    name: String,
+    user: u32,
+    cgroup: Option<PathBuf>,
+}
+
+impl Container {
+    /// None where cgroup v1 is there too, and, loudly, where crun is missing.
+    fn make(cgroupfs: Cgroupfs, user: u32, words: &[&str]) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        if mounts.contains(" - cgroup ") {
+            assert!(std::env::var_os("TIDY_CONTROLLERS").is_none(), "there is cgroup v1: {mounts}");
+            return None;
+        }
+        if Command::new("crun").arg("--version").output().is_err() {
+            skip("crun is missing");
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tidy-container-{}-{number}", std::process::id());
+        let bundle = std::env::temp_dir().join(&name);
+        let this = Self { bundle, name, user, cgroup: None };
+        fs::create_dir_all(this.bundle.join("rootfs")).unwrap();
+        for dir in [&this.bundle, &this.bundle.join("rootfs")] {
+            chown(dir, Some(user), Some(user)).unwrap();
+        }
+        let mut spec = this.crun();
+        spec.arg("spec").current_dir(&this.bundle);
+        if user != 0 {
+            spec.arg("--rootless");
+        }
+        assert!(spec.status().unwrap().success());
+        this.configure(cgroupfs, words);
+        Some(this)
+    }
+
+    fn crun(&self) -> Command {
+        let mut crun = Command::new("crun");
+        crun.args(["--root", &self.bundle.join("state").display().to_string()]);
+        crun.uid(self.user).gid(self.user).env_remove("XDG_RUNTIME_DIR");
+        crun
+    }
+
+    /// What crun proposes, with our command, the engines' capabilities, and this machine's files.
+    fn configure(&self, cgroupfs: Cgroupfs, words: &[&str]) {
+        let path = self.bundle.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let process = &mut config["process"];
+        process["terminal"] = false.into();
+        process["args"] = words.into();
+        let path_variable = format!("PATH={}", std::env::var("PATH").unwrap());
+        process["env"] = json!([path_variable, "HOME=/tmp", "TIDY_MUST_WORK=1"]);
+        for set in ["bounding", "effective", "permitted"] {
+            process["capabilities"][set] = CAPABILITIES.as_slice().into();
+        }
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/sys/fs/cgroup" && cgroupfs == Cgroupfs::Writable {
+                mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
+            }
+        }
+        self.add_files(config["mounts"].as_array_mut().unwrap());
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    fn add_files(&self, mounts: &mut Vec<Value>) {
+        for entry in fs::read_dir("/").unwrap().flatten() {
+            let (name, from) = (entry.file_name(), entry.path());
+            let to = self.bundle.join("rootfs").join(&name);
+            let kept = ["proc", "sys", "dev", "run"].iter().any(|other| name == *other);
+            match entry.file_type().unwrap() {
+                kind if kind.is_symlink() => symlink(fs::read_link(&from).unwrap(), &to).unwrap(),
+                kind if kind.is_dir() && !kept => mounts.push(json!({
+                    "destination": from, "source": from, "type": "none",
+                    "options": ["rbind", "rprivate"],
+                })),
+                _ => {}
+            }
+        }
+    }
+
+    /// Without pivot_root, which an initramfs does not allow.
+    fn run(&self) -> Output {
+        let mut crun = self.crun();
+        crun.args(["--cgroup-manager", if self.user == 0 { "cgroupfs" } else { "disabled" }]);
+        crun.args(["run", "--no-pivot", "--bundle"])
+            .args([self.bundle.to_str().unwrap(), &self.name]);
+        if let Some(cgroup) = &self.cgroup {
+            // The shell goes there first, as a session's own does.
+            let mut outer = Command::new("sh");
+            outer.args(["-c", "echo $$ >\"$0\"/cgroup.procs && exec \"$@\""]).arg(cgroup);
+            let user = self.user.to_string();
+            outer.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+            return outer.arg(crun.get_program()).args(crun.get_args()).output().unwrap();
+        }
+        crun.output().unwrap()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.bundle);
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// The error, its errno, and what to type.
+fn assert_read_only(output: &Output) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("make cgroup") && said.contains("(EROFS)"), "{said}");
+    for typed in ["--security-opt writable-cgroups=true", "--security-opt unmask=/sys/fs/cgroup"] {
+        assert!(said.contains(typed), "{said}");
+    }
+}
+
+fn capabilities(output: &Output) -> Value {
+    let value: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    value["capabilities"].clone()
+}
+
+#[test]
+#[serial]
+fn a_default_container_gets_an_error_that_says_what_to_type() {
+    let run = [tool(), "run", "true"];
+    let Some(container) = Container::make(Cgroupfs::ReadOnly, 0, &run) else { return };
+    assert_read_only(&container.run());
+    let doctor = [tool(), "doctor", "--json", "--require", "cgroup2,base"];
+    let container = Container::make(Cgroupfs::ReadOnly, 0, &doctor).unwrap();
+    let output = container.run();
+    let all = capabilities(&output);
+    assert_eq!((output.status.code(), &all["create"]["state"]), (Some(0), &json!("no")), "{all}");
+    assert_eq!(all["cgroup2"]["read_only"], true);
+    assert_eq!(all["namespace"]["first"], false);
+}
+
+#[test]
+#[serial]
+fn a_rootless_container_gets_an_error_that_says_what_to_type() {
+    let run = [tool(), "run", "true"];
+    let Some(container) = Container::make(Cgroupfs::ReadOnly, 1000, &run) else { return };
+    assert_read_only(&container.run());
+}
+
+/// `docker run --security-opt writable-cgroups=true`, `podman run --security-opt
+/// unmask=/sys/fs/cgroup`.
+#[test]
+#[serial]
+fn in_a_container_with_a_writable_cgroupfs_all_victims_die() {
+    let doctor = [tool(), "doctor", "--json", "--require", "create,kill,freeze,clone,guard"];
+    let Some(container) = Container::make(Cgroupfs::Writable, 0, &doctor) else { return };
+    let output = container.run();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    drop(container);
+    // The shell reaps what is orphaned, as `docker run --init` does.
+    let script = format!("{} victims::; exit $?", victim::exe().display());
+    let suite = Container::make(Cgroupfs::Writable, 0, &["sh", "-c", &script]).unwrap();
+    let output = suite.run();
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("test result: ok. "), "{said}");
+    assert!(!said.contains("ok. 0 passed") && !said.contains("SKIPPED"), "{said}");
+}
+
+/// With a cgroup that was delegated to the user, as systemd does for Podman.
+#[test]
+#[serial]
+fn in_a_rootless_container_with_a_writable_cgroupfs_a_run_works() {
+    let script = "sleep 60 & sleep 60 & exit 7";
+    let run = [tool(), "run", "sh", "-c", script];
+    let Some(mut container) = Container::make(Cgroupfs::Writable, 1000, &run) else { return };
+    let Some(stage) = Stage::set() else { return };
+    let cgroup = stage.supervisor.path().parent().unwrap().join(&container.name);
+    fs::create_dir(&cgroup).unwrap();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        chown(cgroup.join(file), Some(1000), Some(1000)).unwrap();
+    }
+    container.cgroup = Some(cgroup.clone());
+    let output = container.run();
+    let empty = crate::support::until(crate::support::SOON, || fs::remove_dir(&cgroup).is_ok());
+    assert!(empty, "{cgroup:?} is not empty: {}", said(&output));
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert!(said(&output).contains("killed 2 leftover processes"), "{}", said(&output));
+    stage.close(Alone::No);
+}
+
+/// bubblewrap shows the machine's own hierarchy, as it is told to.
+fn bwrap(stage: &Stage, user: u32, how: &str, words: &[&str]) -> Option<Output> {
+    let mut bwrap = Command::new("bwrap");
+    bwrap.args([how, "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-pid"]);
+    stage.mark_std(bwrap.args(["--die-with-parent", "--"]).args(words));
+    if user != 0 {
+        bwrap.uid(user).gid(user).env_remove("TIDY_PROCESS_PARENT");
+    }
+    match bwrap.output() {
+        Ok(output) if said(&output).contains("bwrap: ") => skip(&said(&output)),
+        Ok(output) => return Some(output),
+        Err(error) => skip(&format!("bwrap: {error}")),
+    }
+    None
+}
+
+#[test]
+#[serial]
+fn in_a_sandbox_of_bubblewrap_it_is_the_mount_that_decides() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can be two users");
+    }
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" / / rw - rootfs ") {
+        // The tiny virtual machine: an initramfs has no pivot_root, and bubblewrap nothing else.
+        return;
+    }
+    let Some(stage) = Stage::set() else { return };
+    for user in [0, 65534] {
+        let words = [tool(), "run", "true"];
+        let Some(output) = bwrap(&stage, user, "--ro-bind", &words) else { return };
+        assert_read_only(&output);
+    }
+    let words = [tool(), "run", "sh", "-c", "sleep 60 & exit 7"];
+    let Some(output) = bwrap(&stage, 0, "--bind", &words) else { return };
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert!(said(&output).contains("killed 1 leftover process: "), "{}", said(&output));
+    stage.close(Alone::No);
+}
