@@ -169,7 +169,7 @@ fn address_space() {
     let mut filler: Vec<Vec<u8>> = Vec::with_capacity(10_000);
     loop {
         let mut block = Vec::new();
-        if block.try_reserve_exact(32 * 1024).is_err() {
+        if block.try_reserve_exact(16 * 1024).is_err() {
             break;
         }
         filler.push(block);
