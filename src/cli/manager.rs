@@ -16,6 +16,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Uid, access, geteuid};
 
@@ -161,9 +162,9 @@ fn read_until(mut pipe: ChildStderr, patience: Duration) -> Option<String> {
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) => return None,
+            Err(Errno::EINTR) => continue,
+            Ok(0) | Err(_) => return None,
             Ok(_) => {}
-            Err(_) => continue,
         }
         let mut buffer = [0; 1024];
         match pipe.read(&mut buffer) {
