@@ -9,9 +9,15 @@ pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kerne
 
 pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
      /sys/fs/cgroup (systemd hosts do this; \
-     in a container, run it with a writable cgroup namespace)";
+     in a container, run it with a writable cgroup namespace), or do without limits and accounting: \
+     --containment best-effort";
 pub(crate) const NOT_CGROUP2: &str =
     "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
+
+pub(crate) const NEEDS_CGROUP: &str = "run it where a cgroup can be made; \
+     tidy-process run --containment cgroup says what is missing for that";
+pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the command \
+     as another user, or where a cgroup can be made";
 
 /// By step and errno, exactly: a guess would send people the wrong way.
 pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
@@ -21,17 +27,19 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Errno::EROFS if cgroup => Some(
             "this container's cgroupfs is read-only: start the container with a writable one \
              (docker run --privileged --cgroupns=private, or podman run \
-             --security-opt unmask=/sys/fs/cgroup)",
+             --security-opt unmask=/sys/fs/cgroup), or do without limits and accounting: \
+             --containment best-effort",
         ),
         Errno::EACCES | Errno::EPERM if cgroup => Some(
             "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, \
-             or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT",
+             or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT, or do without limits \
+             and accounting: --containment best-effort",
         ),
         Errno::EAGAIN if step == MakeCgroup => Some(
             "the number or depth of cgroups is limited here: see cgroup.max.descendants and \
              cgroup.max.depth in this directory and above",
         ),
-        Errno::EAGAIN if matches!(step, Clone | Step::Fork) => Some(
+        Errno::EAGAIN if matches!(step, Clone | Step::Fork | Step::Keeper) => Some(
             "no more processes are allowed: see ulimit -u, pids.max of the cgroups above and \
              /proc/sys/kernel/pid_max",
         ),

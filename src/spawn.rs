@@ -8,12 +8,14 @@ use crate::child::Child;
 use crate::command::Command;
 use crate::error::Result;
 use crate::image::Image;
-use crate::launch::Launch;
+use crate::keepers::refuse;
+use crate::launch::{Home, Launch};
 use crate::output::Output;
 use crate::pump::Record;
-use crate::report::Report;
+use crate::report::{Placement, Report};
 use crate::stdio::{Stdio, Stream};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, checked};
+use crate::sys::Newborn;
 use crate::tree::Tree;
 
 impl Command {
@@ -95,18 +97,16 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
-        let keep = self.keep;
-        let mut launch = Launch {
+        let launch = Launch {
             program: &self.program,
             closures,
             force_join: self.force_join,
             image: &mut image,
             streams: &streams,
-            cgroup: Some(tree.cgroup()),
+            home: Home::Kept,
         };
-        let (newborn, placement) = launch.launch()?;
-        let mut child = Child::new(newborn, placement, keep, spawned, tree);
+        let (newborn, placement, tree) = self.launch(launch, &supervisor)?;
+        let mut child = Child::new(newborn, placement, self.keep, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);
         child.stdout = stdout.ours.take().map(Into::into);
@@ -114,5 +114,22 @@ impl Command {
         drop(streams);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    fn launch(
+        &self,
+        mut launch: Launch<'_>,
+        supervisor: &Supervisor,
+    ) -> Result<(Newborn, Placement, Tree)> {
+        if let Some(keepers) = supervisor.keepers() {
+            self.name.as_deref().map(checked).transpose()?;
+            refuse(&self.limits)?;
+            let (newborn, kept) = launch.hire(&keepers.proc)?;
+            return Ok((newborn, Placement::Kept, Tree::kept(supervisor, kept)));
+        }
+        let tree = Tree::limited(supervisor, self.name.as_deref(), &self.limits)?;
+        let home = Home::Cgroup(tree.hold().cgroup("launch")?);
+        let (newborn, placement) = Launch { home, ..launch }.launch()?;
+        Ok((newborn, placement, tree))
     }
 }

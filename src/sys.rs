@@ -1,10 +1,10 @@
 //! The system calls that nix lacks, as safe functions over owned and borrowed fds.
 //!
 //! # Safety
-//! One of the two files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
+//! One of the three files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
 //! kernel checks what it is given, and no pointer outlives its call. The exceptions are
 //! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of
-//! it: what such a child may do is the business of `born.rs`.
+//! it: what such a child may do is the business of `born.rs` and `keeper.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
 use std::ffi::{CStr, CString, c_void};
@@ -148,13 +148,10 @@ fn check(answer: libc::c_long) -> Result<i32, Errno> {
 /// # Safety
 /// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
 pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
-    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        entry(arg);
-    }
-    match pidfd_open(pid).and_then(own_child) {
-        Ok(pidfd) => Ok(Newborn { pid, pidfd }),
+    // SAFETY: the caller's obligation.
+    let pid = unsafe { fork_alone(entry, arg) }?;
+    match handle(pid) {
+        Ok(newborn) => Ok(newborn),
         Err(errno) => {
             // SAFETY: `pid` is our child and not reaped yet, so the number is still its own.
             unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -163,6 +160,24 @@ pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, E
             Err(errno)
         }
     }
+}
+
+/// The same without a handle: the caller has to get one, or see the child's end.
+///
+/// # Safety
+/// As for [`fork`].
+pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
+    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        entry(arg);
+    }
+    Ok(pid)
+}
+
+/// The handle on a child that is not reaped yet.
+pub(crate) fn handle(pid: i32) -> Result<Newborn, Errno> {
+    pidfd_open(pid).and_then(own_child).map(|pidfd| Newborn { pid, pidfd })
 }
 
 /// All signals blocked for this thread until dropped.
@@ -265,6 +280,26 @@ fn decode(code: i32, status: i32) -> ExitStatus {
         libc::CLD_DUMPED => status | 0x80,
         _ => status,
     })
+}
+
+/// Sends one byte through a socket, or fails at once. No SIGPIPE: a caller that is no Rust program
+/// may die of one.
+pub(crate) fn send(socket: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads one byte.
+    let answer = unsafe { libc::send(socket.as_raw_fd(), ptr::from_ref(&byte).cast(), 1, flags) };
+    Errno::result(answer).map(drop)
+}
+
+/// Fills the buffer with entries of a directory ([getdents64(2)]); none is left when it is empty.
+///
+/// [getdents64(2)]: https://man7.org/linux/man-pages/man2/getdents.2.html
+pub(crate) fn getdents<'a>(dir: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let (place, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes into the buffer, no more than its length.
+    let answer = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), place, room) };
+    let len = Errno::result(answer)?;
+    Ok(usize::try_from(len).ok().and_then(|len| buffer.get(..len)).unwrap_or_default())
 }
 
 /// Whether a path has an extended attribute of this name, whatever its value.

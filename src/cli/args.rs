@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
-use tidy_process::{IoLimit, Limits};
+use tidy_process::{Containment, IoLimit, Limits};
 
 use crate::servers::WithArgs;
 
@@ -172,6 +172,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
 
+    /// What holds CMD and its descendants together
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Hold::Cgroup)]
+    pub(crate) containment: Hold,
+
     /// Start no guard: if tidy-process itself is killed with SIGKILL, CMD runs on
     #[arg(long)]
     pub(crate) no_guard: bool,
@@ -207,6 +211,27 @@ impl RunArgs {
         limits =
             self.cpu_time.filter(|time| !time.is_zero()).into_iter().fold(limits, Limits::cpu_time);
         self.io.iter().fold(limits, |limits, (device, io)| limits.io(device, *io))
+    }
+}
+
+/// What holds a tree together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hold {
+    /// A cgroup; an error where none can be made
+    Cgroup,
+    /// A cgroup where one can be made, else a keeper, which is said
+    BestEffort,
+    /// A process that adopts orphans and kills them: no limits, no accounting, no ps
+    Keeper,
+}
+
+impl From<Hold> for Containment {
+    fn from(hold: Hold) -> Self {
+        match hold {
+            Hold::Cgroup => Self::Cgroup,
+            Hold::BestEffort => Self::BestEffort,
+            Hold::Keeper => Self::Keeper,
+        }
     }
 }
 

@@ -104,7 +104,10 @@ fn supervise(args: &RunArgs) -> Result<(Report, Option<Signal>), Failure> {
     if let Some(parent) = &args.parent {
         builder = builder.base(parent);
     }
-    let supervisor = builder.build()?;
+    let supervisor = builder.containment(args.containment.into()).build()?;
+    if !args.quiet {
+        say::mechanism(&supervisor);
+    }
     let child = command(args, &supervisor)?.spawn()?;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
 use tidy_process::Ready;
 
-use crate::args::{duration, signal};
+use crate::args::{Hold, duration, signal};
 
 const WITH: &str = "\
 --ready, --name and --log belong to the --server before them. The servers start one after the
@@ -52,6 +52,10 @@ pub(crate) struct WithArgs {
     /// cgroup]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
+
+    /// What holds CMD, and each server, and their descendants together
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Hold::Cgroup)]
+    pub(crate) containment: Hold,
 
     /// Start no guard: if tidy-process itself is killed with SIGKILL, all runs on
     #[arg(long)]

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tidy_process::Child;
+use tidy_process::{Child, Mechanism, Tree};
 
 use crate::run::Failure;
 use crate::signals::{Asked, Signals, suspend};
@@ -48,7 +48,11 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
         while !self.child.tree().wait_empty(Instant::now())? {
-            self.sleep(self.child.tree().as_fd(), PollFlags::POLLPRI)?;
+            let news = match self.child.tree().mechanism() {
+                Mechanism::Keeper => PollFlags::POLLIN,
+                _ => PollFlags::POLLPRI,
+            };
+            self.sleep(self.child.tree().as_fd(), news)?;
         }
         Ok(())
     }
@@ -116,11 +120,11 @@ impl<'a> Watch<'a> {
         match asked {
             Asked::Suspend => {
                 for child in self.servers.iter().chain([&self.child]) {
-                    child.tree().freeze()?;
+                    set_still(child.tree(), true)?;
                 }
                 suspend()?;
                 for child in self.servers.iter().chain([&self.child]) {
-                    child.tree().thaw()?;
+                    set_still(child.tree(), false)?;
                 }
             }
             Asked::Stop { .. } if self.asked.is_some() => {
@@ -144,6 +148,16 @@ impl<'a> Watch<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// A tree that cannot be frozen is stopped and continued, process by process.
+fn set_still(tree: &Tree, still: bool) -> tidy_process::Result<()> {
+    match (tree.mechanism(), still) {
+        (Mechanism::Keeper, true) => tree.signal(Signal::SIGSTOP as i32).map(drop),
+        (Mechanism::Keeper, false) => tree.signal(Signal::SIGCONT as i32).map(drop),
+        (_, true) => tree.freeze().map(drop),
+        (_, false) => tree.thaw(),
     }
 }
 

@@ -38,7 +38,10 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failur
     if let Some(parent) = &args.parent {
         builder = builder.base(parent);
     }
-    let supervisor = builder.build()?;
+    let supervisor = builder.containment(args.containment.into()).build()?;
+    if !args.quiet {
+        say::mechanism(&supervisor);
+    }
     let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };
     for server in &args.servers.0 {
         if let Some(signal) = up.start(server)? {
