@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::command::Keep;
-use crate::ending::{Ending, Mortal, lock};
+use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
 use crate::pump::Record;
 use crate::report::{Cause, Note, Placement, Report};
@@ -18,7 +18,7 @@ use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
 use crate::tree::Tree;
 use crate::usage::Usage;
-use crate::wait;
+use crate::wait::{self, lock};
 
 /// A running command: its main process and everything that descends from it.
 ///

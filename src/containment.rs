@@ -4,7 +4,7 @@
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
 /// A *keeper* is one process for each command, between the caller and the main process. It is the
-/// sub-reaper ([PR_SET_CHILD_SUBREAPER(2)]) of all that descends from it: whoever loses its parent
+/// sub-reaper ([prctl(2)]) of all that descends from it: whoever loses its parent
 /// becomes the keeper's child. It kills by walking its descendants in `/proc`, again and again,
 /// until it has none, and it does so when its owner ends in whatever way: it needs no guard.
 ///
@@ -12,22 +12,22 @@
 /// Limits (but timeouts), freezing, accounting, [`Tree`](crate::Tree)s without a command of their
 /// own ([`Tree::new`](crate::Tree::new), [`enroll`](crate::Tree::enroll),
 /// [`add`](crate::Tree::add)) are errors; [`Error::is_unsupported`](crate::Error::is_unsupported).
-/// [`census`](crate::census()) and [`sweep`](crate::sweep()) do not see it. Leftovers are listed
+/// `census` and `sweep` do not see it. Leftovers are listed
 /// while they run, not frozen: who ends or forks in that moment may be missing. Forking it costs
 /// more the larger the caller is.
 ///
 /// # Known holes
 /// A keeper can be killed or stopped by a process with the right to do so: one of the caller's own
 /// user, or root. If it is killed the main process dies with it (unless that has executed a set-uid
-/// program), and every wait and teardown says so
-/// ([`Error::is_keeper_lost`](crate::Error::is_keeper_lost)); what else was in the tree is not found
+/// program), every wait and teardown is an error that says so
+/// ([`is_keeper_lost`](crate::Error::is_keeper_lost)), and what else was in the tree is not found
 /// any more. If it is stopped a teardown makes it go on, but nobody does when its owner is gone.
 /// Descendants that an ordinary user may not signal (`sudo`, `su`) live until they end by
 /// themselves; teardown names them. An orphan of a process that entered another pid namespace
 /// (`nsenter`, which takes root's powers) is that namespace's. The main process's parent is the
 /// keeper, not the caller; it gets SIGKILL when that dies (`PR_SET_PDEATHSIG`).
 ///
-/// [PR_SET_CHILD_SUBREAPER(2)]: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
+/// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Containment {

@@ -9,15 +9,15 @@ pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kerne
 
 pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
      /sys/fs/cgroup (systemd hosts do this; \
-     in a container, run it with a writable cgroup namespace), or do without limits and accounting: \
-     --containment best-effort";
+     in a container, run it with a writable cgroup namespace), or do without limits and \
+     accounting: --containment best-effort";
 pub(crate) const NOT_CGROUP2: &str =
     "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
 
 pub(crate) const NEEDS_CGROUP: &str = "run it where a cgroup can be made; \
      tidy-process run --containment cgroup says what is missing for that";
-pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the command \
-     as another user, or where a cgroup can be made";
+pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the \
+     command as another user, or where a cgroup can be made";
 
 /// By step and errno, exactly: a guess would send people the wrong way.
 pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
@@ -59,6 +59,10 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC if step == Step::Guard => Some(
             "the guard, which ends everything should this process be killed, needs /bin/sh: \
              install one, or do without by Supervisor::builder().guard(false), --no-guard",
+        ),
+        Errno::ESRCH if step == Step::Keeper => Some(
+            "this process makes its children in another pid namespace (unshare): start the command \
+             from a process that does not",
         ),
         Errno::EMFILE => Some("too many open files in this process: raise ulimit -n"),
         Errno::ENFILE => Some("too many open files on this machine: see /proc/sys/fs/file-max"),

@@ -18,26 +18,39 @@ use crate::sys::{self, Newborn, SignalsBlocked, above_two};
 use crate::teardown::PATIENCE;
 use crate::wait::BackOff;
 
+/// Why there is no main process. None: the keeper was killed, before it could say.
+type Failed = Option<(Step, Errno)>;
+
 impl Launch<'_> {
     /// Starts the child under a keeper; on return it has executed. `ETXTBSY` is tried again, as by
     /// [`launch`](Launch::launch).
     pub(crate) fn hire(&mut self, proc: &Arc<OwnedFd>) -> Result<(Newborn, Kept)> {
         let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(256));
         loop {
-            match self.attempt_kept(proc) {
-                Err((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
-                Err((step, errno)) => return Err(self.error(step, errno)),
-                Ok(hired) => return Ok(hired),
+            let (kept, errors) = self.fork_keeper(proc).map_err(|(step, e)| self.error(step, e))?;
+            let failed = match met(&kept, errors) {
+                Ok(main) => return Ok((main, kept)),
+                Err(failed) => failed,
+            };
+            let lost = kept.lost();
+            let _ = kept.kill(PATIENCE);
+            kept.bury();
+            match failed {
+                Some((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
+                Some((step, errno)) => return Err(self.error(step, errno)),
+                None => return Err(lost),
             }
         }
     }
 
-    fn attempt_kept(&mut self, proc: &Arc<OwnedFd>) -> Result<(Newborn, Kept), (Step, Errno)> {
+    /// Its handle, and the pipe through which it and the main process say what failed.
+    fn fork_keeper(&mut self, proc: &Arc<OwnedFd>) -> Result<(Kept, PipeReader), (Step, Errno)> {
         let failed = |errno| (Step::Keeper, errno);
-        let (errors, channel) = pipe().map_err(|error| failed(errno_of(&error)))?;
+        let no_pipe = |error| failed(errno_of(&error));
+        let (errors, channel) = pipe().map_err(no_pipe)?;
         let channel = above_two(channel.into()).map_err(failed)?;
-        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
-        line.set_nonblocking(true).map_err(|error| failed(errno_of(&error)))?;
+        let (line, theirs) = UnixStream::pair().map_err(no_pipe)?;
+        line.set_nonblocking(true).map_err(no_pipe)?;
         let line = above_two(line.into()).map_err(failed)?;
         let theirs = above_two(theirs.into()).map_err(failed)?;
         let orders = self.orders(channel.as_raw_fd(), -1);
@@ -52,39 +65,32 @@ impl Launch<'_> {
             let _blocked = SignalsBlocked::new().map_err(failed)?;
             keeper::fork(&charge).map_err(|errno| (Step::Fork, errno))?
         };
-        drop((channel, theirs));
-        let keeper = match sys::handle(pid) {
-            Ok(keeper) => keeper,
+        match sys::handle(pid) {
+            Ok(keeper) => Ok((Kept::new(keeper, proc, line), errors)),
             Err(errno) => {
                 // No SIGKILL, which would spare what it has started: it ends all when this closes.
                 drop(line);
                 let _ = waitpid(Pid::from_raw(pid), None);
-                return Err(failed(errno));
-            }
-        };
-        let kept = Kept::new(keeper, proc, line);
-        match met(&kept, errors) {
-            Ok(main) => Ok((main, kept)),
-            Err(error) => {
-                let _ = kept.kill(PATIENCE);
-                kept.bury();
-                Err(error)
+                Err(failed(errno))
             }
         }
     }
 }
 
 /// The main process, once it has executed.
-fn met(kept: &Kept, errors: PipeReader) -> Result<Newborn, (Step, Errno)> {
-    let failed = |errno| (Step::Keeper, errno);
+fn met(kept: &Kept, errors: PipeReader) -> Result<Newborn, Failed> {
+    let failed = |errno| Some((Step::Keeper, errno));
     let Some(pid) = kept.main_pid().map_err(failed)? else {
-        let killed = (Step::Keeper, Errno::ESRCH);
-        return Err(last_word(errors).map_or(killed, read_word));
+        return Err(last_word(errors).map(read_word));
     };
     let pidfd = sys::pidfd_open(pid).map_err(failed)?;
+    if kept.has_ended() {
+        // Then somebody else may have reaped the main process, and the pid be a stranger's.
+        return Err(None);
+    }
     kept.acknowledge();
     match last_word(errors) {
         None => Ok(Newborn { pid, pidfd }),
-        Some(word) => Err(read_word(word)),
+        Some(word) => Err(Some(read_word(word))),
     }
 }

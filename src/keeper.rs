@@ -1,11 +1,11 @@
 //! What a keeper does, which holds one tree where there is no cgroup to do it.
 //!
-//! It is a fork of the supervisor that stays, and forks the main process. As a sub-reaper it becomes
-//! the parent of every descendant that has lost its own; so it has children for as long as the tree
-//! has processes, and it ends with the last one.
+//! It is a fork of the supervisor that stays, and forks the main process. As a sub-reaper it
+//! becomes the parent of every descendant that has lost its own; so it has children for as long as
+//! the tree has processes, and it ends with the last one.
 //!
 //! 1. It runs in a copy of its owner's memory taken while other threads held locks, and for long:
-//!    the rules of `born.rs` hold for all of it. No allocation, no lock, no panic, no way to return.
+//!    the rules of `born.rs` hold for all of it. No allocation, no lock, no panic, no return.
 //! 2. All signals are blocked. It learns by a signalfd that a child has ended (SIGCHLD) or that the
 //!    thread that forked it has (SIGURG); then its parent's pid says whether the owner lives.
 //! 3. A pair of sockets is the line to its owner: `KILL` and end of file both mean that the tree is
@@ -14,10 +14,11 @@
 //!    while the number is surely that one's.
 //! 5. To kill is to go round until `waitpid` knows of no child. Each process gets SIGKILL *before*
 //!    its children are listed: from then on it can fork no more, so the list is complete. What was
-//!    born before and has lost its parent since is a child of the keeper, and met in the next round.
+//!    born before and has lost its parent since is a child of the keeper, and met in the next
+//!    round.
 //! 6. A pid of a descendant that is not its own child may go to a stranger at any moment. So
-//!    `/proc/PID` is opened, the parent's pid read in it, and the signal sent through that fd, which
-//!    is as good as a pidfd (pidfd_send_signal(2)).
+//!    `/proc/PID` is opened, the parent's pid read in it, and the signal sent through that fd,
+//!    which is as good as a pidfd (pidfd_send_signal(2)).
 //!
 //! # Safety
 //! One of the three files of this crate with `unsafe` in them. A keeper relies on a `Charge` whose

@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use crate::ending::lock;
 use crate::error::{Error, Result};
 use crate::kept::{self, Kept};
 use crate::limits::Limits;
 use crate::teardown::PATIENCE;
+use crate::wait::lock;
 
 #[derive(Debug)]
 pub(crate) struct Keepers {
@@ -28,7 +28,13 @@ impl Keepers {
     /// Keeps a tree alive until [`end`](Self::end). Those that have ended meanwhile are forgotten.
     pub(crate) fn take_over(&self, kept: &Arc<Kept>) {
         let mut left = lock(&self.left);
-        left.retain(|kept| !kept.is_over());
+        left.retain(|kept| {
+            let over = kept.has_ended();
+            if over {
+                kept.bury();
+            }
+            !over
+        });
         left.push(Arc::clone(kept));
     }
 

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::ending::lock;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::keeper::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::lineage::{each_child, each_task, open, state_and_parent};
 use crate::roster;
 use crate::sys::{self, Newborn};
-use crate::wait::{self, timeout_until};
+use crate::wait::{self, lock, timeout_until};
 
 /// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
 /// nobody waits for that.
@@ -141,16 +140,12 @@ impl Kept {
         Err(Error::survivors(&self.name(), start.elapsed(), left))
     }
 
-    /// Whether nobody is left; reaps the keeper then.
-    pub(crate) fn is_over(&self) -> bool {
-        let over = wait::ended(self.keeper.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false);
-        if over {
-            self.bury();
-        }
-        over
+    pub(crate) fn has_ended(&self) -> bool {
+        wait::ended(self.keeper.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false)
     }
 
-    /// Reaps a keeper that has gone; SIGCHLD may be ignored here, and then nothing is to be reaped.
+    /// Reaps a keeper that has gone or is about to. Where SIGCHLD is ignored nothing is to be
+    /// reaped.
     pub(crate) fn bury(&self) {
         let pidfd = self.keeper.pidfd.as_fd();
         let _ = wait::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
@@ -198,7 +193,7 @@ impl Kept {
         Error::os(step, self.name(), errno)
     }
 
-    fn lost(&self) -> Error {
+    pub(crate) fn lost(&self) -> Error {
         Error::keeper_lost(self.keeper.pid)
     }
 }

@@ -56,9 +56,8 @@ impl Voice {
 /// What was wanted and could not be had.
 pub(crate) fn mechanism(supervisor: &Supervisor) {
     if let Some(why) = supervisor.why_no_cgroup() {
-        line(format_args!(
-            "held by a keeper, without limits and accounting, for want of a cgroup: {why}"
-        ));
+        let lacks = "without limits and accounting, for want of a cgroup";
+        line(format_args!("held by a keeper, {lacks}: {why}"));
     }
 }
 
@@ -85,7 +84,8 @@ fn ending(report: &Report) -> String {
     }
 }
 
-/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper`; what is not known is left out.
+/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper`; what is not known
+/// is left out.
 fn used(report: &Report) -> String {
     let usage = &report.usage;
     let cpu = usage.user.zip(usage.system).map(|(user, system)| (user + system).as_secs_f64());

@@ -27,6 +27,7 @@ mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
+mod keeper;
 mod leaks;
 mod limits;
 mod mischief;
