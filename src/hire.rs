@@ -3,6 +3,7 @@
 use std::io::{PipeReader, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +54,11 @@ impl Launch<'_> {
         line.set_nonblocking(true).map_err(no_pipe)?;
         let line = above_two(line.into()).map_err(failed)?;
         let theirs = above_two(theirs.into()).map_err(failed)?;
+        let mut stack = self.may_share().then(sys::stack);
         let orders = self.orders(channel.as_raw_fd(), -1);
         let charge = Charge {
             orders: &orders,
+            stack: stack.as_deref_mut().map(ptr::from_mut),
             owner: std::process::id().cast_signed(),
             proc: proc.as_fd(),
             line: theirs.as_raw_fd(),

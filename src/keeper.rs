@@ -33,7 +33,7 @@ use nix::errno::Errno;
 
 use crate::born::{self, FORK, Failure, KEEPER, Orders, born, ok};
 use crate::lineage::{each_child, open, parent_of, read};
-use crate::sys;
+use crate::sys::{self, Stack};
 
 /// What the owner writes: it has a pidfd of the main process; everything is to die.
 pub(crate) const KNOWN: u8 = b'n';
@@ -56,6 +56,8 @@ const EAGER: u32 = 300;
 /// What a keeper is told, besides what the main process is: fds by their numbers.
 pub(crate) struct Charge<'a> {
     pub(crate) orders: &'a Orders<'a>,
+    /// The main process may share the keeper's memory until its exec, on this stack.
+    pub(crate) stack: Option<*mut Stack>,
     pub(crate) owner: libc::pid_t,
     /// The directory `/proc`.
     pub(crate) proc: BorrowedFd<'a>,
@@ -119,12 +121,10 @@ impl<'a> Keeper<'a> {
         let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         // SAFETY: no memory is involved.
         let me = unsafe { libc::getpid() };
-        // SAFETY: this process has one thread; the child goes straight to `main_process`.
-        let main = unsafe { libc::fork() };
-        ok(FORK, main.into())?;
-        if main == 0 {
-            main_process(charge.orders, me, before == libc::SIG_IGN);
-        }
+        let ignored = before == libc::SIG_IGN;
+        let birth = Birth { orders: charge.orders, keeper: me, ignored };
+        let main =
+            birth.give(charge.stack).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
         let keeper =
             Self { charge, me, main, signals, line: charge.line, known: false, killing: false };
         keeper.stand_aside();
@@ -261,19 +261,47 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// The main process: it dies with its keeper, should somebody kill that.
-fn main_process(orders: &Orders<'_>, keeper: libc::pid_t, ignored: bool) -> ! {
-    if ignored {
+/// What a main process is told by its keeper.
+struct Birth<'a> {
+    orders: &'a Orders<'a>,
+    keeper: libc::pid_t,
+    /// SIGCHLD was ignored before.
+    ignored: bool,
+}
+
+impl Birth<'_> {
+    /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
+    fn give(&self, stack: Option<*mut Stack>) -> Result<libc::pid_t, Errno> {
+        let arg = ptr::from_ref(self).cast();
+        if let Some(stack) = stack {
+            // SAFETY: our copy of a stack that the owner has made for this, used by nobody else.
+            let stack = unsafe { &mut *stack };
+            // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
+            match unsafe { sys::clone_plain(stack, main_process, arg) } {
+                Err(Errno::ENOSYS | Errno::EPERM) => {}
+                born => return born,
+            }
+        }
+        // SAFETY: this process has one thread; closures are the caller's own promise.
+        unsafe { sys::fork_alone(main_process, arg) }
+    }
+}
+
+/// It dies with its keeper, should somebody kill that.
+extern "C" fn main_process(birth: *const c_void) -> ! {
+    // SAFETY: `give` passes a Birth that outlives the child's use of it.
+    let Birth { orders, keeper, ignored } = unsafe { &*birth.cast() };
+    if *ignored {
         // SAFETY: SIG_IGN is a valid disposition.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
     // SAFETY: no memory is involved.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    if !is_parent(keeper) {
+    if !is_parent(*keeper) {
         // SAFETY: ends this process without running anything of the owner's.
         unsafe { libc::_exit(127) }
     }
-    born(ptr::from_ref(orders).cast())
+    born(ptr::from_ref(*orders).cast())
 }
 
 /// Pids, first in, first out.

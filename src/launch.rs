@@ -79,10 +79,7 @@ impl Launch<'_> {
     }
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
-        // In shared memory a child of another user would be a way into this process.
-        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
-        let forked = self.force_join || other_user || !self.closures.is_empty();
-        if !forked && !REFUSED.load(Ordering::Relaxed) {
+        if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
                 Err(Miss::Failed(step, errno)) => return Err((step, errno)),
@@ -91,6 +88,12 @@ impl Launch<'_> {
             }
         }
         Ok((self.fork()?, Placement::Joined))
+    }
+
+    /// In shared memory a child of another user would be a way into this process.
+    pub(crate) fn may_share(&self) -> bool {
+        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
+        !(self.force_join || other_user || !self.closures.is_empty())
     }
 
     fn clone_into(&mut self) -> Result<Newborn, Miss> {

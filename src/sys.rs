@@ -33,8 +33,15 @@ pub(crate) struct Newborn {
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
+/// A stack for a child that shares our memory: it calls a few libc wrappers and no more.
+pub(crate) type Stack = [MaybeUninit<u8>];
+
+/// Its bytes.
 const STACK: usize = 64 * 1024;
+
+pub(crate) fn stack() -> Box<Stack> {
+    Box::new_uninit_slice(STACK)
+}
 
 /// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
 /// vfork(2) has it: this thread is suspended until then, other threads run on.
@@ -54,28 +61,54 @@ pub(crate) unsafe fn clone_into(
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
-    let mut stack = Box::<[u8]>::new_uninit_slice(STACK);
-    let base = stack.as_mut_ptr().expose_provenance();
     let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    let mut args = sharing();
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-    args.stack = (base.next_multiple_of(16)) as u64;
-    args.stack_size = (STACK - 16) as u64;
-    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
-    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
-    let answer = unsafe { clone3(&args, entry, arg) };
-    let pid = check(answer)?;
+    // SAFETY: the caller's obligation.
+    let pid = unsafe { clone_on(&mut stack(), args, entry, arg) }?;
     // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Newborn { pid, pidfd })
+}
+
+/// The same for a caller that may not allocate, and without a handle.
+///
+/// # Safety
+/// As for [`clone_into`].
+pub(crate) unsafe fn clone_plain(
+    stack: &mut Stack,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<i32, Errno> {
+    // SAFETY: the caller's obligation.
+    unsafe { clone_on(stack, sharing(), entry, arg) }
+}
+
+fn sharing() -> libc::clone_args {
+    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    args
+}
+
+unsafe fn clone_on(
+    stack: &mut Stack,
+    mut args: libc::clone_args,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<i32, Errno> {
+    args.stack = stack.as_mut_ptr().expose_provenance().next_multiple_of(16) as u64;
+    args.stack_size = stack.len().saturating_sub(16) as u64;
+    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
+    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    check(unsafe { clone3(&args, entry, arg) })
 }
 
 /// The parent gets the pid or a negative errno; the child calls `entry` on its new stack, so it
