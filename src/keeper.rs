@@ -32,7 +32,8 @@ use std::ptr;
 use nix::errno::Errno;
 
 use crate::born::{self, FORK, Failure, KEEPER, Orders, born, ok};
-use crate::lineage::{each_child, open, parent_of, read};
+use crate::lineage::{Queue, each_child, open, parent_of, read};
+use crate::maps;
 use crate::sys::{self, Stack};
 
 /// What the owner writes: it has a pidfd of the main process; everything is to die.
@@ -44,10 +45,6 @@ pub(crate) const KILL: u8 = b'k';
 pub(crate) const BORN: u32 = 1;
 pub(crate) const ENDED: u32 = 2;
 pub(crate) const DONE: u32 = 3;
-
-/// Processes whose children are still to be listed in this round. What does not fit is met later,
-/// when its parent is dead.
-const MOST: usize = 1024;
 
 /// So many rounds in which nobody died follow each other at once; after that there are pauses, 100
 /// ms at the longest.
@@ -86,12 +83,14 @@ extern "C" fn live(charge: *const c_void) -> ! {
 }
 
 struct Keeper<'a> {
-    charge: &'a Charge<'a>,
+    owner: libc::pid_t,
+    proc: BorrowedFd<'a>,
     me: libc::pid_t,
     main: libc::pid_t,
     signals: c_int,
-    /// -1 after its end.
     line: c_int,
+    /// The line is at its end.
+    cut: bool,
     known: bool,
     killing: bool,
 }
@@ -125,26 +124,24 @@ impl<'a> Keeper<'a> {
         let birth = Birth { orders: charge.orders, keeper: me, ignored };
         let main =
             birth.give(charge.stack).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
-        let keeper =
-            Self { charge, me, main, signals, line: charge.line, known: false, killing: false };
+        let Charge { owner, proc, line, .. } = *charge;
+        let (cut, known, killing) = (false, false, false);
+        let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing };
         keeper.stand_aside();
         keeper.tell(&[record(BORN, main)]);
         Ok(keeper)
     }
 
-    /// A session of its own, no fds but its own, no directory, a name; and nobody of the same user
-    /// may trace it, or read in it what was the owner's. Nothing of this is worth failing for.
+    /// A session of its own, no fds but its own, no directory, a name. Nothing of this is worth
+    /// failing for.
     fn stand_aside(&self) {
         // SAFETY: no memory is involved.
         unsafe { libc::setsid() };
-        let proc = self.charge.proc.as_raw_fd();
-        close_all_but([proc, self.charge.line, self.signals]);
+        close_all_but([self.proc.as_raw_fd(), self.line, self.signals]);
         // SAFETY: a string that ends in NUL.
         unsafe { libc::chdir(c"/".as_ptr()) };
         // SAFETY: as above.
         unsafe { libc::prctl(libc::PR_SET_NAME, c"tidy-keeper".as_ptr()) };
-        // SAFETY: no memory is involved.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
     }
 
     /// Until nobody is left.
@@ -167,7 +164,7 @@ impl<'a> Keeper<'a> {
 
     fn listen(&mut self, timeout: c_int) {
         let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds = [poll(self.line), poll(self.signals)];
+        let mut fds = [poll(if self.cut { -1 } else { self.line }), poll(self.signals)];
         // SAFETY: two entries that live across the call.
         unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) };
         let [line, signals] = fds;
@@ -178,7 +175,7 @@ impl<'a> Keeper<'a> {
         if line.revents != 0 {
             self.hear();
         }
-        if !is_parent(self.charge.owner) {
+        if !is_parent(self.owner) {
             self.killing = true;
         }
     }
@@ -186,13 +183,30 @@ impl<'a> Keeper<'a> {
     fn hear(&mut self) {
         let mut byte = [0];
         match read(fd(self.line), &mut byte) {
-            Some(&[KNOWN]) => self.known = true,
+            Some(&[KNOWN]) => {
+                self.known = true;
+                self.forget();
+            }
             Some(_) => self.killing = true,
             None => {
                 self.killing = true;
-                self.line = -1;
+                self.cut = true;
             }
         }
+    }
+
+    /// Gives the owner's memory back: what the owner changes from now on would be there twice.
+    fn forget(&self) {
+        let here = 0u8;
+        // SAFETY: no memory is involved.
+        let errno = unsafe { libc::__errno_location() };
+        let used = [(&raw const here).addr(), errno.addr()];
+        maps::each_idle(self.proc, self.me, used, &mut |start, len| {
+            let start = ptr::without_provenance_mut(start);
+            // SAFETY: anonymous memory that is neither this stack nor this thread's own: all that a
+            // keeper uses is there, in its registers, and in the files of program and libraries.
+            unsafe { libc::munmap(start, len) };
+        });
     }
 
     /// One write for the main process's end and the tree's, if both come at once: the owner then
@@ -228,7 +242,7 @@ impl<'a> Keeper<'a> {
     /// SIGKILL for everybody who can be found from here, parents first.
     fn kill_round(&self) {
         let mut todo = Queue::new();
-        if let Some(own) = open(self.charge.proc, self.me) {
+        if let Some(own) = open(self.proc, self.me) {
             each_child(&own, &mut |pid| {
                 // SAFETY: our own child, which nobody else can reap: the number is still its.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -249,7 +263,7 @@ impl<'a> Keeper<'a> {
 
     /// The process, if it is still this one's child, or ours by now.
     fn find(&self, pid: libc::pid_t, parent: libc::pid_t) -> Option<OwnedFd> {
-        let process = open(self.charge.proc, pid)?;
+        let process = open(self.proc, pid)?;
         let now = parent_of(&process)?;
         (now == parent || now == self.me).then_some(process)
     }
@@ -257,7 +271,7 @@ impl<'a> Keeper<'a> {
     fn tell(&self, records: &[u64]) {
         // An owner that has gone hears nothing, and SIGPIPE is blocked.
         // SAFETY: the kernel reads the records, eight bytes each.
-        unsafe { libc::write(self.charge.line, records.as_ptr().cast(), size_of_val(records)) };
+        unsafe { libc::write(self.line, records.as_ptr().cast(), size_of_val(records)) };
     }
 }
 
@@ -302,32 +316,6 @@ extern "C" fn main_process(birth: *const c_void) -> ! {
         unsafe { libc::_exit(127) }
     }
     born(ptr::from_ref(*orders).cast())
-}
-
-/// Pids, first in, first out.
-struct Queue {
-    places: [(libc::pid_t, libc::pid_t); MOST],
-    first: usize,
-    end: usize,
-}
-
-impl Queue {
-    fn new() -> Self {
-        Self { places: [(0, 0); MOST], first: 0, end: 0 }
-    }
-
-    fn push(&mut self, pid: libc::pid_t, parent: libc::pid_t) {
-        if let Some(place) = self.places.get_mut(self.end) {
-            *place = (pid, parent);
-            self.end = self.end.saturating_add(1);
-        }
-    }
-
-    fn pop(&mut self) -> Option<(libc::pid_t, libc::pid_t)> {
-        let place = self.places.get(self.first).filter(|_| self.first < self.end).copied()?;
-        self.first = self.first.saturating_add(1);
-        Some(place)
-    }
 }
 
 fn pause(idle: u32) -> c_int {

@@ -41,6 +41,7 @@ mod hire;
 mod keeper;
 mod kept;
 mod lineage;
+mod maps;
 mod child;
 mod ending;
 mod wait;

@@ -14,13 +14,17 @@ use nix::sys::stat::Mode;
 
 use crate::sys;
 
+/// Processes whose children are still to be listed in this round. What does not fit is met later,
+/// when its parent is dead.
+const MOST: usize = 1024;
+
 /// The directory of a process; `proc` is that of `/proc`.
 pub(crate) fn open(proc: BorrowedFd<'_>, pid: i32) -> Option<OwnedFd> {
     let mut text = [0; 12];
     open_at(proc, decimal(pid, &mut text)?, OFlag::O_DIRECTORY)
 }
 
-fn open_at(dir: impl AsFd, name: &CStr, flags: OFlag) -> Option<OwnedFd> {
+pub(crate) fn open_at(dir: impl AsFd, name: &CStr, flags: OFlag) -> Option<OwnedFd> {
     openat(dir, name, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
 }
 
@@ -114,6 +118,32 @@ fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
             }
             None => begun.take().into_iter().for_each(&mut *see),
         }
+    }
+}
+
+/// Pids and their parents' pids, first in, first out.
+pub(crate) struct Queue {
+    places: [(i32, i32); MOST],
+    first: usize,
+    end: usize,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self { places: [(0, 0); MOST], first: 0, end: 0 }
+    }
+
+    pub(crate) fn push(&mut self, pid: i32, parent: i32) {
+        if let Some(place) = self.places.get_mut(self.end) {
+            *place = (pid, parent);
+            self.end = self.end.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(i32, i32)> {
+        let place = self.places.get(self.first).filter(|_| self.first < self.end).copied()?;
+        self.first = self.first.saturating_add(1);
+        Some(place)
     }
 }
 

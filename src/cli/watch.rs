@@ -1,13 +1,14 @@
 //! Waiting for a command and for signals at the same time.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tidy_process::{Child, Mechanism, Tree};
+use tidy_process::{Child, Mechanism, ProcessInfo, Tree};
 
 use crate::run::Failure;
 use crate::signals::{Asked, Signals, suspend};
@@ -154,11 +155,24 @@ impl<'a> Watch<'a> {
 /// A tree that cannot be frozen is stopped and continued, process by process.
 fn set_still(tree: &Tree, still: bool) -> tidy_process::Result<()> {
     match (tree.mechanism(), still) {
-        (Mechanism::Keeper, true) => tree.signal(Signal::SIGSTOP as i32).map(drop),
+        (Mechanism::Keeper, true) => stop_all(tree),
         (Mechanism::Keeper, false) => tree.signal(Signal::SIGCONT as i32).map(drop),
         (_, true) => tree.freeze().map(drop),
         (_, false) => tree.thaw(),
     }
+}
+
+/// Waits until all have stopped: who is just reading from the terminal would take what is typed to
+/// the shell next.
+fn stop_all(tree: &Tree) -> tidy_process::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    tree.signal(Signal::SIGSTOP as i32)?;
+    let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
+    while tree.processes().iter().any(runs) && Instant::now() < deadline {
+        // Nothing announces that somebody else's child has stopped.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Whether nothing of it is left: a daemon may have outlived the main process.

@@ -199,8 +199,18 @@ fn a_keeper_holds_nothing_of_its_owner_and_hears_no_terminal() {
     let Some(stage) = Stage::of_keepers() else { return };
     let held = fs::File::open("/etc/passwd").unwrap();
     nix::fcntl::fcntl(&held, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let mut ballast = vec![0u8; 64 << 20];
+    ballast.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     let child = stage.command("sleep").arg("20").spawn().unwrap();
     let keeper = keeper();
+    let start = Instant::now();
+    while anonymous(keeper) > 8 << 10 {
+        assert!(start.elapsed() < SOON, "it holds {} KiB", anonymous(keeper));
+        // It gives memory back after the spawn, and nothing announces that.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(anonymous(Pid::this()) > 64 << 10);
+    drop(ballast);
     let proc = |name: &str| format!("/proc/{keeper}/{name}");
     assert_eq!(fs::read_link(proc("cwd")).unwrap().to_str(), Some("/"));
     assert_eq!(nix::unistd::getsid(Some(keeper)).unwrap(), keeper);
@@ -221,6 +231,13 @@ fn a_keeper_holds_nothing_of_its_owner_and_hears_no_terminal() {
     assert_eq!(child.finish().unwrap().cause, Cause::Stopped);
     drop(held);
     stage.close(Alone::Yes);
+}
+
+/// KiB of memory that is backed by no file.
+fn anonymous(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// nix knows no real-time signals.

@@ -22,6 +22,8 @@ mod victim;
 mod cli;
 mod capture;
 mod command;
+#[cfg(feature = "cli")]
+mod containment;
 mod errors;
 mod experiment;
 #[cfg(feature = "cli")]
