@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::hint::{KEEPER_LOST, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint};
+use crate::hint::{
+    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
+};
 use crate::limits::Setting;
 use crate::process::ProcessInfo;
 pub(crate) use crate::step::{CHILD_STEPS, Step};
@@ -47,7 +49,7 @@ enum Kind {
         remedy: &'static str,
     },
     #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
-    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo> },
+    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, hint: &'static str },
     #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
     Unsupported { what: String, limit: bool },
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
@@ -98,8 +100,13 @@ impl Error {
     }
 
     /// `what` was to be torn down.
-    pub(crate) fn survivors(what: &str, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { what: what.to_owned(), after, survivors }))
+    pub(crate) fn survivors(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
+        Self(Box::new(Kind::Survivors { what, after, survivors, hint: SURVIVORS }))
+    }
+
+    /// The same, where nobody but a keeper has tried.
+    pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
+        Self(Box::new(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS }))
     }
 
     /// What only a cgroup can do, asked of a tree that a keeper holds.
@@ -244,7 +251,7 @@ impl Error {
             Kind::Unsupported { .. } => Some(NEEDS_CGROUP),
             Kind::KeeperLost(_) => Some(KEEPER_LOST),
             Kind::Invalid { .. } | Kind::NotReady { .. } => None,
-            Kind::Survivors { .. } => Some(SURVIVORS),
+            Kind::Survivors { hint, .. } => Some(hint),
         }
     }
 }

@@ -137,7 +137,7 @@ impl Kept {
             return Ok(());
         }
         let left = roster::read_all(&self.pids(), false);
-        Err(Error::survivors(&self.name(), start.elapsed(), left))
+        Err(Error::kept_survivors(self.name(), start.elapsed(), left))
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -293,40 +293,59 @@ fn a_keeper_that_is_killed_is_an_error_and_no_hang() {
     stage.close(Alone::Yes);
 }
 
-/// Each of these tries to get out of the keeper's sight; all are in Python.
-const ATTEMPTS: [(&str, &str); 5] = [
-    ("a sub-reaper of its own", "prctl(36, 1, 0, 0, 0); fork() or (setsid(), fork() and _exit(0))"),
-    ("a brother", "syscall(56, 0x8000 | 17, 0, 0, 0, 0)"),
-    ("a daemon of a daemon", "[fork() and _exit(0) or setsid() for _ in range(20)]"),
-    ("a parent that ignores its children", "signal(17, 1); [fork() for _ in range(6)]"),
-    ("a name like fields", "prctl(15, b') S 1 (', 0, 0, 0); fork(); fork() and _exit(0)"),
+/// Each of these tries to get out of the keeper's sight, in Python; so many processes stay at least.
+const ATTEMPTS: [(&str, usize, &str); 6] = [
+    (
+        "a sub-reaper of its own",
+        3,
+        "prctl(36, 1, 0, 0, 0); fork() or fork() and _exit(0) or setsid(); fork()",
+    ),
+    ("a brother", 2, "syscall(CLONE, 0x8000 | 17, 0, 0, 0, 0)"),
+    ("a daemon of a daemon", 1, "[fork() and _exit(0) or setsid() for _ in range(20)]"),
+    ("a parent that ignores its children", 64, "signal(17, 1); [fork() for _ in range(6)]"),
+    ("a name like fields", 2, "prctl(15, b') S 1 (', 0, 0, 0); fork(); fork() and _exit(0)"),
+    (
+        "children of threads",
+        4,
+        "[Thread(target=lambda: (fork(), time.sleep(20))).start() for _ in range(3)]",
+    ),
 ];
 
 #[test]
 #[serial]
 fn nobody_gets_out_of_sight() {
     let Some(stage) = Stage::of_keepers() else { return };
-    for (what, attempt) in ATTEMPTS {
+    for (what, least, attempt) in ATTEMPTS {
         let script = format!(
             "import ctypes, time, os
 from os import fork, setsid, _exit
+from threading import Thread
 libc = ctypes.CDLL(None)
 prctl, syscall, signal = libc.prctl, libc.syscall, libc.signal
+CLONE = {}
 {attempt}
-os.write(1, b'ready\\n')
-time.sleep(20)"
+time.sleep(20)",
+            libc::SYS_clone
         );
-        for wait in [false, true] {
-            let mut command = stage.command("python3");
-            command.args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
-            let mut child = command.spawn().unwrap();
-            read_ready(child.stdout.take().unwrap());
-            if wait {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            child.finish().unwrap();
-            stage.assert_clean(what);
+        let child = stage.command("python3").args(["-c", &script]).spawn().unwrap();
+        let start = Instant::now();
+        let seen = || {
+            let mut seen: Vec<u32> = child.tree().processes().iter().map(|p| p.pid).collect();
+            seen.sort_unstable();
+            seen
+        };
+        let alive = || {
+            let mut alive: Vec<u32> = stage.alive().iter().map(|pid| pid.cast_unsigned()).collect();
+            alive.sort_unstable();
+            alive
+        };
+        while alive().len() < least || seen() != alive() {
+            assert!(start.elapsed() < SOON, "{what}: {:?} of {:?} seen", seen(), alive());
+            // What is waited for is that nothing happens any more.
+            std::thread::sleep(Duration::from_millis(5));
         }
+        child.finish().unwrap();
+        stage.assert_clean(what);
     }
     stage.close(Alone::Yes);
 }
