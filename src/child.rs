@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use crate::command::Keep;
 use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
+use crate::process::ProcessInfo;
 use crate::pump::Record;
 use crate::report::{Cause, Note, Placement, Report};
 use crate::sys::{self, Newborn};
@@ -57,6 +58,8 @@ pub struct Child {
     status: Mutex<Option<ExitStatus>>,
     ending: Ending,
     placement: Placement,
+    /// Who was killed by a timeout that came after the main process's end.
+    left: Mutex<Vec<ProcessInfo>>,
     tree: Tree,
     /// After the tree: what it wrote last is read when it is gone.
     pub(crate) log: Record,
@@ -79,6 +82,7 @@ impl Child {
             status: Mutex::new(None),
             ending: Ending::new(keep, spawned),
             placement,
+            left: Mutex::default(),
             tree,
             log: Record::default(),
         }
@@ -289,7 +293,7 @@ impl Child {
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
         }
         let running = self.try_wait().inspect_err(|_| self.abandon())?.is_none();
-        let leftovers = if running { self.ask_to_end() } else { self.tree.leftovers() };
+        let leftovers = if running { self.ask_to_end() } else { self.leftovers() };
         let usage = self.tree.end()?;
         let escaped = !self.ended_within(Duration::from_millis(100))?;
         if escaped {
@@ -316,6 +320,11 @@ impl Child {
     /// Nothing is to be learned of the main process any more: it goes all the same.
     fn abandon(&self) {
         let _ = self.kill_all();
+    }
+
+    fn leftovers(&self) -> Vec<ProcessInfo> {
+        let left = std::mem::take(&mut *lock(&self.left));
+        if left.is_empty() { self.tree.leftovers() } else { left }
     }
 
     /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
@@ -362,6 +371,10 @@ impl Mortal for Child {
     }
 
     fn kill(&self) -> bool {
+        if self.has_ended() {
+            let left = self.leftovers();
+            *lock(&self.left) = left;
+        }
         self.kill_all().is_ok()
     }
 }

@@ -7,6 +7,7 @@ mod run;
 mod say;
 mod servers;
 mod signals;
+mod terminal;
 mod watch;
 mod with;
 

@@ -17,9 +17,13 @@ pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
     print(&text)
 }
 
+/// A reader that has seen enough, as `head` has, is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Print)
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
+        _ => Ok(()),
+    }
 }
 
 fn table(roots: &[RunRoot]) -> String {

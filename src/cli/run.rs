@@ -15,6 +15,7 @@ use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
 use crate::say::{self, Voice};
 use crate::signals::{Asked, Signals};
+use crate::terminal::Modes;
 use crate::watch::{Stop, Watch};
 
 /// How tidy-process itself is to end.
@@ -68,15 +69,20 @@ impl Failure {
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args);
+    let modes = Modes::save();
     let mut sink = match Sink::open(args.json.as_deref()) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args) {
         Ok((report, by_signal)) => {
+            if report.cause != Cause::Exited {
+                modes.put_back();
+            }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
-            (Ended { exit, by_signal }, sink.report(&args.command, exit, &report))
+            let written = sink.report(&args.command, seen(exit, by_signal), &report);
+            (Ended { exit, by_signal }, written)
         }
         Err(failure) => {
             let ended = failed(&failure);
@@ -88,6 +94,12 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
+}
+
+/// The exit status as a shell sees it.
+fn seen(exit: u8, by_signal: Option<Signal>) -> u8 {
+    let number = by_signal.and_then(|signal| u8::try_from(signal as i32).ok());
+    number.map_or(exit, |number| 128 + number)
 }
 
 pub(crate) fn failed(failure: &Failure) -> Ended {

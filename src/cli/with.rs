@@ -7,20 +7,26 @@ use std::time::Instant;
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use tidy_process::{Child, Command, Log, Report, Stdio, Supervisor};
+use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
 use crate::args::Leaks;
 use crate::run::{Ended, Failure, exit, failed};
 use crate::say::{self, Voice};
 use crate::servers::{ServerArgs, What, WithArgs};
 use crate::signals::Signals;
+use crate::terminal::Modes;
 use crate::watch::{Stop, Watch};
 
 /// How much of what a server says is kept for its epitaph, where it has no log file.
 const KEPT: usize = 64 * 1024;
 
 pub(crate) fn with(args: &WithArgs) -> Ended {
-    match supervise(args) {
+    let modes = Modes::save();
+    let ended = supervise(args);
+    if !matches!(&ended, Ok((Some(report), _)) if report.cause == Cause::Exited) {
+        modes.put_back();
+    }
+    match ended {
         Ok((Some(report), by_signal)) => {
             Voice::of(args.quiet, args.verbose, Leaks::Kill).report(&report);
             Ended { exit: exit(&report, Leaks::Kill), by_signal }

@@ -52,6 +52,19 @@ fn what_cannot_be_started_is_126_or_127() {
 
 #[test]
 #[parallel]
+fn a_reader_of_the_list_may_have_seen_enough() {
+    let Some(stage) = Stage::set() else { return };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = stage.tool(&["ps"]).stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let full = std::fs::File::create("/dev/full").unwrap();
+    assert_eq!(stage.tool(&["ps"]).stdout(full).status().unwrap().code(), Some(125));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
 fn our_own_failures_are_125() {
     exits(&[
         (&[], 125),
@@ -235,12 +248,18 @@ fn the_first_signal_stops_the_command_and_we_end_by_it() {
             "trap 'echo stopped > {}; exit 0' USR2; echo ready; while :; do sleep 0.01; done",
             file.display()
         );
-        let mut tool = ready(&stage, &["-s", "USR2", "-k", "20s"], &script);
+        let report = file.with_extension("json");
+        let json = ["--json", report.to_str().unwrap()];
+        let args = [&["-s", "USR2", "-k", "20s"], &json[..]].concat();
+        let mut tool = ready(&stage, &args, &script);
         send(&tool, signal);
         let status = tool.wait().unwrap();
         assert_eq!(status.signal(), Some(signal as i32));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "stopped\n");
+        let written = std::fs::read_to_string(&report).unwrap();
+        assert!(written.contains(&format!("\"exit\":{}", 128 + signal as i32)), "{written}");
         std::fs::remove_file(&file).unwrap();
+        std::fs::remove_file(&report).unwrap();
         stage.assert_clean(signal.as_str());
     }
     stage.close(Alone::No);

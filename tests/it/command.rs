@@ -316,6 +316,7 @@ fn lingering_is_bounded_by_the_timeout() {
         let output = command.output().unwrap();
         assert_eq!(output.stdout, b"early\n");
         assert_eq!(output.report.cause, Cause::TimedOut);
+        assert_eq!(output.report.leftovers.len(), 1);
         let report = command.stdout(Stdio::null()).run().unwrap();
         assert_eq!(report.cause, Cause::TimedOut);
     });

@@ -293,7 +293,7 @@ fn a_keeper_that_is_killed_is_an_error_and_no_hang() {
     stage.close(Alone::Yes);
 }
 
-/// Each of these tries to get out of the keeper's sight, in Python; so many processes stay at least.
+/// Each of these tries to get out of the keeper's sight, in Python; so many processes stay.
 const ATTEMPTS: [(&str, usize, &str); 6] = [
     (
         "a sub-reaper of its own",

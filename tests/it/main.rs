@@ -38,6 +38,7 @@ mod ready;
 mod recipes;
 #[cfg(feature = "cli")]
 mod runners;
+mod soak;
 mod supervisor;
 mod stuck;
 mod sweep;

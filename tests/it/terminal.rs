@@ -146,6 +146,28 @@ fn ctrl_c_ends_servers_and_command_without_a_word() {
     stage.close(Alone::No);
 }
 
+#[test]
+#[serial]
+fn a_killed_program_leaves_the_terminal_as_it_was() {
+    let Some(stage) = Stage::set() else { return };
+    let raw = "$T run -t 0.2 sh -c 'stty raw -echo; exec sleep 20'; echo $?; stty -a; read x";
+    let mut terminal = Terminal::open(&stage, &["sh", "-c", raw]);
+    for wanted in ["124\r\n", " icanon ", " echo "] {
+        terminal.shows(wanted);
+    }
+    terminal.types("\n");
+    terminal.ends();
+    // One that ends by itself may have been run for just that.
+    let kept = "$T run stty -echo; echo $?; stty -a; read x";
+    let mut terminal = Terminal::open(&stage, &["sh", "-c", kept]);
+    for wanted in ["0\r\n", " -echo "] {
+        terminal.shows(wanted);
+    }
+    terminal.types("\n");
+    terminal.ends();
+    stage.close(Alone::No);
+}
+
 /// What a shell's job control does: stop, background, foreground, and the terminal is the job's
 /// again.
 #[test]
