@@ -1,5 +1,6 @@
 //! What a fresh cgroup costs: spawn + wait + teardown of `/bin/true`, side by side with std, in a
-//! small process and in one with 1 GiB touched; and the teardown of a child with two daemons.
+//! small process and in one with 1 GiB touched; and the teardown of a child with two daemons. The
+//! same by a keeper, which may do where no cgroup can be made.
 //!
 //! `cargo run --release --example cost`. Samples are interleaved (A B A B); medians and ratios are
 //! printed.
@@ -12,24 +13,28 @@ use std::process::Command as StdCommand;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tidy_process::{Command, Stdio, Supervisor};
+use tidy_process::{Command, Containment, Stdio, Supervisor};
 
 const SAMPLES: usize = 500;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let supervisor = Supervisor::builder().build()?;
-    pair("/bin/true, small caller", &supervisor)?;
+    let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
+    pair("/bin/true, small caller", &supervisor, SAMPLES)?;
+    pair("the same by a keeper", &keepers, SAMPLES)?;
     let mut ballast = vec![0u8; 1 << 30];
     ballast.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-    pair("/bin/true, caller with 1 GiB", &supervisor)?;
+    pair("/bin/true, caller with 1 GiB", &supervisor, SAMPLES)?;
+    pair("the same by a keeper", &keepers, SAMPLES / 10)?;
     drop(ballast);
-    teardown(&supervisor)
+    teardown("teardown, child and 2 daemons", &supervisor)?;
+    teardown("the same by a keeper", &keepers)
 }
 
 /// std's spawn + wait against our spawn + wait + teardown.
-fn pair(what: &str, supervisor: &Supervisor) -> Result<(), Box<dyn Error>> {
+fn pair(what: &str, supervisor: &Supervisor, samples: usize) -> Result<(), Box<dyn Error>> {
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
+    for _ in 0..samples {
         let start = Instant::now();
         StdCommand::new("/bin/true").status()?;
         theirs.push(start.elapsed());
@@ -43,7 +48,7 @@ fn pair(what: &str, supervisor: &Supervisor) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn teardown(supervisor: &Supervisor) -> Result<(), Box<dyn Error>> {
+fn teardown(what: &str, supervisor: &Supervisor) -> Result<(), Box<dyn Error>> {
     let script = "(setsid sleep 20 &); (setsid sleep 20 &); echo; exec sleep 20";
     let mut times = Vec::new();
     for _ in 0..SAMPLES / 5 {
@@ -57,7 +62,7 @@ fn teardown(supervisor: &Supervisor) -> Result<(), Box<dyn Error>> {
         child.finish()?;
         times.push(start.elapsed());
     }
-    println!("{:<30} {:>9.1?}", "teardown, child and 2 daemons", median(times));
+    println!("{what:<30} {:>9.1?}", median(times));
     Ok(())
 }
 

@@ -164,7 +164,7 @@ impl Child {
     fn main_ended(&self, until: Option<Instant>) -> Result<bool, Errno> {
         match self.tree.hold().kept() {
             None => wait::ended(self.pidfd.as_fd(), until),
-            Some(kept) => kept.main_ended(until),
+            Some(kept) => kept.main_ended(self.pidfd.as_fd(), until),
         }
     }
 

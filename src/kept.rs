@@ -18,6 +18,9 @@ use crate::roster;
 use crate::sys::{self, Newborn};
 use crate::wait::{self, lock, timeout_until};
 
+/// How long a keeper is listened to for the status of a main process that has ended.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
 /// nobody waits for that.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Kept {
             if heard.main.is_some() || heard.silent {
                 return Ok(heard.main);
             }
-            self.news_until(None)?;
+            readable(&[self.line.as_fd()], None)?;
         }
     }
 
@@ -85,24 +88,25 @@ impl Kept {
 
     /// Waits until the main process's status may be there, or the keeper has gone; false at the
     /// deadline.
-    pub(crate) fn main_ended(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
+    ///
+    /// Several threads may wait, and one takes the news from the others: the pidfds tell all. Once
+    /// the main process has ended the keeper needs a moment to say so.
+    pub(crate) fn main_ended(
+        &self,
+        main: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Errno> {
         loop {
             let heard = self.hear()?;
             if heard.status.is_some() || heard.silent {
                 return Ok(true);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let either = [main, self.keeper.pidfd.as_fd()];
+            if readable(&either, deadline)? {
+                readable(&[self.line.as_fd()], Some(Instant::now() + MOMENT))?;
+            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
             }
-            self.news_until(deadline)?;
-        }
-    }
-
-    fn news_until(&self, deadline: Option<Instant>) -> Result<(), Errno> {
-        let mut fds = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout_until(deadline)) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno),
         }
     }
 
@@ -208,6 +212,17 @@ impl Heard {
             DONE => self.done = true,
             _ => {}
         }
+    }
+}
+
+/// Whether one of these can be read; false at the deadline, and now and then before.
+fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<bool, Errno> {
+    let fds = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    let mut fds: Vec<PollFd<'_>> = fds.collect();
+    match poll(&mut fds, timeout_until(deadline)) {
+        Ok(number) => Ok(number > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -179,7 +179,9 @@ mod tests {
     #[test]
     fn pids_are_written_in_decimal() {
         for pid in [0, 7, 10, 4_194_304, i32::MAX] {
-            assert_eq!(decimal(pid, &mut [0; 12]).unwrap().to_str().unwrap(), pid.to_string());
+            let mut text = [0; 12];
+            let written = decimal(pid, &mut text).map(CStr::to_bytes);
+            assert_eq!(written, Some(pid.to_string().as_bytes()));
         }
         assert_eq!(decimal(-1, &mut [0; 12]), None);
     }

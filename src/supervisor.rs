@@ -269,7 +269,8 @@ impl SupervisorBuilder {
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
     /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno,
-    /// [`Error::hint`] what to do. Nothing is left behind.
+    /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
+    /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
         let ground = match self.containment {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),

@@ -10,7 +10,7 @@ use serial_test::serial;
 use tidy_process::{Cause, Containment, Mechanism, Ready, Stdio, Supervisor};
 
 use crate::server::{server, soon};
-use crate::support::{Alone, SOON, Stage, read_ready, skip, tool};
+use crate::support::{Alone, SOON, Stage, read_ready, rounds, skip, tool};
 use crate::terminal::{CTRL_C, CTRL_Z, Terminal};
 
 const KEEPER: [&str; 3] = ["run", "--containment", "keeper"];
@@ -172,6 +172,24 @@ fn a_keepers_tree_is_waited_for_signalled_and_listed_like_any() {
     assert_eq!(report.cause, Cause::TimedOut);
     let report = stage.sh("exit $(id -u)").uid(65534).gid(65534).run().unwrap();
     assert_eq!(report.status.code(), Some(65534 % 256));
+    stage.close(Alone::Yes);
+}
+
+/// One of them takes the news from the line; the daemon keeps the keeper, and with that the line.
+#[test]
+#[serial]
+fn all_who_wait_hear_of_the_end() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    for _ in 0..rounds(20, 500) {
+        let child = stage.sh("(setsid sleep 20 &); sleep 0.01; exit 3").spawn().unwrap();
+        std::thread::scope(|scope| {
+            let wait = || child.wait_timeout(SOON).unwrap().unwrap().code();
+            let waiting: Vec<_> = (0..8).map(|_| scope.spawn(wait)).collect();
+            for thread in waiting {
+                assert_eq!(thread.join().unwrap(), Some(3));
+            }
+        });
+    }
     stage.close(Alone::Yes);
 }
 
