@@ -30,6 +30,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
 use crate::born::{self, FORK, Failure, KEEPER, Orders, born, ok};
 use crate::lineage::{Queue, each_child, open, parent_of, read};
@@ -46,8 +48,10 @@ pub(crate) const BORN: u32 = 1;
 pub(crate) const ENDED: u32 = 2;
 pub(crate) const DONE: u32 = 3;
 
-/// So many rounds in which nobody died follow each other at once; after that there are pauses, 100
-/// ms at the longest.
+/// So many dead are reaped between two looks at the line: a chain may make them as fast as that.
+const BATCH: u32 = 64;
+
+/// So many rounds in which nobody died follow each other at once; then pauses grow to 100 ms.
 const EAGER: u32 = 300;
 
 /// What a keeper is told, besides what the main process is: fds by their numbers.
@@ -95,9 +99,12 @@ struct Keeper<'a> {
     killing: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reaped {
     Nobody,
     Some,
+    /// So many that there may be more.
+    Many,
     /// Nobody is left.
     All,
 }
@@ -147,18 +154,20 @@ impl<'a> Keeper<'a> {
     /// Until nobody is left.
     fn keep(&mut self) {
         let mut idle: u32 = 0;
-        loop {
-            self.listen(if self.killing { pause(idle) } else { -1 });
-            if self.known || self.killing {
-                match self.reap() {
-                    Reaped::All => return,
-                    Reaped::Some => idle = 0,
-                    Reaped::Nobody => idle = idle.saturating_add(1),
-                }
-            }
+        let mut reaped = Reaped::Nobody;
+        while reaped != Reaped::All {
+            self.listen(match reaped {
+                Reaped::Many => 0,
+                _ if self.killing => pause(idle),
+                _ => -1,
+            });
             if self.killing {
                 self.kill_round();
             }
+            if self.known || self.killing {
+                reaped = self.reap();
+            }
+            idle = if reaped == Reaped::Nobody { idle.saturating_add(1) } else { 0 };
         }
     }
 
@@ -214,12 +223,12 @@ impl<'a> Keeper<'a> {
     fn reap(&self) -> Reaped {
         let mut ended = None;
         let mut reaped = Reaped::Nobody;
-        loop {
+        for number in 1..=BATCH {
             let mut status: c_int = 0;
             // SAFETY: `status` is writable.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
             if pid > 0 {
-                reaped = Reaped::Some;
+                reaped = if number == BATCH { Reaped::Many } else { Reaped::Some };
                 if pid == self.main {
                     ended = Some(record(ENDED, status));
                 }
@@ -230,7 +239,7 @@ impl<'a> Keeper<'a> {
                 break;
             }
         }
-        match (ended, &reaped) {
+        match (ended, reaped) {
             (Some(ended), Reaped::All) => self.tell(&[ended, record(DONE, 0)]),
             (None, Reaped::All) => self.tell(&[record(DONE, 0)]),
             (Some(ended), _) => self.tell(&[ended]),
@@ -246,7 +255,9 @@ impl<'a> Keeper<'a> {
             each_child(&own, &mut |pid| {
                 // SAFETY: our own child, which nobody else can reap: the number is still its.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
-                todo.push(pid, self.me);
+                if !is_dead(pid) {
+                    todo.push(pid, self.me);
+                }
             });
         }
         while let Some((pid, parent)) = todo.pop() {
@@ -316,6 +327,13 @@ extern "C" fn main_process(birth: *const c_void) -> ! {
         unsafe { libc::_exit(127) }
     }
     born(ptr::from_ref(*orders).cast())
+}
+
+/// Whether a child has ended with all its threads, and so has no children any more.
+fn is_dead(pid: libc::pid_t) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let found = waitid(Id::Pid(Pid::from_raw(pid)), look | WaitPidFlag::__WALL);
+    !matches!(found, Ok(WaitStatus::StillAlive))
 }
 
 fn pause(idle: u32) -> c_int {

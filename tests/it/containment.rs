@@ -244,7 +244,7 @@ fn a_signal_to_the_tool_stops_the_tree_and_ends_it() {
         read_ready(tool.stdout.take().unwrap());
         kill(Pid::from_raw(tool.id().cast_signed()), signal).unwrap();
         assert_eq!(tool.wait().unwrap().signal(), Some(signal as i32));
-        stage.assert_clean(&signal.to_string());
+        stage.assert_clean(signal.as_str());
     }
     stage.close(Alone::Yes);
 }
