@@ -8,8 +8,8 @@ pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kerne
      (state D waits for a device or file system); the cgroup is removed once it is empty";
 
 pub(crate) const KEPT_SURVIVORS: &str = "their keeper goes on killing them: in state D they go as \
-     soon as the kernel lets them; a process of another user (sudo, su) ends by itself, or root ends \
-     it";
+     soon as the kernel lets them; a process of another user (sudo, su) ends by itself, or root \
+     ends it";
 
 pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
      /sys/fs/cgroup (systemd hosts do this; \
