@@ -51,8 +51,15 @@ fn one(stage: &Stage, dice: &mut Dice) {
         command.timeout(dice.moment());
     }
     let child = command.spawn().unwrap();
+    let path = child.tree().path().to_owned();
     thread::sleep(dice.moment());
+    let start = Instant::now();
     end(child, dice);
+    if path.exists() {
+        let events = fs::read_to_string(path.join("cgroup.events"));
+        let members = fs::read_to_string(path.join("cgroup.procs"));
+        panic!("{path:?} is left after {:?}: {events:?}, {members:?}", start.elapsed());
+    }
     collect(&mut command, dice);
 }
 
