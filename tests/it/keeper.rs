@@ -265,7 +265,6 @@ fn a_stopped_keeper_kills_all_the_same() {
 #[serial]
 fn a_keeper_that_is_killed_is_an_error_and_no_hang() {
     let Some(stage) = Stage::of_keepers() else { return };
-    let start = Instant::now();
     let lost = |error: Error| {
         assert!(error.is_keeper_lost(), "{error}");
         assert!(error.hint().is_some());
@@ -275,6 +274,7 @@ fn a_keeper_that_is_killed_is_an_error_and_no_hang() {
         lost(stage.sh("kill -9 $PPID; exec sleep 20").run().unwrap_err());
     }
     gone(&stage, "at once");
+    let start = Instant::now();
     for script in ["sleep 0.1; kill -9 $PPID; exec sleep 20", "sleep 0.1; kill -9 $PPID"] {
         let child = stage.sh(script).spawn().unwrap();
         lost(child.wait().unwrap_err());
@@ -288,7 +288,7 @@ fn a_keeper_that_is_killed_is_an_error_and_no_hang() {
         drop(stage.sh(script).spawn().unwrap());
         gone(&stage, script);
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
     assert_eq!(keepers_of(std::process::id()), [], "keepers are left, dead or alive");
     stage.close(Alone::Yes);
 }
