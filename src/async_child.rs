@@ -341,7 +341,7 @@ impl Drop for AsyncChild {
             return;
         }
         // Before anything else: whatever becomes of the rest, they have got it.
-        let _ = self.tree().cgroup().kill();
+        self.tree().hold().kill_at_once();
         let _ = self.child.signal(libc::SIGKILL);
         let child = Arc::clone(&self.child);
         let end = move || {

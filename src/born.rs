@@ -16,7 +16,7 @@
 //!    again.
 //!
 //! # Safety
-//! One of the two files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
+//! One of the three files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
 //! pointers are all valid until exec: `Image` owns what they point to, and its borrow lasts across
 //! the clone.
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]
@@ -54,6 +54,8 @@ const SIGNALS: u32 = 7;
 const PRE_EXEC: u32 = 8;
 const EXEC: u32 = 9;
 const ASIDE: u32 = 10;
+pub(crate) const FORK: u32 = 11;
+pub(crate) const KEEPER: u32 = 12;
 
 /// What a guard does not hear.
 const DEAF: [c_int; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
@@ -97,11 +99,16 @@ pub(crate) fn fork(orders: &Orders<'_>) -> Result<Newborn, Errno> {
     unsafe { sys::fork(born, arg) }
 }
 
-extern "C" fn born(orders: *const c_void) -> ! {
-    // SAFETY: both callers pass an Orders that outlives the child's use of it.
+pub(crate) extern "C" fn born(orders: *const c_void) -> ! {
+    // SAFETY: all callers pass an Orders that outlives the child's use of it.
     let orders: &Orders<'_> = unsafe { &*orders.cast() };
     orders.word.store(RUNNING, Ordering::Relaxed);
-    let Failure { step, errno } = orders.follow();
+    end(orders, &orders.follow())
+}
+
+/// Says which step failed, and ends this process.
+pub(crate) fn end(orders: &Orders<'_>, failure: &Failure) -> ! {
+    let Failure { step, errno } = *failure;
     let word = (step << 24) | (errno.cast_unsigned() & 0x00ff_ffff);
     orders.word.store(word, Ordering::Relaxed);
     if orders.channel >= 0 {
@@ -112,13 +119,13 @@ extern "C" fn born(orders: *const c_void) -> ! {
     unsafe { libc::_exit(127) }
 }
 
-struct Failure {
-    step: u32,
-    errno: c_int,
+pub(crate) struct Failure {
+    pub(crate) step: u32,
+    pub(crate) errno: c_int,
 }
 
 /// `?` on a libc return value: -1 becomes the step's failure.
-fn ok(step: u32, answer: libc::c_long) -> Result<(), Failure> {
+pub(crate) fn ok(step: u32, answer: libc::c_long) -> Result<(), Failure> {
     if answer == -1 {
         let errno = Errno::last_raw();
         return Err(Failure { step, errno });

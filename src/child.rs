@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::command::Keep;
-use crate::ending::{Ending, Mortal, lock};
+use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
 use crate::process::ProcessInfo;
 use crate::pump::Record;
@@ -18,8 +18,8 @@ use crate::report::{Cause, Note, Placement, Report};
 use crate::sys::{self, Newborn};
 use crate::teardown::PATIENCE;
 use crate::tree::Tree;
-use crate::usage::{Usage, cpu_time};
-use crate::wait;
+use crate::usage::Usage;
+use crate::wait::{self, lock};
 
 /// A running command: its main process and everything that descends from it.
 ///
@@ -104,7 +104,8 @@ impl Child {
     /// [`finish`](Self::finish) or Drop.
     ///
     /// # Errors
-    /// The exit status was taken by somebody else (`ECHILD`).
+    /// The exit status was taken by somebody else (`ECHILD`), or the keeper was killed
+    /// ([`Error::is_keeper_lost`]).
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             if let Some(status) = self.wait_until(None)? {
@@ -146,7 +147,7 @@ impl Child {
             }
             let step = self.next_deadline();
             let until = [deadline, step].into_iter().flatten().min();
-            if wait::ended(self.pidfd.as_fd(), until).map_err(|e| self.failed(Step::Wait, e))? {
+            if self.main_ended(until).map_err(|e| self.failed(Step::Wait, e))? {
                 if let Some(status) = self.reap()? {
                     return Ok(Some(status));
                 }
@@ -156,6 +157,14 @@ impl Child {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Whether its status may be had. Where we are not its parent the keeper tells.
+    fn main_ended(&self, until: Option<Instant>) -> Result<bool, Errno> {
+        match self.tree.hold().kept() {
+            None => wait::ended(self.pidfd.as_fd(), until),
+            Some(kept) => kept.main_ended(self.pidfd.as_fd(), until),
         }
     }
 
@@ -176,7 +185,10 @@ impl Child {
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut status = lock(&self.status);
         if status.is_none() {
-            *status = sys::reap(self.pidfd.as_fd()).map_err(|e| self.failed(Step::Wait, e))?;
+            *status = match self.tree.hold().kept() {
+                None => sys::reap(self.pidfd.as_fd()).map_err(|e| self.failed(Step::Wait, e))?,
+                Some(kept) => kept.status()?,
+            };
         }
         Ok(*status)
     }
@@ -290,7 +302,7 @@ impl Child {
             let why = "this process is a fork of the one that started it";
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
         }
-        let running = self.try_wait()?.is_none();
+        let running = self.try_wait().inspect_err(|_| self.abandon())?.is_none();
         let leftovers = match running {
             true => self.ask_to_end(),
             false if named => self.leftovers(),
@@ -315,7 +327,13 @@ impl Child {
             wall: self.ending.spawned().elapsed(),
             leftovers,
             placement: self.placement,
+            mechanism: self.tree.mechanism(),
         })
+    }
+
+    /// Nothing is to be learned of the main process any more: it goes all the same.
+    fn abandon(&self) {
+        let _ = self.kill_all();
     }
 
     fn leftovers(&self) -> Vec<ProcessInfo> {
@@ -365,7 +383,7 @@ impl Child {
 
 impl Mortal for Child {
     fn cpu_time(&self) -> Option<Duration> {
-        cpu_time(self.tree.cgroup())
+        self.tree.hold().cpu_time()
     }
 
     fn ask(&self) {

@@ -1,13 +1,14 @@
 //! When a tree is due to end, and how far that has come. There is no thread: whoever waits takes
 //! the next step.
 
+use std::sync::Mutex;
 #[cfg(feature = "tokio")]
 use std::sync::TryLockError;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::command::Keep;
 use crate::report::Cause;
+use crate::wait::lock;
 
 /// Between two looks at the CPU time, however near the limit is: two CPUs burn 20 ms in it.
 const LOOK: Duration = Duration::from_millis(10);
@@ -164,9 +165,4 @@ fn cpus() -> u32 {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
     let online = online.ok().flatten().and_then(|number| u32::try_from(number).ok());
     online.unwrap_or(1).max(1)
-}
-
-/// A panic elsewhere leaves nothing half done here.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::hint::{NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint};
+use crate::hint::{
+    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
+};
 use crate::limits::Setting;
 use crate::process::ProcessInfo;
 pub(crate) use crate::step::{CHILD_STEPS, Step};
@@ -46,8 +48,12 @@ enum Kind {
         why: String,
         remedy: &'static str,
     },
-    #[error("{} {path:?}: still populated after {after:.1?}: {}", Step::Teardown, list(survivors))]
-    Survivors { path: String, after: Duration, survivors: Vec<ProcessInfo> },
+    #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
+    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, hint: &'static str },
+    #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
+    Unsupported { what: String, limit: bool },
+    #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
+    KeeperLost(i32),
     #[error("{} {what}: {why}", Step::Ready)]
     NotReady { what: String, why: String, taken: bool },
 }
@@ -93,8 +99,36 @@ impl Error {
         }))
     }
 
-    pub(crate) fn survivors(path: &Path, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { path: path.display().to_string(), after, survivors }))
+    /// `what` was to be torn down.
+    pub(crate) fn survivors(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
+        Self(Box::new(Kind::Survivors { what, after, survivors, hint: SURVIVORS }))
+    }
+
+    /// The same, where nobody but a keeper has tried.
+    pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
+        Self(Box::new(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS }))
+    }
+
+    /// What only a cgroup can do, asked of a tree that a keeper holds.
+    pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
+        Self(Box::new(Kind::Unsupported { what: what.into(), limit }))
+    }
+
+    pub(crate) fn keeper_lost(pid: i32) -> Self {
+        Self(Box::new(Kind::KeeperLost(pid)))
+    }
+
+    /// Only a cgroup can do this, and a keeper holds the tree.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(*self.0, Kind::Unsupported { .. })
+    }
+
+    /// Somebody killed the keeper of the tree. The main process died with it; what else was left is
+    /// not found any more.
+    #[must_use]
+    pub fn is_keeper_lost(&self) -> bool {
+        matches!(*self.0, Kind::KeeperLost(_))
     }
 
     pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
@@ -131,7 +165,7 @@ impl Error {
     pub fn is_no_cgroup(&self) -> bool {
         let step = match *self.0 {
             Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
-            Kind::Survivors { .. } | Kind::Limit { .. } | Kind::NotReady { .. } => return false,
+            _ => return false,
         };
         matches!(
             step,
@@ -148,7 +182,7 @@ impl Error {
     /// A limit cannot be enforced on this machine, or has a value that the kernel does not keep.
     #[must_use]
     pub fn is_limit(&self) -> bool {
-        matches!(*self.0, Kind::Limit { .. })
+        matches!(*self.0, Kind::Limit { .. } | Kind::Unsupported { limit: true, .. })
     }
 
     /// A value given by the caller can not be used (a NUL byte, a bad name).
@@ -185,6 +219,16 @@ impl Error {
         }
     }
 
+    /// No cgroup can be made with its guard, and that will not change by itself: a keeper may do.
+    pub(crate) fn calls_for_keeper(&self) -> bool {
+        use Errno::{EMFILE, ENFILE, ENOMEM};
+        match self.os_error() {
+            Some((_, EMFILE | ENFILE | ENOMEM)) => false,
+            Some((Step::Guard, errno)) => matches!(errno, Errno::ENOENT | Errno::EACCES),
+            _ => self.is_no_cgroup(),
+        }
+    }
+
     /// A condition that others may end: worth another attempt.
     pub(crate) fn may_pass(&self) -> bool {
         use Errno::{EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ENOTEMPTY};
@@ -204,8 +248,10 @@ impl Error {
                  killed by its pid alone may have left it behind",
             ),
             Kind::Limit { remedy, .. } => Some(remedy),
+            Kind::Unsupported { .. } => Some(NEEDS_CGROUP),
+            Kind::KeeperLost(_) => Some(KEEPER_LOST),
             Kind::Invalid { .. } | Kind::NotReady { .. } => None,
-            Kind::Survivors { .. } => Some(SURVIVORS),
+            Kind::Survivors { hint, .. } => Some(hint),
         }
     }
 }
@@ -220,7 +266,8 @@ impl From<Error> for io::Error {
         let kind = match &*error.0 {
             Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
             Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
-            Kind::Limit { .. } => io::ErrorKind::Unsupported,
+            Kind::Limit { .. } | Kind::Unsupported { .. } => io::ErrorKind::Unsupported,
+            Kind::KeeperLost(_) => io::ErrorKind::Other,
             Kind::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
             Kind::Survivors { .. } | Kind::NotReady { .. } => io::ErrorKind::TimedOut,
         };

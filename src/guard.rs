@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Step, errno_of};
 use crate::image::Image;
-use crate::launch::Launch;
+use crate::launch::{Home, Launch};
 use crate::program::Program;
 use crate::stdio::{Stdio, Stream};
 use crate::sys::{self, Newborn};
@@ -56,7 +56,7 @@ impl Guard {
             force_join: false,
             image: &mut image,
             streams: &streams,
-            cgroup: None,
+            home: Home::Aside,
         };
         let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
         Ok(Self { process, _line: line, owner: std::process::id() })

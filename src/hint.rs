@@ -7,15 +7,25 @@ use crate::step::Step;
 pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kernel lets them \
      (state D waits for a device or file system); the cgroup is removed once it is empty";
 
+pub(crate) const KEPT_SURVIVORS: &str = "their keeper goes on killing them: in state D they go as \
+     soon as the kernel lets them; a process of another user (sudo, su) ends by itself, or root \
+     ends it";
+
 pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgroup2 none \
      /sys/fs/cgroup (systemd hosts do this; \
-     in a container, run it with a writable cgroup namespace)";
+     in a container, run it with a writable cgroup namespace), or do without limits and \
+     accounting: --containment best-effort";
 pub(crate) const NOT_CGROUP2: &str =
     "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
 
+pub(crate) const NEEDS_CGROUP: &str = "run it where a cgroup can be made; \
+     tidy-process run --containment cgroup says what is missing for that";
+pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the \
+     command as another user, or where a cgroup can be made";
+
 /// By step and errno, exactly: a guess would send people the wrong way.
 pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
-    use Step::{Add, Clone, Fork, Guard, Join, Lease, MakeCgroup, OpenBase, OpenCgroup};
+    use Step::{Add, Clone, Fork, Guard, Join, Keeper, Lease, MakeCgroup, OpenBase, OpenCgroup};
     match step {
         Step::FindCgroup2 => find(errno),
         OpenBase | MakeCgroup | OpenCgroup | Lease => cgroup(step, errno),
@@ -25,6 +35,10 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         }
         Step::Delegate => cgroup(step, errno),
         Guard => guard(errno),
+        Keeper if errno == Errno::ESRCH => Some(
+            "this process makes its children in another pid namespace (unshare): start the command \
+             from a process that does not",
+        ),
         Fork | Step::Wait if errno == Errno::ECHILD => Some(
             "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
              waits for every child",
@@ -41,18 +55,18 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
 
 /// What runs out, whoever asks for it.
 fn scarce(step: Step, errno: Errno) -> Option<&'static str> {
-    use Step::{Clone, Exec, Fork, Guard};
+    use Step::{Clone, Exec, Fork, Guard, Keeper};
     Some(match errno {
         Errno::EMFILE => "too many open files in this process: raise ulimit -n",
         Errno::ENFILE => "too many open files on this machine: see /proc/sys/fs/file-max",
-        Errno::ENOMEM if matches!(step, Clone | Fork | Guard) => {
+        Errno::ENOMEM if matches!(step, Clone | Fork | Guard | Keeper) => {
             "out of memory (see memory.max of the cgroups above, vm.overcommit_memory), or the \
              first process of this pid namespace has ended"
         }
         Errno::ENOMEM => {
             "the kernel is out of memory: see memory.max of the cgroups above, free -m"
         }
-        Errno::EAGAIN if matches!(step, Clone | Fork | Guard | Exec) => {
+        Errno::EAGAIN if matches!(step, Clone | Fork | Guard | Keeper | Exec) => {
             "no more processes are allowed: see ulimit -u, pids.max of the cgroups above and \
              /proc/sys/kernel/pid_max"
         }
@@ -106,10 +120,12 @@ fn cgroup(step: Step, errno: Errno) -> Option<&'static str> {
 
 const READ_ONLY: &str = "this container's cgroupfs is read-only: start the container with a \
      writable one (docker run --security-opt writable-cgroups=true, before Docker 28 \
-     --privileged --cgroupns=private; podman run --security-opt unmask=/sys/fs/cgroup)";
+     --privileged --cgroupns=private; podman run --security-opt unmask=/sys/fs/cgroup), or \
+     do without limits and accounting: --containment best-effort";
 const NOT_DELEGATED: &str = "no delegated cgroup: run it as \
      systemd-run --user --scope -p Delegate=yes -- CMD, \
-     or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT";
+     or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT, or do without limits and \
+     accounting: --containment best-effort";
 const REMOVED: &str = "somebody removed this cgroup meanwhile; start again";
 
 /// A process goes into its cgroup: clone3, or a write to `cgroup.procs`.
@@ -290,6 +306,12 @@ mod tests {
         (Step::Fork, Errno::ECHILD, "fork", "SIGCHLD"),
         (Step::Fork, Errno::EMFILE, "fork", "ulimit -n"),
         (Step::Fork, Errno::ENFILE, "fork", "file-max"),
+        // pipe2, fork, pidfd_open of a keeper
+        (Step::Keeper, Errno::EAGAIN, "start keeper", "ulimit -u"),
+        (Step::Keeper, Errno::ENOMEM, "start keeper", "out of memory"),
+        (Step::Keeper, Errno::ESRCH, "start keeper", "pid namespace"),
+        (Step::Keeper, Errno::EMFILE, "start keeper", "ulimit -n"),
+        (Step::Keeper, Errno::ENFILE, "start keeper", "file-max"),
         // openat and write of cgroup.procs
         (Step::Join, Errno::EBUSY, "join cgroup", "subtree_control"),
         (Step::Join, Errno::EACCES, "join cgroup", "Delegate=yes"),

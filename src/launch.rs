@@ -34,8 +34,26 @@ pub(crate) struct Launch<'a> {
     pub(crate) force_join: bool,
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [Stream<'a>; 3],
-    /// None for a guard, which stands aside.
-    pub(crate) cgroup: Option<&'a Cgroup>,
+    pub(crate) home: Home<'a>,
+}
+
+/// Where a child is to live.
+#[derive(Clone, Copy)]
+pub(crate) enum Home<'a> {
+    Cgroup(&'a Cgroup),
+    /// Beside us: a guard.
+    Aside,
+    /// Below a keeper.
+    Kept,
+}
+
+impl<'a> Home<'a> {
+    fn cgroup(self) -> Option<&'a Cgroup> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup),
+            Self::Aside | Self::Kept => None,
+        }
+    }
 }
 
 /// Why an attempt brought no running child.
@@ -66,10 +84,7 @@ impl Launch<'_> {
     }
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
-        // In shared memory a child of another user would be a way into this process.
-        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
-        let forked = self.force_join || other_user || !self.closures.is_empty();
-        if !forked && !REFUSED.load(Ordering::Relaxed) {
+        if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
                 Err(Miss::Failed(step, errno)) => return Err((step, errno)),
@@ -80,8 +95,14 @@ impl Launch<'_> {
         Ok((self.fork()?, Placement::Joined))
     }
 
+    /// In shared memory a child of another user would be a way into this process.
+    pub(crate) fn may_share(&self) -> bool {
+        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
+        !(self.force_join || other_user || !self.closures.is_empty())
+    }
+
     fn clone_into(&mut self) -> Result<Newborn, Miss> {
-        let dir = self.cgroup.map(Cgroup::dir).transpose();
+        let dir = self.home.cgroup().map(Cgroup::dir).transpose();
         let dir = dir.map_err(|errno| Miss::Failed(Step::Clone, errno))?;
         let orders = self.orders(-1, -1);
         let newborn = {
@@ -108,7 +129,8 @@ impl Launch<'_> {
     /// The pipe closes with exec: end of file and no word means that all went well.
     fn fork(&mut self) -> Result<Newborn, (Step, Errno)> {
         let failed = |step| move |errno| (step, errno);
-        let procs = self.cgroup.map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
+        let procs =
+            self.home.cgroup().map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
         let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
         let channel = above_two(channel.into()).map_err(failed(Step::Fork))?;
@@ -127,7 +149,7 @@ impl Launch<'_> {
         }
     }
 
-    fn orders(&mut self, channel: i32, join: i32) -> Orders<'_> {
+    pub(crate) fn orders(&mut self, channel: i32, join: i32) -> Orders<'_> {
         let image = &mut *self.image;
         let [stdin, stdout, stderr] = self.streams;
         Orders {
@@ -135,7 +157,7 @@ impl Launch<'_> {
             channel,
             join,
             forked: channel >= 0,
-            aside: self.cgroup.is_none(),
+            aside: matches!(self.home, Home::Aside),
             stdio: [stdin.child, stdout.child, stderr.child],
             groups: image.groups.as_deref(),
             gid: self.program.gid,
@@ -151,7 +173,7 @@ impl Launch<'_> {
     }
 
     /// The value that the failed step was about.
-    fn error(&self, step: Step, errno: Errno) -> Error {
+    pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
         let command = self.program;
         let subject = match step {
             Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
@@ -160,7 +182,7 @@ impl Launch<'_> {
             Step::Uid => command.uid.unwrap_or_default().to_string(),
             Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
             Step::Stdio => "of the child".to_owned(),
-            Step::Clone | Step::Join => match self.cgroup {
+            Step::Clone | Step::Join => match self.home.cgroup() {
                 Some(cgroup) => return cgroup.error(step, errno),
                 None => "beside us".to_owned(),
             },
@@ -170,12 +192,12 @@ impl Launch<'_> {
     }
 }
 
-fn read_word(word: u32) -> (Step, Errno) {
+pub(crate) fn read_word(word: u32) -> (Step, Errno) {
     let step = CHILD_STEPS.get((word >> 24) as usize).copied().unwrap_or(Step::Exec);
     (step, Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
 }
 
-fn last_word(mut news: PipeReader) -> Option<u32> {
+pub(crate) fn last_word(mut news: PipeReader) -> Option<u32> {
     let mut word = [0; 4];
     news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
 }

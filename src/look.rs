@@ -141,7 +141,7 @@ struct Spaces {
 impl Spaces {
     fn of(&mut self, child: &Child) -> &[Space] {
         if self.asked.is_none_or(|asked| asked.elapsed() >= Duration::from_millis(250)) {
-            self.known = Space::of(&child.tree().cgroup().pids().unwrap_or_default());
+            self.known = Space::of(&child.tree().pids());
             self.asked = Some(Instant::now());
         }
         &self.known
@@ -179,7 +179,7 @@ impl<'a> Tcp<'a> {
         if there.is_empty() || (port.is_none() && all_known && !self.looks.is_multiple_of(25)) {
             return Err(Found::NotYet(None));
         }
-        let pids = self.child.tree().cgroup().pids().unwrap_or_default();
+        let pids = self.child.tree().pids();
         let held: BTreeSet<u64> = pids.iter().flat_map(|&pid| sockets_of(pid)).collect();
         if let Some(socket) = there.iter().find(|socket| held.contains(&socket.inode)) {
             return Ok(socket.address);
@@ -201,7 +201,7 @@ fn taken(child: &Child, inodes: &[u64], strikes: &mut u32) -> Found {
         let unseen = "a process that cannot be seen from here has it";
         return Found::NotYet(Some(unseen.to_owned()));
     };
-    let pids = child.tree().cgroup().pids().unwrap_or_default();
+    let pids = child.tree().pids();
     if pids.contains(&holder.pid.cast_signed()) {
         return Found::NotYet(None);
     }
@@ -225,7 +225,7 @@ fn unix(child: &Child, path: &Path, spaces: &[Space], strikes: &mut u32) -> Foun
     if listeners.is_empty() {
         return Found::NotYet(None);
     }
-    let pids = child.tree().cgroup().pids().unwrap_or_default();
+    let pids = child.tree().pids();
     for (inode, name) in &listeners {
         if let Some(owner) = owner_among(&pids, &[*inode])
             && (*name == path || same(format!("/proc/{owner}/cwd").as_ref(), name, path))

@@ -78,7 +78,8 @@ fn wait_for_news(
 ) -> Result<(), Errno> {
     let ended = linger && child.has_ended();
     let end = if ended {
-        PollFd::new(child.tree().as_fd(), PollFlags::POLLPRI)
+        let (fd, flags) = child.tree().hold().end();
+        PollFd::new(fd, flags)
     } else {
         PollFd::new(child.as_fd(), PollFlags::POLLIN)
     };

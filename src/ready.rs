@@ -200,7 +200,7 @@ impl Child {
     }
 
     fn seen_instead(&self, after: Duration, seen: Option<String>) -> String {
-        let pids = self.tree().cgroup().pids().unwrap_or_default();
+        let pids = self.tree().pids();
         let processes = few(&roster::read_all(&pids, true));
         let ports = few(&listening(&pids));
         let seen = seen.map(|seen| format!("{seen}; ")).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::containment::Mechanism;
 use crate::process::ProcessInfo;
 use crate::usage::Usage;
 
@@ -26,6 +27,8 @@ pub struct Report {
     pub leftovers: Vec<ProcessInfo>,
     /// How the main process came into its cgroup.
     pub placement: Placement,
+    /// What held the tree together.
+    pub mechanism: Mechanism,
 }
 
 /// Why a tree ended.
@@ -71,6 +74,8 @@ pub enum Placement {
     /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or
     /// [`Tree::add`](crate::Tree::add).
     Added,
+    /// Forked by its keeper; there is no cgroup.
+    Kept,
 }
 
 impl Note {

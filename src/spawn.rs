@@ -6,14 +6,16 @@ use std::time::Instant;
 use crate::born::Closure;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::launch::Launch;
+use crate::keepers::refuse;
+use crate::launch::{Home, Launch};
 use crate::output::Output;
 use crate::pump::Record;
-use crate::report::Report;
+use crate::report::{Placement, Report};
 use crate::stdio::{Stdio, Stream};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, checked};
+use crate::sys::Newborn;
 use crate::tree::Tree;
 
 impl Command {
@@ -95,22 +97,16 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let mut tree = Tree::limited(&supervisor, self.name.as_deref(), &self.limits)?;
-        if self.delegate {
-            tree.delegate(self.program.uid, self.program.gid)?;
-        }
-        let keep = self.keep;
-        let mut launch = Launch {
+        let launch = Launch {
             program: &self.program,
             closures,
             force_join: self.force_join,
             image: &mut image,
             streams: &streams,
-            cgroup: Some(tree.entry()),
+            home: Home::Kept,
         };
-        let (newborn, placement) = launch.launch()?;
-        tree.close_dir();
-        let mut child = Child::new(newborn, placement, keep, spawned, tree);
+        let (newborn, placement, tree) = self.launch(launch, &supervisor)?;
+        let mut child = Child::new(newborn, placement, self.keep, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);
         child.stdout = stdout.ours.take().map(Into::into);
@@ -118,5 +114,29 @@ impl Command {
         drop(streams);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    fn launch(
+        &self,
+        mut launch: Launch<'_>,
+        supervisor: &Supervisor,
+    ) -> Result<(Newborn, Placement, Tree)> {
+        if let Some(keepers) = supervisor.keepers() {
+            self.name.as_deref().map(checked).transpose()?;
+            refuse(&self.limits)?;
+            if self.delegate {
+                return Err(Error::unsupported("delegate", false));
+            }
+            let (newborn, kept) = launch.hire(&keepers.proc)?;
+            return Ok((newborn, Placement::Kept, Tree::kept(supervisor, kept)));
+        }
+        let mut tree = Tree::limited(supervisor, self.name.as_deref(), &self.limits)?;
+        if self.delegate {
+            tree.delegate(self.program.uid, self.program.gid)?;
+        }
+        let home = Home::Cgroup(tree.entry("launch")?);
+        let (newborn, placement) = Launch { home, ..launch }.launch()?;
+        tree.close_dir();
+        Ok((newborn, placement, tree))
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 pub(crate) enum Step {
     FindCgroup2,
     Guard,
+    Keeper,
     OpenBase,
     Lease,
     MakeCgroup,
@@ -40,7 +41,7 @@ pub(crate) enum Step {
 }
 
 /// The steps the child itself performs, by the byte it sends when one of them fails.
-pub(crate) const CHILD_STEPS: [Step; 11] = [
+pub(crate) const CHILD_STEPS: [Step; 13] = [
     Step::Join,
     Step::Stdio,
     Step::Groups,
@@ -52,6 +53,8 @@ pub(crate) const CHILD_STEPS: [Step; 11] = [
     Step::PreExec,
     Step::Exec,
     Step::Guard,
+    Step::Fork,
+    Step::Keeper,
 ];
 
 impl fmt::Display for Step {
@@ -59,6 +62,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::FindCgroup2 => "find cgroup2",
             Self::Guard => "start guard",
+            Self::Keeper => "start keeper",
             Self::OpenBase => "open cgroup base",
             Self::Lease => "lease run root",
             Self::MakeCgroup => "make cgroup",

@@ -1,4 +1,5 @@
-//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease.
+//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease. Where none
+//! can be made, and the caller agrees to that, each tree has a keeper instead.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,11 +13,13 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod};
 
 use crate::cgroup::Cgroup;
+use crate::containment::{Containment, Mechanism};
 use crate::controllers;
 use crate::delegation;
 use crate::error::{Error, Result, Step};
 use crate::guard::Guard;
 use crate::hierarchy;
+use crate::keepers::Keepers;
 use crate::limits::Limits;
 use crate::names::{ASIDE, INNER, PREFIX};
 use crate::process::ProcessInfo;
@@ -34,7 +37,23 @@ use crate::teardown::{PATIENCE, teardown};
 /// nothing.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    root: Arc<RunRoot>,
+    root: Arc<Root>,
+}
+
+#[derive(Debug)]
+struct Root {
+    ground: Ground,
+    /// A forked copy of this process must not tear down what is its parent's.
+    owner: u32,
+    /// Everybody who was left in one of its trees, for who wants to know.
+    left: Option<Mutex<Vec<ProcessInfo>>>,
+}
+
+/// What its trees stand on.
+#[derive(Debug)]
+enum Ground {
+    RunRoot(RunRoot),
+    Keepers(Keepers),
 }
 
 #[derive(Debug)]
@@ -43,13 +62,9 @@ struct RunRoot {
     /// flock(2) on the directory: free once this process is gone, however it went.
     _lease: File,
     guard: Option<Guard>,
-    /// A forked copy of this process must not tear down what is its parent's.
-    owner: u32,
     made: AtomicU64,
     memory_budget: bool,
     counts: bool,
-    /// Everybody who was left in one of its trees, for who wants to know.
-    left: Option<Mutex<Vec<ProcessInfo>>>,
 }
 
 /// Settings for a [`Supervisor`]; see [`Supervisor::builder`].
@@ -61,6 +76,7 @@ pub struct SupervisorBuilder {
     limits: Limits,
     account: bool,
     remember: bool,
+    containment: Containment,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
@@ -86,27 +102,48 @@ impl Supervisor {
         SupervisorBuilder::default()
     }
 
-    /// The run root's directory.
+    /// The run root's directory; empty where trees have keepers.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.root.cgroup.path()
+        self.root().map_or(Path::new(""), Cgroup::path)
+    }
+
+    /// What holds its trees together.
+    #[must_use]
+    pub fn mechanism(&self) -> Mechanism {
+        match self.root.ground {
+            Ground::RunRoot(_) => Mechanism::Cgroup,
+            Ground::Keepers(_) => Mechanism::Keeper,
+        }
+    }
+
+    /// Why its trees have keepers, where [`Containment::BestEffort`] would rather have had cgroups.
+    #[must_use]
+    pub fn why_no_cgroup(&self) -> Option<&Error> {
+        self.keepers().and_then(|keepers| keepers.why.as_ref())
     }
 
     /// Whether a guard stands ready now: false with [`guard(false)`](SupervisorBuilder::guard), and
-    /// when somebody killed it.
+    /// when somebody killed it. A keeper is its tree's guard.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
-        self.root.guard.as_ref().is_some_and(Guard::is_alive)
+        match &self.root.ground {
+            Ground::RunRoot(root) => root.guard.as_ref().is_some_and(Guard::is_alive),
+            Ground::Keepers(_) => true,
+        }
     }
 
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
     pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
-        let number = self.root.made.fetch_add(1, Ordering::Relaxed);
+        let Ground::RunRoot(root) = &self.root.ground else {
+            return Err(Error::unsupported("make a tree without a command", false));
+        };
+        let number = root.made.fetch_add(1, Ordering::Relaxed);
         let name = match name {
             Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
             None => OsString::from(number.to_string()),
         };
-        let root = &self.root.cgroup;
+        let root = &root.cgroup;
         let mode = Mode::from_bits_truncate(0o755);
         let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
         let leaf = dir
@@ -123,10 +160,10 @@ impl Supervisor {
 
     /// Under a budget of memory each tree dies as one: the budget itself must not kill them all.
     pub(crate) fn limit_leaf(&self, leaf: &Cgroup, limits: &Limits) -> Result<()> {
-        if self.root.memory_budget {
+        if matches!(&self.root.ground, Ground::RunRoot(root) if root.memory_budget) {
             controllers::kill_as_one(leaf)?;
         }
-        let root = self.root.cgroup.path();
+        let root = self.path();
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
 
@@ -139,7 +176,7 @@ impl Supervisor {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> Result<Cgroup> {
-        let root = self.root.cgroup.path();
+        let root = self.path();
         controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
         let mode = Mode::from_bits_truncate(0o755);
         let below = |above: &Cgroup, name: &str| {
@@ -149,17 +186,27 @@ impl Supervisor {
             let owned = delegation::hand_over(&made, uid, gid);
             owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
         };
-        if uid.is_some() {
+        if let (Some(_), Some(root)) = (uid, self.root()) {
             // On the way to it others may pass, but not look around.
             let passing = Mode::from_bits_truncate(0o711);
-            let opened = self.root.cgroup.dir().and_then(|dir| fchmod(&*dir, passing));
-            opened.map_err(|errno| self.root.cgroup.error(Step::Delegate, errno))?;
+            let opened = root.dir().and_then(|dir| fchmod(&*dir, passing));
+            opened.map_err(|errno| root.error(Step::Delegate, errno))?;
         }
         below(&below(tree, INNER)?, ASIDE)
     }
 
-    pub(crate) fn root(&self) -> &Cgroup {
-        &self.root.cgroup
+    pub(crate) fn root(&self) -> Option<&Cgroup> {
+        match &self.root.ground {
+            Ground::RunRoot(root) => Some(&root.cgroup),
+            Ground::Keepers(_) => None,
+        }
+    }
+
+    pub(crate) fn keepers(&self) -> Option<&Keepers> {
+        match &self.root.ground {
+            Ground::RunRoot(_) => None,
+            Ground::Keepers(keepers) => Some(keepers),
+        }
     }
 
     /// Keeps the names of leftovers, if the builder was told so.
@@ -181,7 +228,7 @@ impl Supervisor {
 
     /// Whether its trees are to say all that they have used.
     pub(crate) fn counts(&self) -> bool {
-        self.root.counts
+        matches!(&self.root.ground, Ground::RunRoot(root) if root.counts)
     }
 
     /// Whether this process made it (a fork of it did not).
@@ -191,7 +238,7 @@ impl Supervisor {
 }
 
 /// A name becomes part of a directory's name.
-fn checked(name: &str) -> Result<&str> {
+pub(crate) fn checked(name: &str) -> Result<&str> {
     let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
     if name.is_empty() || name.len() > 200 {
         return no("a name has 1 to 200 bytes");
@@ -246,6 +293,14 @@ impl SupervisorBuilder {
         self
     }
 
+    /// What its trees are to be held together by. Default: [`Containment::Cgroup`]. What it came to
+    /// is in [`Supervisor::mechanism`] and in each [`Report`](crate::Report).
+    #[must_use]
+    pub fn containment(mut self, containment: Containment) -> Self {
+        self.containment = containment;
+        self
+    }
+
     /// Remembers everybody who was left in a tree when its main process had ended.
     pub(crate) fn remember(mut self) -> Self {
         self.remember = true;
@@ -266,8 +321,24 @@ impl SupervisorBuilder {
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
     /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno,
-    /// [`Error::hint`] what to do. Nothing is left behind.
+    /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
+    /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
+        let ground = match self.containment {
+            Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
+            Containment::Cgroup => Ground::RunRoot(self.run_root()?),
+            Containment::BestEffort => match self.run_root() {
+                Err(why) if why.calls_for_keeper() => {
+                    Ground::Keepers(Keepers::new(&self.limits, Some(why))?)
+                }
+                root => Ground::RunRoot(root?),
+            },
+        };
+        let left = self.remember.then(Mutex::default);
+        Ok(Supervisor { root: Arc::new(Root { ground, owner: process::id(), left }) })
+    }
+
+    fn run_root(&self) -> Result<RunRoot> {
         let base = hierarchy::base(self.base.as_deref())?;
         let parent = Arc::new(base.dir);
         if !self.unswept {
@@ -280,22 +351,23 @@ impl SupervisorBuilder {
             let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
                 continue;
             };
-            let root = RunRoot {
+            let mut root = RunRoot {
                 cgroup,
                 _lease: lease,
                 guard,
-                owner: process::id(),
                 made: AtomicU64::new(0),
                 memory_budget: self.limits.has_memory(),
                 counts: self.account || self.limits != Limits::new(),
-                left: self.remember.then(Mutex::default),
             };
-            // An error from here on drops the run root, and with that removes it.
-            controllers::budget(&self.limits, &root.cgroup, &base.path)?;
+            let prepared = controllers::budget(&self.limits, &root.cgroup, &base.path);
+            if let Err(error) = prepared {
+                root.end();
+                return Err(error);
+            }
             if self.account {
                 controllers::count(&root.cgroup);
             }
-            return Ok(Supervisor { root: Arc::new(root) });
+            return Ok(root);
         }
     }
 }
@@ -329,19 +401,32 @@ fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgro
     }
 }
 
-impl RunRoot {
+impl Root {
     fn is_ours(&self) -> bool {
         self.owner == process::id()
     }
 }
 
-/// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
-/// trying; in a forked copy of this process it is none of our business.
-impl Drop for RunRoot {
-    fn drop(&mut self) {
-        let gone = self.is_ours() && teardown(&self.cgroup, PATIENCE).is_ok();
+impl RunRoot {
+    /// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
+    /// trying.
+    fn end(&mut self) {
+        let gone = teardown(&self.cgroup, PATIENCE).is_ok();
         if !gone && let Some(guard) = &mut self.guard {
             guard.stay();
+        }
+    }
+}
+
+/// In a forked copy of this process it is none of our business.
+impl Drop for Root {
+    fn drop(&mut self) {
+        let ours = self.is_ours();
+        match &mut self.ground {
+            Ground::RunRoot(root) if ours => root.end(),
+            Ground::RunRoot(root) => root.guard.iter_mut().for_each(Guard::stay),
+            Ground::Keepers(keepers) if ours => keepers.end(),
+            Ground::Keepers(_) => {}
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The system calls that nix lacks, as safe functions over owned and borrowed fds.
 //!
 //! # Safety
-//! One of the two files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
-//! kernel checks what it is given, and no pointer outlives its call. The exceptions are
+//! One of the three files of this crate with `unsafe` in them. Everything here is a thin wrapper:
+//! the kernel checks what it is given, and no pointer outlives its call. The exceptions are
 //! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of
-//! it: what such a child may do is the business of `born.rs`.
+//! it: what such a child may do is the business of `born.rs` and `keeper.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
 use std::ffi::{CStr, CString, c_void};
@@ -37,9 +37,18 @@ pub(crate) struct Newborn {
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Bytes of stack for a child that shares our memory: it calls a few libc wrappers and no more.
-/// From 64 KiB on, glibc tidies its heap whenever such a block is freed.
+/// A stack for a child that shares our memory: it calls a few libc wrappers and no more.
+pub(crate) type Stack = [MaybeUninit<u8>];
+
+/// Its bytes. From 64 KiB on, glibc tidies its heap whenever such a block is freed.
 const STACK: usize = 32 * 1024;
+
+/// Its room is in what this has spare.
+pub(crate) fn stack() -> Result<Vec<u8>, Errno> {
+    let mut stack = Vec::new();
+    stack.try_reserve_exact(STACK).map_err(|_| Errno::ENOMEM)?;
+    Ok(stack)
+}
 
 /// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
 /// vfork(2) has it: this thread is suspended until then, other threads run on.
@@ -59,29 +68,55 @@ pub(crate) unsafe fn clone_into(
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
-    let mut stack = Vec::<u8>::new();
-    stack.try_reserve_exact(STACK).map_err(|_| Errno::ENOMEM)?;
-    let base = stack.as_mut_ptr().expose_provenance();
+    let mut stack = stack()?;
     let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    let mut args = sharing();
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-    args.stack = (base.next_multiple_of(16)) as u64;
-    args.stack_size = (STACK - 16) as u64;
-    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
-    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
-    let answer = unsafe { clone3(&args, entry, arg) };
-    let pid = check(answer)?;
+    // SAFETY: the caller's obligation.
+    let pid = unsafe { clone_on(stack.spare_capacity_mut(), args, entry, arg) }?;
     // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Newborn { pid, pidfd })
+}
+
+/// The same for a caller that may not allocate, and without a handle.
+///
+/// # Safety
+/// As for [`clone_into`].
+pub(crate) unsafe fn clone_plain(
+    stack: &mut Stack,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<i32, Errno> {
+    // SAFETY: the caller's obligation.
+    unsafe { clone_on(stack, sharing(), entry, arg) }
+}
+
+fn sharing() -> libc::clone_args {
+    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    args
+}
+
+unsafe fn clone_on(
+    stack: &mut Stack,
+    mut args: libc::clone_args,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<i32, Errno> {
+    args.stack = stack.as_mut_ptr().expose_provenance().next_multiple_of(16) as u64;
+    args.stack_size = stack.len().saturating_sub(16) as u64;
+    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
+    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    check(unsafe { clone3(&args, entry, arg) })
 }
 
 /// The parent gets the pid or a negative errno; the child calls `entry` on its new stack, so it
@@ -154,13 +189,10 @@ fn check(answer: libc::c_long) -> Result<i32, Errno> {
 /// # Safety
 /// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
 pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
-    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        entry(arg);
-    }
-    match pidfd_open(pid).and_then(own_child) {
-        Ok(pidfd) => Ok(Newborn { pid, pidfd }),
+    // SAFETY: the caller's obligation.
+    let pid = unsafe { fork_alone(entry, arg) }?;
+    match handle(pid) {
+        Ok(newborn) => Ok(newborn),
         Err(errno) => {
             // SAFETY: `pid` is our child and not reaped yet, so the number is still its own.
             unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -169,6 +201,24 @@ pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, E
             Err(errno)
         }
     }
+}
+
+/// The same without a handle: the caller has to get one, or see the child's end.
+///
+/// # Safety
+/// As for [`fork`].
+pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
+    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        entry(arg);
+    }
+    Ok(pid)
+}
+
+/// The handle on a child that is not reaped yet.
+pub(crate) fn handle(pid: i32) -> Result<Newborn, Errno> {
+    pidfd_open(pid).and_then(own_child).map(|pidfd| Newborn { pid, pidfd })
 }
 
 /// All signals blocked for this thread until dropped.
@@ -299,6 +349,26 @@ pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Re
     // SAFETY: a string that ends in NUL, and `len` readable bytes.
     let answer = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), data, len, 0) };
     Errno::result(answer).map(drop)
+}
+
+/// Sends one byte through a socket, or fails at once. No SIGPIPE: a caller that is no Rust program
+/// may die of one.
+pub(crate) fn send(socket: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads one byte.
+    let answer = unsafe { libc::send(socket.as_raw_fd(), ptr::from_ref(&byte).cast(), 1, flags) };
+    Errno::result(answer).map(drop)
+}
+
+/// Fills the buffer with entries of a directory ([getdents64(2)]); none is left when it is empty.
+///
+/// [getdents64(2)]: https://man7.org/linux/man-pages/man2/getdents.2.html
+pub(crate) fn getdents<'a>(dir: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let (place, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes into the buffer, no more than its length.
+    let answer = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), place, room) };
+    let len = Errno::result(answer)?;
+    Ok(usize::try_from(len).ok().and_then(|len| buffer.get(..len)).unwrap_or_default())
 }
 
 /// Whether a path has an extended attribute of this name, whatever its value.

@@ -71,7 +71,8 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
         return Ok(());
     }
     let survivors = roster::read_all(&cgroup.pids().unwrap_or_default(), false);
-    Err(Error::survivors(cgroup.path(), start.elapsed(), survivors))
+    let what = format!("cgroup {:?}", cgroup.path());
+    Err(Error::survivors(what, start.elapsed(), survivors))
 }
 
 fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
@@ -106,29 +107,29 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
 /// the next round, so errors are of no interest: the deadline is.
 fn sweep(cgroup: &Cgroup) {
     let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
-    let _ = signal_all(cgroup, libc::SIGKILL, &|_| true);
+    let _ = signal_all(&|| cgroup.pids(), libc::SIGKILL, &|_| true);
 }
 
-/// Sends a signal to every process in it and below, each through a pidfd; says how many were
+/// Sends a signal to every process that is listed, each through a pidfd; says how many were
 /// reached.
 ///
 /// Between reading a pid and opening its pidfd the process may end and its number go to a stranger.
 /// So the list is read again once the pidfds are open: a pid that is still listed then belongs to
 /// the pidfd, because a pidfd's number is not given away while its process is not reaped.
 pub(crate) fn signal_all(
-    cgroup: &Cgroup,
+    list: &dyn Fn() -> Result<Vec<i32>, Errno>,
     signal: i32,
     is_meant: &dyn Fn(i32) -> bool,
 ) -> Result<usize, Errno> {
     let mut reached = 0;
-    let pids: Vec<i32> = cgroup.pids()?.into_iter().filter(|&pid| is_meant(pid)).collect();
+    let pids: Vec<i32> = list()?.into_iter().filter(|&pid| is_meant(pid)).collect();
     for batch in pids.chunks(BATCH) {
         let open = |&pid| match sys::pidfd_open(pid) {
             Ok(fd) => Some((pid, fd)),
             Err(_) => None,
         };
         let handles: Vec<(i32, OwnedFd)> = batch.iter().filter_map(open).collect();
-        let members = cgroup.pids()?;
+        let members = list()?;
         for (pid, pidfd) in &handles {
             use std::os::fd::AsFd;
             let member = members.binary_search(pid).is_ok();
@@ -153,8 +154,13 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
         return Ok(Vec::new());
     }
     cgroup.freeze(Instant::now() + FREEZE).map_err(failed)?;
-    let mut left = listed(cgroup);
+    Ok(described(&cgroup.pids().unwrap_or_default()))
+}
+
+/// What a report says of leftovers.
+pub(crate) fn described(pids: &[i32]) -> Vec<ProcessInfo> {
+    let mut left = roster::read_all(pids, true);
     left.retain(|process| !is_guard(&process.command));
     ports::find_ports(&mut left);
-    Ok(left)
+    left
 }

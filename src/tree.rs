@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command as StdCommand, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,18 @@ use nix::unistd::write;
 
 use crate::born;
 use crate::cgroup::Cgroup;
+use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
+use crate::hold::Hold;
+use crate::kept::Kept;
 use crate::limits::Limits;
 use crate::port::ListeningPort;
 use crate::ports::listening;
 use crate::process::ProcessInfo;
 use crate::report::{Cause, Note, Placement, Report};
+use crate::roster;
 use crate::supervisor::Supervisor;
-use crate::teardown::{self, PATIENCE};
+use crate::teardown::PATIENCE;
 use crate::usage::Usage;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
@@ -44,8 +49,8 @@ use crate::usage::Usage;
 /// ```
 #[derive(Debug)]
 pub struct Tree {
-    cgroup: Cgroup,
-    /// Where processes go, if not into the cgroup itself.
+    hold: Hold,
+    /// Where processes go, if not into its cgroup itself.
     entry: Option<Cgroup>,
     made: Instant,
     done: AtomicBool,
@@ -79,7 +84,7 @@ impl Tree {
     /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`].
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
         Ok(Self {
-            cgroup: supervisor.make_leaf(name, limits)?,
+            hold: Hold::Cgroup(supervisor.make_leaf(name, limits)?),
             entry: None,
             made: Instant::now(),
             done: AtomicBool::new(false),
@@ -88,29 +93,51 @@ impl Tree {
         })
     }
 
-    pub(crate) fn cgroup(&self) -> &Cgroup {
-        &self.cgroup
+    /// A tree that a keeper holds.
+    pub(crate) fn kept(supervisor: &Supervisor, kept: Kept) -> Self {
+        Self {
+            hold: Hold::Keeper(Arc::new(kept)),
+            entry: None,
+            made: Instant::now(),
+            done: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            supervisor: supervisor.clone(),
+        }
+    }
+
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// What holds it together.
+    #[must_use]
+    pub fn mechanism(&self) -> Mechanism {
+        self.hold.mechanism()
     }
 
     /// Its main process has been born: an fd less to hold.
     pub(crate) fn close_dir(&mut self) {
-        self.cgroup.close_dir();
+        if let Hold::Cgroup(cgroup) = &mut self.hold {
+            cgroup.close_dir();
+        }
     }
 
     /// The cgroup that processes start in.
-    pub(crate) fn entry(&self) -> &Cgroup {
-        self.entry.as_ref().unwrap_or(&self.cgroup)
+    pub(crate) fn entry(&self, what: &str) -> Result<&Cgroup> {
+        self.entry.as_ref().map_or_else(|| self.hold.cgroup(what), Ok)
     }
 
     /// Gives the command, or another user, a cgroup of its own in the tree.
     pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        self.entry = Some(self.supervisor.delegate_in(&self.cgroup, uid, gid)?);
+        let cgroup = self.hold.cgroup("delegate")?;
+        self.entry = Some(self.supervisor.delegate_in(cgroup, uid, gid)?);
         Ok(())
     }
 
     /// Its entry's `cgroup.procs`.
-    fn procs(&self) -> Result<OwnedFd> {
-        self.entry().procs().map_err(|errno| self.entry().error(Step::Join, errno))
+    fn procs(&self, what: &str) -> Result<OwnedFd> {
+        let entry = self.entry(what)?;
+        entry.procs().map_err(|errno| entry.error(Step::Join, errno))
     }
 
     /// Makes a command of std's start in this tree: it forks, joins, then executes.
@@ -119,9 +146,10 @@ impl Tree {
     /// It can be spawned several times.
     ///
     /// # Errors
-    /// `cgroup.procs` cannot be opened for writing.
+    /// `cgroup.procs` cannot be opened for writing, or a keeper holds the tree
+    /// ([`Error::is_unsupported`]).
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
-        let procs = self.procs()?;
+        let procs = self.procs("enroll a command")?;
         born::join_before_exec(command, procs);
         Ok(())
     }
@@ -131,13 +159,14 @@ impl Tree {
     /// [`enroll`](Self::enroll).
     ///
     /// # Errors
-    /// No such process, no permission to move it, or it is the caller itself.
+    /// No such process, no permission to move it, it is the caller itself, or a keeper holds the
+    /// tree ([`Error::is_unsupported`]).
     pub fn add(&self, pid: u32) -> Result<()> {
         if pid == 0 || pid == std::process::id() {
             let why = "this process itself would end with the tree";
             return Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
         }
-        let procs = self.procs()?;
+        let procs = self.procs("add a process")?;
         let answer = write(&procs, pid.to_string().as_bytes());
         let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
         answer.map(drop).map_err(failed)
@@ -146,13 +175,17 @@ impl Tree {
     /// Who is in it now. The list is a snapshot: processes may come and go while it is made.
     #[must_use]
     pub fn processes(&self) -> Vec<ProcessInfo> {
-        teardown::listed(&self.cgroup)
+        roster::read_all(&self.pids(), true)
+    }
+
+    /// Their pids, in order.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        self.hold.pids().unwrap_or_default()
     }
 
     /// Whether the process is in it, as far as can be seen.
     pub(crate) fn holds(&self, pid: u32) -> bool {
-        let pids = self.cgroup.pids().unwrap_or_default();
-        pids.binary_search(&pid.cast_signed()).is_ok()
+        self.pids().binary_search(&pid.cast_signed()).is_ok()
     }
 
     /// Sends a signal to every process in it, each through a pidfd; says how many were reached.
@@ -169,8 +202,7 @@ impl Tree {
     /// The members cannot be listed.
     pub fn signal_if(&self, signal: i32, is_meant: impl Fn(u32) -> bool) -> Result<usize> {
         let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
-        let reached = teardown::signal_all(&self.cgroup, signal, &is_meant);
-        reached.map_err(|e| self.cgroup.error(Step::Signal, e))
+        self.hold.signal(signal, &is_meant)
     }
 
     /// Kills everything in it, and returns when nothing is left (the directory stays).
@@ -178,7 +210,7 @@ impl Tree {
     /// # Errors
     /// Somebody is left after 10 s: [`Error::is_survivors`].
     pub fn kill(&self) -> Result<()> {
-        teardown::kill(&self.cgroup, PATIENCE)
+        self.hold.kill(PATIENCE)
     }
 
     /// Sends `signal` to all, gives them `grace` to end, then kills what is left.
@@ -199,18 +231,20 @@ impl Tree {
     /// could not be (state D). Killing a frozen tree needs no thaw.
     ///
     /// # Errors
-    /// `cgroup.freeze` cannot be written.
+    /// `cgroup.freeze` cannot be written, or a keeper holds the tree ([`Error::is_unsupported`]).
     pub fn freeze(&self) -> Result<bool> {
         let deadline = Instant::now() + Duration::from_secs(1);
-        self.cgroup.freeze(deadline).map_err(|e| self.cgroup.error(Step::Freeze, e))
+        let cgroup = self.hold.cgroup("freeze")?;
+        cgroup.freeze(deadline).map_err(|e| cgroup.error(Step::Freeze, e))
     }
 
     /// Lets it run on after [`freeze`](Self::freeze).
     ///
     /// # Errors
-    /// `cgroup.freeze` cannot be written.
+    /// As for [`freeze`](Self::freeze).
     pub fn thaw(&self) -> Result<()> {
-        self.cgroup.set_frozen(false).map_err(|e| self.cgroup.error(Step::Freeze, e))
+        let cgroup = self.hold.cgroup("thaw")?;
+        cgroup.set_frozen(false).map_err(|e| cgroup.error(Step::Freeze, e))
     }
 
     /// The ports on which the tree's processes wait for peers, by protocol, port and address: TCP
@@ -237,8 +271,7 @@ impl Tree {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn listening_ports(&self) -> Result<Vec<ListeningPort>> {
-        let pids = self.cgroup().pids().map_err(|e| self.cgroup().error(Step::Look, e))?;
-        Ok(listening(&pids))
+        Ok(listening(&self.hold.pids()?))
     }
 
     /// Changes its limits while it runs; those that are not given stay as they are.
@@ -246,32 +279,33 @@ impl Tree {
     /// # Errors
     /// A limit cannot be enforced: [`Error::is_limit`]. Those before it are in force.
     pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        let cgroup = self.hold.cgroup("set limits")?;
         self.counted.store(true, Ordering::Relaxed);
-        self.supervisor.limit_leaf(&self.cgroup, limits)
+        self.supervisor.limit_leaf(cgroup, limits)
     }
 
     /// What it has used so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage::of(&self.cgroup, true)
+        self.hold.usage(true)
     }
 
     /// Waits until nobody is in it (zombies do not count); false at the deadline.
     ///
     /// # Errors
-    /// `cgroup.events` cannot be read.
+    /// `cgroup.events` cannot be read, or the keeper was killed.
     pub fn wait_empty(&self, deadline: Instant) -> Result<bool> {
         self.wait_empty_until(Some(deadline))
     }
 
     pub(crate) fn wait_empty_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.cgroup.wait_empty(deadline).map_err(|e| self.cgroup.error(Step::Wait, e))
+        self.hold.wait_empty(deadline)
     }
 
-    /// Its directory.
+    /// Its directory; empty where a keeper holds it.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.cgroup.path()
+        self.hold.path()
     }
 
     /// Kills what is left, removes the cgroup, and says what was left.
@@ -290,12 +324,13 @@ impl Tree {
             wall: self.made.elapsed(),
             leftovers,
             placement: Placement::Added,
+            mechanism: self.mechanism(),
         })
     }
 
     /// Who is left; a list that cannot be made must not keep teardown from happening.
     pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
-        let left = teardown::leftovers(&self.cgroup).unwrap_or_default();
+        let left = self.hold.leftovers().unwrap_or_default();
         self.supervisor.note_left(&left);
         left
     }
@@ -310,14 +345,15 @@ impl Tree {
         if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
             return Ok(Usage::default());
         }
-        teardown::teardown_after(&self.cgroup, PATIENCE, || {
-            Usage::of(&self.cgroup, self.counted.load(Ordering::Relaxed))
-        })
+        self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.
     pub(crate) fn leave(&self) {
         self.done.store(true, Ordering::Release);
+        if let (Some(kept), Some(keepers)) = (self.hold.kept(), self.supervisor.keepers()) {
+            keepers.take_over(kept);
+        }
     }
 
     /// Whether this process made it (a fork of it did not).
@@ -333,10 +369,11 @@ impl Tree {
 
 /// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at
 /// times); read
-/// [`Tree::wait_empty`] then.
+/// [`Tree::wait_empty`] then. Where a keeper holds it, the keeper's pidfd: `POLLIN` says that it is
+/// empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.cgroup.events_fd()
+        self.hold.end().0
     }
 }
 

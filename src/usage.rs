@@ -51,6 +51,21 @@ pub struct Missing {
     pub reason: &'static str,
 }
 
+/// What could be known of a tree, and the file that would say.
+const FIELDS: [(&str, &str); 11] = [
+    ("user", "cpu.stat"),
+    ("system", "cpu.stat"),
+    ("memory_peak", "memory.peak"),
+    ("pids_peak", "pids.peak"),
+    ("io_read", "io.stat"),
+    ("io_written", "io.stat"),
+    ("cpu_pressure", "cpu.pressure"),
+    ("memory_pressure", "memory.pressure"),
+    ("io_pressure", "io.pressure"),
+    ("oom_kills", "memory.events"),
+    ("pids_denied", "pids.events"),
+];
+
 impl Usage {
     /// CPU time alone, unless more was asked for: a short run should not pay for ten files.
     pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
@@ -86,6 +101,14 @@ impl Usage {
 }
 
 impl Usage {
+    /// Nothing is known where there is no cgroup: what a process has used is forgotten with it,
+    /// unless its parent waits for it.
+    pub(crate) fn uncounted() -> Self {
+        let reason = "there is no cgroup: a keeper holds the tree";
+        let missing = |&(field, file): &(_, _)| Missing { field, file, reason };
+        Self { missing: FIELDS.iter().map(missing).collect(), ..Self::default() }
+    }
+
     /// Given that the main process died of SIGKILL: whether that came for want of memory. Where the
     /// tree dies as one the kernel says so; where it does not, a kill in the tree is the best that
     /// is known.

@@ -1,6 +1,7 @@
 //! Waiting for fds and deadlines: the pidfd of a child is the one thing that says it has ended.
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,4 +52,9 @@ impl BackOff {
         self.next *= 2;
         true
     }
+}
+
+/// A panic elsewhere leaves nothing half done here.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

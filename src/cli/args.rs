@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use tidy_process::{IoLimit, Limits};
 
 use crate::doctor::DoctorArgs;
+use crate::ground::GroundArgs;
 use crate::servers::WithArgs;
 
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
@@ -175,25 +176,13 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
 
-    /// Make the cgroup below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
-    /// cgroup, or under systemd, where that is not delegated, a scope of its own]
-    #[arg(long, value_name = "CGROUP")]
-    pub(crate) parent: Option<PathBuf>,
-
     /// Give CMD a cgroup of its own within the tree, to subdivide with controllers: for what uses
     /// tidy-process or other cgroup tools itself
     #[arg(long)]
     pub(crate) delegate: bool,
 
-    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope
-    /// of its own where it may or should make no cgroups (a user's scope ends with the user's last
-    /// session, unless the user lingers)
-    #[arg(long)]
-    pub(crate) no_systemd: bool,
-
-    /// Start no guard: if tidy-process itself is killed with SIGKILL, CMD runs on
-    #[arg(long)]
-    pub(crate) no_guard: bool,
+    #[command(flatten)]
+    pub(crate) ground: GroundArgs,
 
     /// Fork and join instead of being born in the cgroup; for tests of that path
     #[arg(long, hide = true)]

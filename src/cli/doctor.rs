@@ -20,7 +20,7 @@ use crate::run::{Ended, Failure, failed};
 use crate::{doctor_host, doctor_limits, doctor_probe, say};
 
 /// What may be required, in the order of the table.
-const CAPABILITIES: [&str; 18] = [
+const CAPABILITIES: [&str; 19] = [
     "cgroup2",
     "base",
     "scope",
@@ -29,6 +29,7 @@ const CAPABILITIES: [&str; 18] = [
     "kill",
     "freeze",
     "clone",
+    "keeper",
     "memory",
     "pids",
     "cpu",
@@ -50,7 +51,7 @@ const UNMET: u8 = 1;
 const STATES: &str = "\
 Each line is a capability: ok (tried, and it works), no (it does not), or - (for information,
 or nothing to try), and what was found. Below each gap stands what closes it. Everything is
-tried on a cgroup and a process of its own, which are gone when doctor ends.
+tried on a cgroup and processes of its own, which are gone when doctor ends.
 
 Exit status:
   0    all is told, whatever it is; with --require: all that is required is there
@@ -121,6 +122,7 @@ fn probe(site: &Site, tell: &Sender<Finding>) {
     // Before anything is made: making it must not tidy it away.
     let leftovers = doctor_probe::leftovers(site);
     let (made, kernel) = doctor_probe::make(site, &tell);
+    tell(doctor_probe::keeper());
     let base = made.as_ref().and_then(|made| made.path().parent()).or(site.path());
     let handed_down = doctor_limits::HandedDown::note(base);
     doctor_limits::all(base, made.as_ref(), &tell);

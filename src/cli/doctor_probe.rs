@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::{geteuid, getppid};
-use tidy_process::{Child, Command, Error, Placement, Stdio, Supervisor};
+use tidy_process::{Child, Command, Containment, Error, Placement, Stdio, Supervisor};
 
 use crate::doctor_finding::Finding;
 use crate::doctor_host::{is_systemd, release};
@@ -57,6 +57,7 @@ impl Site {
         let wish = Wish {
             parent: self.parent.as_deref(),
             no_systemd: self.no_systemd,
+            containment: Containment::Cgroup,
             controllers: true,
             verbose: false,
             sweep: false,
@@ -200,21 +201,35 @@ fn on_a_process(supervisor: &Supervisor) -> Vec<Finding> {
         Err(error) => return ["kill", "freeze", "clone"].map(|n| Finding::error(n, &error)).into(),
     };
     let freeze = freeze(&child);
-    let start = Instant::now();
-    let killed = child.kill();
-    let took = start.elapsed().as_secs_f64() * 1e3;
-    let kill = match killed.and_then(|()| child.wait()).map(|status| status.signal()) {
-        Ok(Some(libc::SIGKILL)) => {
-            Finding::ok("kill", format!("a process was gone in {took:.1} ms"))
-        }
-        Ok(_) => Finding::no("kill", "the process ended in another way than by SIGKILL"),
-        Err(error) => Finding::error("kill", &error),
-    };
+    let kill = kill("kill", &child, "a process was gone");
     let clone = match child.finish() {
         Ok(report) => placed(report.placement),
         Err(error) => Finding::error("clone", &error),
     };
     vec![kill, freeze, clone]
+}
+
+fn kill(name: &'static str, child: &Child, found: &str) -> Finding {
+    let start = Instant::now();
+    let killed = child.kill();
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    match killed.and_then(|()| child.wait()).map(|status| status.signal()) {
+        Ok(Some(libc::SIGKILL)) => Finding::ok(name, format!("{found} in {took:.1} ms")),
+        Ok(_) => Finding::no(name, "the process ended in another way than by SIGKILL"),
+        Err(error) => Finding::error(name, &error),
+    }
+}
+
+/// What there is without any cgroup.
+pub(crate) fn keeper() -> Finding {
+    let made = Supervisor::builder().containment(Containment::Keeper).build();
+    match made.and_then(|supervisor| idle(&supervisor).spawn()) {
+        Ok(child) => {
+            let found = "for --containment best-effort: a keeper's process was gone";
+            kill("keeper", &child, found)
+        }
+        Err(error) => Finding::error("keeper", &error),
+    }
 }
 
 /// Our own program once more, which reads its input to the end; so it ends with us.

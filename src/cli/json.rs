@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{Cause, ListeningPort, Missing, Note, Placement, ProcessInfo, Report, Usage};
+use tidy_process::{
+    Cause, ListeningPort, Mechanism, Missing, Note, Placement, ProcessInfo, Report, Usage,
+};
 
 use crate::run::{Failure, open_failure};
 
@@ -50,6 +52,7 @@ impl Sink {
             "cause": cause(report.cause),
             "wall_seconds": report.wall.as_secs_f64(),
             "placement": placement(report.placement),
+            "mechanism": mechanism(report.mechanism),
             "usage": usage(&report.usage),
             "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
             "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
@@ -145,6 +148,15 @@ fn placement(placement: Placement) -> &'static str {
         Placement::Born => "born",
         Placement::Joined => "joined",
         Placement::Added => "added",
+        Placement::Kept => "kept",
+        _ => "other",
+    }
+}
+
+fn mechanism(mechanism: Mechanism) -> &'static str {
+    match mechanism {
+        Mechanism::Cgroup => "cgroup",
+        Mechanism::Keeper => "keeper",
         _ => "other",
     }
 }

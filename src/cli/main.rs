@@ -1,6 +1,7 @@
 //! `tidy-process`: run a command; when it ends, nothing it started is left.
 
 mod args;
+mod ground;
 mod doctor;
 mod doctor_finding;
 mod doctor_host;

@@ -16,7 +16,7 @@ use crate::FAILED;
 use crate::args::{Leaks, RunArgs};
 use crate::json::Sink;
 use crate::say::{self, Voice};
-use crate::scope::{self, Nowhere, Wish};
+use crate::scope::{self, Nowhere};
 use crate::signals::{Asked, Signals};
 use crate::terminal::Modes;
 use crate::watch::{Stop, Watch};
@@ -128,15 +128,12 @@ fn supervise(args: &RunArgs) -> Result<Run, Failure> {
     let signals = Signals::collect()?;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let builder = Supervisor::builder().guard(!args.no_guard).account(account);
-    let wish = Wish {
-        parent: args.parent.as_deref(),
-        no_systemd: args.no_systemd,
-        controllers: args.needs_controllers(),
-        verbose: args.verbose,
-        sweep: true,
-    };
+    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let wish = args.ground.wish(args.needs_controllers(), args.verbose);
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
+    if !args.quiet {
+        say::mechanism(&supervisor);
+    }
     let child = command(args, &supervisor)?.spawn()?;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);

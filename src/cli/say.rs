@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 
-use tidy_process::{Cause, ProcessInfo, Report};
+use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
 
 use crate::args::{Leaks, RunArgs};
 use crate::run::Failure;
@@ -53,6 +53,14 @@ impl Voice {
     }
 }
 
+/// What was wanted and could not be had.
+pub(crate) fn mechanism(supervisor: &Supervisor) {
+    if let Some(why) = supervisor.why_no_cgroup() {
+        let lacks = "without limits and accounting, for want of a cgroup";
+        line(format_args!("held by a keeper, {lacks}: {why}"));
+    }
+}
+
 /// Errors are said however quiet we are.
 pub(crate) fn failure(failure: &Failure) {
     line(failure);
@@ -76,7 +84,8 @@ fn ending(report: &Report) -> String {
     }
 }
 
-/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers`; what is not known is left out.
+/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper`; what is not known
+/// is left out.
 fn used(report: &Report) -> String {
     let usage = &report.usage;
     let cpu = usage.user.zip(usage.system).map(|(user, system)| (user + system).as_secs_f64());
@@ -89,6 +98,7 @@ fn used(report: &Report) -> String {
         denied.map(|denied| format!("{denied} forks refused")),
         kills.map(|kills| format!("{kills} killed for want of memory")),
         Some(format!("{} leftovers", report.leftovers.len())),
+        (report.mechanism == Mechanism::Keeper).then(|| "held by a keeper".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -5,13 +5,14 @@
 //! controllers holds no processes. Root's directories are not to stand in a session's scope, which
 //! is systemd's. A service is left only if nothing else is possible, and a delegated one never: its
 //! stop and its limits are somebody's intent. A tree of another supervisor is not left either.
+//! A keeper needs no cgroup and so no scope; with best effort it comes last.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{User, geteuid};
-use tidy_process::{Error, Place, Supervisor, SupervisorBuilder};
+use tidy_process::{Containment, Error, Place, Supervisor, SupervisorBuilder};
 
 use crate::manager::{Trouble, move_to_scope};
 use crate::run::Failure;
@@ -21,6 +22,7 @@ use crate::say;
 pub(crate) struct Wish<'a> {
     pub(crate) parent: Option<&'a Path>,
     pub(crate) no_systemd: bool,
+    pub(crate) containment: Containment,
     /// Limits or delegation are asked for.
     pub(crate) controllers: bool,
     pub(crate) verbose: bool,
@@ -65,22 +67,41 @@ pub(crate) fn supervisor(
     builder: SupervisorBuilder,
     wish: &Wish<'_>,
 ) -> Result<(Supervisor, Option<String>), Failure> {
+    let builder = builder.containment(wish.containment);
     let builder = match wish.parent {
         Some(parent) => return Ok((builder.base(parent).build()?, None)),
         None => builder,
     };
-    let Some(place) = under_systemd(wish) else {
+    let forbidden = wish.no_systemd || wish.containment == Containment::Keeper;
+    let Some(place) = under_systemd(forbidden) else {
         return Ok((builder.build()?, None));
     };
     let refused = match plan(&place, geteuid().is_root(), wish.controllers) {
         Plan::Move => None,
         Plan::Stay => return Ok((builder.build()?, None)),
-        Plan::MoveIfRefused => match builder.clone().build() {
+        Plan::MoveIfRefused => match in_cgroup(&builder) {
             Err(error) if is_refusal(&error) => Some(error),
-            built => return Ok((built?, None)),
+            Err(error) => return Ok((or_keeper(builder, wish, error)?, None)),
+            Ok(supervisor) => return Ok((supervisor, None)),
         },
     };
     moved(builder, place, refused, wish)
+}
+
+fn in_cgroup(builder: &SupervisorBuilder) -> tidy_process::Result<Supervisor> {
+    builder.clone().containment(Containment::Cgroup).build()
+}
+
+/// Whoever agrees to a keeper gets one where there is no cgroup.
+fn or_keeper(
+    builder: SupervisorBuilder,
+    wish: &Wish<'_>,
+    error: Error,
+) -> tidy_process::Result<Supervisor> {
+    match wish.containment {
+        Containment::BestEffort => builder.build(),
+        _ => Err(error),
+    }
 }
 
 /// Where a scope cannot be had, but cgroups can be made, that has to do.
@@ -102,17 +123,17 @@ fn moved(
         }
         Err(trouble) => trouble,
     };
-    let error = match refused.map_or_else(|| builder.build(), Err) {
-        Ok(supervisor) => {
-            if wish.verbose {
-                say::line(format_args!("no scope of our own: {trouble}"));
-            }
-            return Ok((supervisor, None));
+    if wish.verbose {
+        say::line(format_args!("no scope of our own: {trouble}"));
+    }
+    let built = refused.map_or_else(|| in_cgroup(&builder), Err);
+    match built.or_else(|error| or_keeper(builder, wish, error)) {
+        Ok(supervisor) => Ok((supervisor, None)),
+        Err(error) if is_refusal(&error) => {
+            Err(Failure::Nowhere(Box::new(Nowhere { error, trouble, unit: place.unit })))
         }
-        Err(error) if is_refusal(&error) => error,
-        Err(error) => return Err(error.into()),
-    };
-    Err(Failure::Nowhere(Box::new(Nowhere { error, trouble, unit: place.unit })))
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A scope cures a lack of permission; it does not cure a read-only file system.
@@ -122,9 +143,9 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// Our place, if systemd is to be asked for another at all.
-fn under_systemd(wish: &Wish<'_>) -> Option<Place> {
+fn under_systemd(forbidden: bool) -> Option<Place> {
     let named = std::env::var_os("TIDY_PROCESS_PARENT").is_some_and(|value| !value.is_empty());
-    if wish.no_systemd || named || !Path::new("/run/systemd/system").exists() {
+    if forbidden || named || !Path::new("/run/systemd/system").exists() {
         return None;
     }
     tidy_process::place().ok()
@@ -147,8 +168,7 @@ fn sweep_scopes() {
 /// Where `ps`, `sweep` and `kill` look: under systemd each `run` may be in a scope of its own, so
 /// it is the whole hierarchy, unless we are in somebody's tree ourselves.
 pub(crate) fn everywhere(parent: Option<&Path>) -> Option<PathBuf> {
-    let wish = Wish { parent, no_systemd: false, controllers: false, verbose: false, sweep: false };
-    match (parent, under_systemd(&wish)) {
+    match (parent, under_systemd(false)) {
         (Some(parent), _) => Some(parent.to_owned()),
         (None, Some(place)) if place.unit.is_some() => tidy_process::top().ok(),
         (None, _) => None,

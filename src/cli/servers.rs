@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
 use tidy_process::Ready;
 
 use crate::args::{duration, signal};
+use crate::ground::GroundArgs;
 
 const WITH: &str = "\
 --ready, --name and --log belong to the --server before them. The servers start one after the
@@ -48,20 +49,8 @@ pub(crate) struct WithArgs {
     #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
     pub(crate) signal: i32,
 
-    /// Make the cgroups below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
-    /// cgroup]
-    #[arg(long, value_name = "CGROUP")]
-    pub(crate) parent: Option<PathBuf>,
-
-    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope
-    /// of its own where it may or should make no cgroups (a user's scope ends with the user's last
-    /// session, unless the user lingers)
-    #[arg(long)]
-    pub(crate) no_systemd: bool,
-
-    /// Start no guard: if tidy-process itself is killed with SIGKILL, all runs on
-    #[arg(long)]
-    pub(crate) no_guard: bool,
+    #[command(flatten)]
+    pub(crate) ground: GroundArgs,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]

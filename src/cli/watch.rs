@@ -1,13 +1,14 @@
 //! Waiting for a command and for signals at the same time.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tidy_process::Child;
+use tidy_process::{Child, Mechanism, ProcessInfo, Tree};
 
 use crate::run::Failure;
 use crate::signals::{Asked, Signals, suspend};
@@ -48,7 +49,11 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
         while !self.child.tree().wait_empty(Instant::now())? {
-            self.sleep(self.child.tree().as_fd(), PollFlags::POLLPRI)?;
+            let news = match self.child.tree().mechanism() {
+                Mechanism::Keeper => PollFlags::POLLIN,
+                _ => PollFlags::POLLPRI,
+            };
+            self.sleep(self.child.tree().as_fd(), news)?;
         }
         Ok(())
     }
@@ -116,11 +121,11 @@ impl<'a> Watch<'a> {
         match asked {
             Asked::Suspend => {
                 for child in self.servers.iter().chain([&self.child]) {
-                    child.tree().freeze()?;
+                    set_still(child.tree(), true)?;
                 }
                 suspend()?;
                 for child in self.servers.iter().chain([&self.child]) {
-                    child.tree().thaw()?;
+                    set_still(child.tree(), false)?;
                 }
             }
             Asked::Stop { .. } if self.asked.is_some() => {
@@ -145,6 +150,29 @@ impl<'a> Watch<'a> {
         }
         Ok(())
     }
+}
+
+/// A tree that cannot be frozen is stopped and continued, process by process.
+fn set_still(tree: &Tree, still: bool) -> tidy_process::Result<()> {
+    match (tree.mechanism(), still) {
+        (Mechanism::Keeper, true) => stop_all(tree),
+        (Mechanism::Keeper, false) => tree.signal(Signal::SIGCONT as i32).map(drop),
+        (_, true) => tree.freeze().map(drop),
+        (_, false) => tree.thaw(),
+    }
+}
+
+/// Waits until all have stopped: who is just reading from the terminal would take what is typed to
+/// the shell next.
+fn stop_all(tree: &Tree) -> tidy_process::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    tree.signal(Signal::SIGSTOP as i32)?;
+    let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
+    while tree.processes().iter().any(runs) && Instant::now() < deadline {
+        // Nothing announces that somebody else's child has stopped.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Whether nothing of it is left: a daemon may have outlived the main process.

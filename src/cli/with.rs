@@ -12,7 +12,7 @@ use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 use crate::args::Leaks;
 use crate::run::{Ended, Failure, exit, failed};
 use crate::say::{self, Voice};
-use crate::scope::{self, Wish};
+use crate::scope;
 use crate::servers::{ServerArgs, What, WithArgs};
 use crate::signals::Signals;
 use crate::terminal::Modes;
@@ -41,15 +41,12 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
 /// Everything that was made is gone when this returns.
 fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failure> {
     let signals = Signals::collect()?;
-    let builder = Supervisor::builder().guard(!args.no_guard).account(args.verbose);
-    let wish = Wish {
-        parent: args.parent.as_deref(),
-        no_systemd: args.no_systemd,
-        controllers: false,
-        verbose: args.verbose,
-        sweep: true,
-    };
+    let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
+    let wish = args.ground.wish(false, args.verbose);
     let (supervisor, _) = scope::supervisor(builder, &wish)?;
+    if !args.quiet {
+        say::mechanism(&supervisor);
+    }
     let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };
     for server in &args.servers.0 {
         if let Some(signal) = up.start(server)? {

@@ -3,12 +3,15 @@
 use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::{Duration, Instant};
 
-use tidy_process::{Child, Command, Stdio, Supervisor, Tree};
+use tidy_process::{Child, Command, Containment, Stdio, Supervisor, Tree};
 
 use crate::support::{Stage, read_ready};
 use crate::victim;
 
 const ROLE: &str = "TIDY_ACTOR";
+
+/// Set for an actor whose trees have keepers.
+pub(crate) const KEPT: &str = "TIDY_ACTOR_KEPT";
 
 /// However a test fails, its actors end by themselves.
 const LIFE: Duration = Duration::from_secs(60);
@@ -35,13 +38,13 @@ fn play(role: &str) {
         "busy" => busy(),
         // Three trees stand, and nothing happens any more.
         "idle" => {
-            let held = three_trees(&Supervisor::global().unwrap());
+            let held = three_trees(&ground());
             ready();
             std::thread::sleep(LIFE);
             drop(held);
         }
         "light" => {
-            let supervisor = Supervisor::global().unwrap();
+            let supervisor = ground();
             let mut child = victim(&supervisor, "daemon");
             read_ready(child.stdout.take().unwrap());
             ready();
@@ -49,18 +52,18 @@ fn play(role: &str) {
             drop(child);
         }
         "abort" => {
-            let _held = three_trees(&Supervisor::global().unwrap());
+            let _held = three_trees(&ground());
             ready();
             std::process::abort();
         }
         "exit" => {
-            let held = three_trees(&Supervisor::global().unwrap());
+            let held = three_trees(&ground());
             ready();
             std::mem::forget(held);
             std::process::exit(7);
         }
         "panic" => {
-            let _held = three_trees(&Supervisor::global().unwrap());
+            let _held = three_trees(&ground());
             ready();
             std::panic::resume_unwind(Box::new("on purpose"));
         }
@@ -90,6 +93,14 @@ fn play(role: &str) {
     }
 }
 
+/// Keepers, if the environment says so.
+fn ground() -> Supervisor {
+    match std::env::var_os(KEPT) {
+        None => Supervisor::global().unwrap(),
+        Some(_) => Supervisor::builder().containment(Containment::Keeper).build().unwrap(),
+    }
+}
+
 fn ready() {
     nix::unistd::write(std::io::stdout(), b"ready\n").unwrap();
 }
@@ -113,7 +124,7 @@ fn three_trees(supervisor: &Supervisor) -> Vec<Child> {
 /// Spawns, waits, tears down and keeps a few, without a pause.
 fn busy() {
     let start = Instant::now();
-    let supervisor = Supervisor::global().unwrap();
+    let supervisor = ground();
     let mut kept = Vec::new();
     ready();
     for round in 0.. {
@@ -138,13 +149,13 @@ fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
             libc::close(fd)
         };
     }
-    let right = act(&Supervisor::global().unwrap());
+    let right = act(&ground());
     std::process::exit(if right { 0 } else { 1 })
 }
 
 /// A fork without exec goes on after its parent, with copies of everything.
 fn fork() {
-    let held = three_trees(&Supervisor::global().unwrap());
+    let held = three_trees(&ground());
     // SAFETY: the copy only sleeps and exits.
     #[expect(unsafe_code, reason = "fork without exec is what is tested")]
     let fork = unsafe { nix::unistd::fork() }.unwrap();
@@ -170,7 +181,7 @@ fn fork() {
 /// The thread that started the guard ends; the process lives on, and so must the guard.
 fn thread() {
     let made = std::thread::spawn(|| {
-        let supervisor = Supervisor::global().unwrap();
+        let supervisor = ground();
         three_trees(&supervisor)
     });
     let held = made.join().unwrap();
@@ -181,7 +192,7 @@ fn thread() {
 
 /// A thousand trees.
 fn many() {
-    let supervisor = Supervisor::global().unwrap();
+    let supervisor = ground();
     let sleep = || Command::new("sleep").arg("60").supervisor(&supervisor).spawn().unwrap();
     let held: Vec<Child> = (0..1000).map(|_| sleep()).collect();
     ready();

@@ -192,6 +192,37 @@ fn a_rootless_container_gets_an_error_that_says_what_to_type() {
     assert_read_only(&container.run());
 }
 
+/// By root's default container and a rootless one, both with a read-only cgroupfs.
+#[test]
+#[serial]
+fn in_a_default_container_best_effort_ends_all_victims() {
+    for user in [0, 1000] {
+        let script = "setsid sleep 60 & sleep 60 & exit 7";
+        let effort = ["--containment", "best-effort", "--json", "-", "--", "sh", "-c", script];
+        let run = [&[tool(), "run"], effort.as_slice()].concat();
+        let Some(container) = Container::make(Cgroupfs::ReadOnly, user, &run) else { return };
+        let output = container.run();
+        drop(container);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        assert!(said.contains("held by a keeper") && said.contains("(EROFS)"), "{said}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["mechanism"], "keeper", "{said}");
+        assert_eq!(report["leftovers"].as_array().unwrap().len(), 2, "{said}");
+        suite(Cgroupfs::ReadOnly, user, "keeper::every_victim keeper::a_fork_chain");
+    }
+}
+
+/// Runs tests in a container. The shell reaps what is orphaned, as `docker run --init` does.
+fn suite(cgroupfs: Cgroupfs, user: u32, filters: &str) {
+    let script = format!("{} {filters}; exit $?", victim::exe().display());
+    let suite = Container::make(cgroupfs, user, &["sh", "-c", &script]).unwrap();
+    let output = suite.run();
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("test result: ok. "), "{said}");
+    assert!(!said.contains("ok. 0 passed") && !said.contains("SKIPPED"), "{said}");
+}
+
 /// `docker run --security-opt writable-cgroups=true`, `podman run --security-opt
 /// unmask=/sys/fs/cgroup`.
 #[test]
@@ -202,13 +233,7 @@ fn in_a_container_with_a_writable_cgroupfs_all_victims_die() {
     let output = container.run();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     drop(container);
-    // The shell reaps what is orphaned, as `docker run --init` does.
-    let script = format!("{} victims::; exit $?", victim::exe().display());
-    let suite = Container::make(Cgroupfs::Writable, 0, &["sh", "-c", &script]).unwrap();
-    let output = suite.run();
-    let said = said(&output);
-    assert!(output.status.success() && said.contains("test result: ok. "), "{said}");
-    assert!(!said.contains("ok. 0 passed") && !said.contains("SKIPPED"), "{said}");
+    suite(Cgroupfs::Writable, 0, "victims::");
 }
 
 /// With a cgroup that was delegated to the user, as systemd does for Podman.

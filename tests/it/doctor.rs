@@ -55,7 +55,8 @@ fn what_works_is_told_by_trying_it() {
     let output = stage.tool(&["doctor", "--json"]).output().unwrap();
     assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(0), ""));
     let all = capabilities(&output);
-    let tried = ["cgroup2", "base", "create", "guard", "kill", "freeze", "clone", "kernel"];
+    let tried =
+        ["cgroup2", "base", "create", "guard", "kill", "freeze", "clone", "keeper", "kernel"];
     assert_states(&all, "ok", &tried);
     assert_states(&all, "ok", &["sweep"]);
     let base = stage.supervisor.path();
@@ -96,7 +97,7 @@ fn the_table_has_a_line_for_each_capability_and_one_below_each_gap() {
         names.push(name);
     }
     let first =
-        ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "memory"];
+        ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "keeper"];
     assert!(names.starts_with(&first), "{table}");
     assert_eq!(names.len(), all.as_object().unwrap().len(), "{table}");
     assert!(table.contains("\ntidy-process run works here; limits that need a controller: "));

@@ -124,7 +124,7 @@ fn running_out_of_fds_is_an_error_at_every_step_and_leaves_nothing() {
 }
 
 /// Occupies all fds but this many, by lowering the limit.
-fn fill_fds(free: u64) -> impl Drop {
+pub(crate) fn fill_fds(free: u64) -> impl Drop {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     struct Restore(u64, u64);
     impl Drop for Restore {

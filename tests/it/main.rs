@@ -30,6 +30,8 @@ mod capture;
 mod containers;
 mod command;
 #[cfg(feature = "cli")]
+mod containment;
+#[cfg(feature = "cli")]
 mod doctor;
 mod delegate;
 mod errors;
@@ -39,6 +41,7 @@ mod experiment;
 mod faults;
 mod guard;
 mod interop;
+mod keeper;
 mod leaks;
 mod limits;
 mod mischief;

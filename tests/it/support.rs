@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tidy_process::{Command, Stdio, Supervisor};
+use tidy_process::{Command, Containment, Stdio, Supervisor};
 
 use crate::victim;
 
@@ -31,9 +31,18 @@ impl Stage {
     /// None, loudly, where no cgroups can be made; a failure where they must be
     /// (`TIDY_MUST_WORK=1`).
     pub(crate) fn set() -> Option<Self> {
+        Self::with(Containment::Cgroup)
+    }
+
+    /// The same without cgroups.
+    pub(crate) fn of_keepers() -> Option<Self> {
+        Self::with(Containment::Keeper)
+    }
+
+    fn with(containment: Containment) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let fds = fds();
-        match Supervisor::builder().build() {
+        match Supervisor::builder().containment(containment).build() {
             Ok(supervisor) => {
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let root = supervisor.path().to_owned();

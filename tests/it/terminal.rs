@@ -15,11 +15,11 @@ use serial_test::serial;
 use crate::support::{Alone, SOON, Stage, tool};
 use crate::victim;
 
-const CTRL_C: &str = "\x03";
-const CTRL_Z: &str = "\x1a";
+pub(crate) const CTRL_C: &str = "\x03";
+pub(crate) const CTRL_Z: &str = "\x1a";
 
 /// A terminal, and the program in it that leads its session.
-struct Terminal {
+pub(crate) struct Terminal {
     master: File,
     seen: String,
     child: Child,
@@ -27,7 +27,7 @@ struct Terminal {
 
 impl Terminal {
     /// `setsid -c` makes the terminal the program's controlling one.
-    fn open(stage: &Stage, program: &[&str]) -> Self {
+    pub(crate) fn open(stage: &Stage, program: &[&str]) -> Self {
         let pty = openpty(None, None).unwrap();
         // Nobody but us may hold the master, or the terminal would never hang up.
         fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
@@ -40,12 +40,12 @@ impl Terminal {
         Self { master: pty.master.into(), seen: String::new(), child }
     }
 
-    fn types(&mut self, keys: &str) {
+    pub(crate) fn types(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Reads until this has been shown, and forgets what came before it.
-    fn shows(&mut self, wanted: &str) {
+    pub(crate) fn shows(&mut self, wanted: &str) {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(at) = self.seen.find(wanted) {
@@ -64,7 +64,7 @@ impl Terminal {
     }
 
     /// How it ended, and what it has shown since.
-    fn ends(mut self) -> (ExitStatus, String) {
+    pub(crate) fn ends(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

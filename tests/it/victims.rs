@@ -4,13 +4,13 @@
 use serial_test::serial;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-use tidy_process::{Child, Placement};
+use tidy_process::{Child, Command, Placement};
 
 use crate::support::{Alone, Stage, read_ready};
 
 /// How a tree is ended.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Finish,
     Drop,
     Panic,
@@ -20,26 +20,32 @@ fn dies(name: &str) {
     let Some(stage) = Stage::set() else { return };
     for join in [false, true] {
         for end in [End::Finish, End::Drop, End::Panic] {
-            by_library(&stage, name, join, end);
+            let placement = if join { Placement::Joined } else { Placement::Born };
+            by_library(&stage, stage.victim(name).force_join(join), name, end, placement);
             stage.assert_clean(&format!("{name}, joined: {join}, {end:?}"));
         }
         #[cfg(feature = "cli")]
         {
-            by_command_line(&stage, name, join);
+            by_command_line(&stage, name, if join { &["--force-join"] } else { &[] });
             stage.assert_clean(&format!("{name}, joined: {join}, command line"));
         }
     }
     stage.close(Alone::Yes);
 }
 
-fn by_library(stage: &Stage, name: &str, join: bool, end: End) {
-    let mut child = stage.victim(name).force_join(join).spawn().unwrap();
+pub(crate) fn by_library(
+    stage: &Stage,
+    victim: &mut Command,
+    name: &str,
+    end: End,
+    placement: Placement,
+) {
+    let mut child = victim.spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     seen_alive(stage, &child, name);
     match end {
         End::Finish => {
             let report = child.finish().unwrap();
-            let placement = if join { Placement::Joined } else { Placement::Born };
             assert_eq!(report.placement, placement);
         }
         End::Drop => drop(child),
@@ -56,7 +62,7 @@ fn by_library(stage: &Stage, name: &str, join: bool, end: End) {
 /// The positive control: what is to die was alive, and inside.
 fn seen_alive(stage: &Stage, child: &Child, name: &str) {
     let populated = !child.tree().wait_empty(Instant::now()).unwrap();
-    assert!(populated, "{name}: not in its cgroup");
+    assert!(populated, "{name}: nobody is in its tree");
     // A link of a chain is gone before /proc can say anything of it.
     if !name.starts_with("chain") {
         assert!(!stage.alive().is_empty(), "{name}: was never seen alive");
@@ -64,14 +70,12 @@ fn seen_alive(stage: &Stage, child: &Child, name: &str) {
 }
 
 #[cfg(feature = "cli")]
-fn by_command_line(stage: &Stage, name: &str, join: bool) {
+pub(crate) fn by_command_line(stage: &Stage, name: &str, options: &[&str]) {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let victim = crate::victim::exe();
     let mut args = vec!["run", "--kill-after=0", "--quiet", "--leaks=wait"];
-    if join {
-        args.push("--force-join");
-    }
+    args.extend(options);
     let mut tool = stage.tool(&args);
     let mut tool = tool
         .arg("--")

@@ -1,0 +1,51 @@
+//! What may hold a tree together, and what does.
+
+/// What a supervisor's trees are to be held together by; for
+/// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
+///
+/// A *keeper* is one process for each command, between the caller and the main process. It is the
+/// sub-reaper ([prctl(2)]) of all that descends from it: whoever loses its parent
+/// becomes the keeper's child. It kills by walking its descendants in `/proc`, again and again,
+/// until it has none, and it does so when its owner ends in whatever way: it needs no guard.
+///
+/// # What a keeper cannot do
+/// Limits (but timeouts), freezing, accounting, [`Tree`](crate::Tree)s without a command of their
+/// own ([`Tree::new`](crate::Tree::new), [`enroll`](crate::Tree::enroll),
+/// [`add`](crate::Tree::add)) are errors; [`Error::is_unsupported`](crate::Error::is_unsupported).
+/// `census` and `sweep` do not see it. Leftovers are listed
+/// while they run, not frozen: who ends or forks in that moment may be missing. Forking it costs
+/// more the larger the caller is.
+///
+/// # Known holes
+/// A keeper can be killed or stopped by a process with the right to do so: one of the caller's own
+/// user, or root. If it is killed the main process dies with it (unless that has executed a set-uid
+/// program), every wait and teardown is an error that says so
+/// ([`is_keeper_lost`](crate::Error::is_keeper_lost)), and what else was in the tree is not found
+/// any more. If it is stopped a teardown makes it go on, but nobody does when its owner is gone.
+/// Descendants that an ordinary user may not signal (`sudo`, `su`) live until they end by
+/// themselves; teardown names them. An orphan of a process that entered another pid namespace
+/// (`nsenter`, which takes root's powers) is that namespace's. The main process's parent is the
+/// keeper, not the caller; it gets SIGKILL when that dies (`PR_SET_PDEATHSIG`).
+///
+/// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Containment {
+    /// A cgroup. Where none can be made, that is an error.
+    #[default]
+    Cgroup,
+    /// A cgroup where one can be made with its guard, else a keeper.
+    BestEffort,
+    /// A keeper, whatever else could be had.
+    Keeper,
+}
+
+/// What holds a tree together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// A cgroup.
+    Cgroup,
+    /// A keeper; see [`Containment`].
+    Keeper,
+}
