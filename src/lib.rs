@@ -14,6 +14,8 @@
 //! # Ok::<(), tidy_process::Error>(())
 //! ```
 //!
+//! Where no cgroup can be made a spawn is an error; [`Containment`] says what there is instead.
+//!
 //! What this crate does not do: it is no sandbox (a process with the right to write to a
 //! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
 //! do (systemd, cron, a container engine).

@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Uid, access, geteuid};
 
 /// How long the bus may take to answer, and then the manager to move us.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no scope of our own.
 #[derive(Debug, thiserror::Error)]

@@ -206,13 +206,14 @@ fn hint(trouble: &Trouble, user: &str, unit: Option<&str>) -> String {
              delegated to you"
         ),
     };
-    match unit.filter(|unit| unit.ends_with(".service")) {
+    let typed = match unit.filter(|unit| unit.ends_with(".service")) {
         Some(unit) => format!(
             "give the service its cgroup: Delegate=yes in its [Service] (systemctl edit {unit}); \
              or {first}"
         ),
         None => first,
-    }
+    };
+    format!("{typed}; or do without limits and accounting: --containment best-effort")
 }
 
 #[cfg(test)]
