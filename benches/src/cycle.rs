@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidy_process::Supervisor;
+use tidy_process::{Command, Containment, Supervisor};
 
 use crate::Res;
 use crate::options::Options;
@@ -61,6 +61,11 @@ fn entries<'a>(
     let mut python = Python::start(&options.python, supervisor, ballast)?;
     let mut entries = vec![Entry::new(LIMIT, move || raw.cycle())];
     entries.extend(peers::entries(supervisor)?);
+    let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
+    entries.push(Entry::new("tidy-process, by a keeper", move || {
+        Command::new("/bin/true").supervisor(&keepers).run()?;
+        Ok(())
+    }));
     entries.push(Entry::partly("Python: subprocess + psutil", move || {
         python.ask("cycle", &["/bin/true"])
     }));

@@ -6,7 +6,7 @@ use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::{Duration, Instant};
 
 use process_wrap::std::{CommandWrap, ProcessGroup};
-use tidy_process::{Child, Command, Stdio, Supervisor, Tree};
+use tidy_process::{Child, Command, Containment, Stdio, Supervisor, Tree};
 
 use crate::Res;
 use crate::options::Options;
@@ -20,6 +20,7 @@ use crate::victim;
 const LIMIT: &str = "raw system calls";
 const OURS: &str = "tidy-process";
 const DROPPED: &str = "tidy-process, dropped";
+const KEPT: &str = "tidy-process, by a keeper";
 
 /// Title, victim, samples, bound of the ratio to the limit, and whether a process group reaches
 /// everybody.
@@ -35,12 +36,14 @@ const CASES: [Case; 5] = [
 
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let supervisor = Supervisor::builder().build()?;
+    let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
     let raw = Raw::new(supervisor.path())?;
     for (title, what, count, bound, group) in CASES {
         let victim = victim::command(what)?;
         let mut entries = vec![
             Entry::partly(LIMIT, || by_hand(&raw, &victim)),
             Entry::partly(OURS, || ours(&supervisor, &victim)),
+            Entry::partly(KEPT, || ours(&keepers, &victim)),
         ];
         if group {
             let mut python = Python::start(&options.python, &supervisor, 0)?;
