@@ -91,7 +91,7 @@ fn met(kept: &Kept, errors: PipeReader) -> Result<Newborn, Failed> {
         // Then somebody else may have reaped the main process, and the pid be a stranger's.
         return Err(None);
     }
-    kept.acknowledge();
+    kept.acknowledge().map_err(failed)?;
     match last_word(errors) {
         None => Ok(Newborn { pid, pidfd }),
         Some(word) => Err(Some(read_word(word))),

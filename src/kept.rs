@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -27,7 +29,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 pub(crate) struct Kept {
     keeper: Newborn,
     proc: Arc<OwnedFd>,
-    line: OwnedFd,
+    line: UnixStream,
     heard: Mutex<Heard>,
 }
 
@@ -45,6 +47,7 @@ struct Heard {
 impl Kept {
     /// `line` does not block.
     pub(crate) fn new(keeper: Newborn, proc: &Arc<OwnedFd>, line: OwnedFd) -> Self {
+        let line = line.into();
         Self { keeper, proc: Arc::clone(proc), line, heard: Mutex::default() }
     }
 
@@ -77,13 +80,8 @@ impl Kept {
         }
     }
 
-    pub(crate) fn acknowledge(&self) {
-        self.tell(KNOWN);
-    }
-
-    /// A keeper that has gone hears nothing.
-    fn tell(&self, byte: u8) {
-        let _ = sys::send(self.line.as_fd(), byte);
+    pub(crate) fn acknowledge(&self) -> Result<(), Errno> {
+        sys::send(self.line.as_fd(), KNOWN)
     }
 
     /// Waits until the main process's status may be there, or the keeper has gone; false at the
@@ -144,7 +142,10 @@ impl Kept {
 
     /// The same, without waiting.
     pub(crate) fn ask_to_kill(&self) {
-        self.tell(KILL);
+        if sys::send(self.line.as_fd(), KILL).is_err() {
+            // The end of the line says the same; a keeper that has gone hears neither.
+            let _ = self.line.shutdown(Shutdown::Write);
+        }
         // Somebody may have stopped it.
         let _ = sys::pidfd_send_signal(self.keeper.pidfd.as_fd(), libc::SIGCONT);
     }

@@ -7,7 +7,7 @@ use std::process::Child as StdChild;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use serial_test::serial;
 use tidy_process::{
     Cause, Containment, Error, IoLimit, Limits, Mechanism, Placement, Stdio, Supervisor, Tree,
@@ -15,23 +15,16 @@ use tidy_process::{
 
 use crate::actor::{KEPT, actor};
 use crate::support::{Alone, SOON, Stage, read_ready, rounds};
-use crate::victims::{End, by_library};
+use crate::victims::{End, by_library, can_be_here};
 
 /// These make cgroups, which is what there is none of here.
 const NEED_CGROUPS: [&str; 3] = ["nested-cgroups", "threaded-cgroup", "frozen"];
-
-/// Only root becomes somebody else, where there is one.
-const NEED_USERS: [&str; 1] = ["nobody"];
 
 #[test]
 #[serial]
 fn every_victim_dies() {
     let Some(stage) = Stage::of_keepers() else { return };
-    // The map of a rootless container has one line of one user.
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    let alone = map.split_whitespace().nth(2) == Some("1") || !geteuid().is_root();
-    let cannot_be =
-        |name: &str| NEED_CGROUPS.contains(&name) || alone && NEED_USERS.contains(&name);
+    let cannot_be = |name: &str| NEED_CGROUPS.contains(&name) || !can_be_here(name);
     for name in crate::victim::names().iter().filter(|name| !cannot_be(name)) {
         for end in [End::Finish, End::Drop, End::Panic] {
             by_library(&stage, &mut stage.victim(name), name, end, Placement::Kept);

@@ -1,6 +1,7 @@
 //! The victims: every way to outlive one's parent, on both spawn paths, ended in every way. 0
 //! survivors.
 
+use nix::unistd::geteuid;
 use serial_test::serial;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -16,7 +17,17 @@ pub(crate) enum End {
     Panic,
 }
 
+/// Only root becomes somebody else, where there is one: the map of a rootless container has one
+/// line of one user.
+pub(crate) fn can_be_here(name: &str) -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    name != "nobody" || geteuid().is_root() && map.split_whitespace().nth(2) != Some("1")
+}
+
 fn dies(name: &str) {
+    if !can_be_here(name) {
+        return;
+    }
     let Some(stage) = Stage::set() else { return };
     for join in [false, true] {
         for end in [End::Finish, End::Drop, End::Panic] {
