@@ -26,6 +26,9 @@ use crate::wait::{BackOff, timeout_until};
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
+/// `cpu.stat` has some 300 bytes at the most.
+pub(crate) const BRIEF: usize = 512;
+
 /// A cgroup that we made. Dropping it closes fds and does nothing else.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -101,6 +104,18 @@ impl Cgroup {
     /// A control file, whole. By its path from above: one open.
     pub(crate) fn read(&self, file: &str) -> Result<String, Errno> {
         read_file(self.parent.as_fd(), &Path::new(&self.name).join(file))
+    }
+
+    /// A control file that is known to be shorter than the buffer: one read, and nothing allocated.
+    pub(crate) fn read_brief<'a>(
+        &self,
+        file: &str,
+        buffer: &'a mut [u8; BRIEF],
+    ) -> Result<&'a str, Errno> {
+        let path = Path::new(&self.name).join(file);
+        let file = openat(&self.parent, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let len = read(&file, buffer)?;
+        Ok(std::str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
     }
 
     pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
