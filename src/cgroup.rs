@@ -136,16 +136,15 @@ impl Cgroup {
 
     /// Whether any process, zombies excepted, is in it or below. A removed cgroup is empty.
     pub(crate) fn populated(&self) -> Result<bool, Errno> {
-        Ok(self.event()?.contains("populated 1"))
+        self.says(b"populated 1").map(|says| says == Some(true))
     }
 
-    fn event(&self) -> Result<String, Errno> {
+    /// Whether `cgroup.events` has this line. None for a removed cgroup.
+    fn says(&self, line: &[u8]) -> Result<Option<bool>, Errno> {
         let mut text = [0; 128];
         match pread(&self.events, &mut text, 0) {
-            Ok(len) => {
-                Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned())
-            }
-            Err(Errno::ENODEV) => Ok(String::new()),
+            Ok(_) => Ok(Some(text.split(|&byte| byte == b'\n').any(|each| each == line))),
+            Err(Errno::ENODEV) => Ok(None),
             Err(errno) => Err(errno),
         }
     }
@@ -198,10 +197,7 @@ impl Cgroup {
     /// A process in state D cannot freeze: false.
     pub(crate) fn freeze(&self, deadline: Instant) -> Result<bool, Errno> {
         self.set_frozen(true)?;
-        self.wait_for(Some(deadline), |this| {
-            let event = this.event()?;
-            Ok(event.is_empty() || event.contains("frozen 1"))
-        })
+        self.wait_for(Some(deadline), |this| Ok(this.says(b"frozen 1")? != Some(false)))
     }
 
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Errno> {

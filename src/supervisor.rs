@@ -126,6 +126,9 @@ impl Supervisor {
         if self.root.memory_budget {
             controllers::kill_as_one(leaf)?;
         }
+        if limits.is_none() {
+            return Ok(());
+        }
         let root = self.root.cgroup.path();
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
@@ -287,7 +290,7 @@ impl SupervisorBuilder {
                 owner: process::id(),
                 made: AtomicU64::new(0),
                 memory_budget: self.limits.has_memory(),
-                counts: self.account || self.limits != Limits::new(),
+                counts: self.account || !self.limits.is_none(),
                 left: self.remember.then(Mutex::default),
             };
             // An error from here on drops the run root, and with that removes it.
