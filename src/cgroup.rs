@@ -152,7 +152,7 @@ impl Cgroup {
     /// Waits until it is empty; false at the deadline.
     ///
     /// Notifications of `cgroup.events` are throttled to one in 10 ms, so the file is re-read with
-    /// a doubling back-off first (20 us to 2 ms in all), and polled only after that.
+    /// a back-off first (from 20 us on, 2 ms in all), and polled only after that.
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
         self.wait_for(deadline, Self::is_empty)
     }
@@ -166,7 +166,7 @@ impl Cgroup {
         deadline: Option<Instant>,
         met: impl Fn(&Self) -> Result<bool, Errno>,
     ) -> Result<bool, Errno> {
-        let mut back_off = BackOff::new(Duration::from_micros(20), Duration::from_millis(1));
+        let mut back_off = BackOff::gentle(Duration::from_micros(20), Duration::from_micros(500));
         loop {
             if met(self)? {
                 return Ok(true);
