@@ -26,6 +26,9 @@ use crate::wait::{BackOff, timeout_until};
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
+/// `cpu.stat` has some 300 bytes at the most.
+pub(crate) const BRIEF: usize = 512;
+
 /// A cgroup that we made. Dropping it closes fds and does nothing else.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -103,6 +106,18 @@ impl Cgroup {
         read_file(self.parent.as_fd(), &Path::new(&self.name).join(file))
     }
 
+    /// A control file that is known to be shorter than the buffer: one read, and nothing allocated.
+    pub(crate) fn read_brief<'a>(
+        &self,
+        file: &str,
+        buffer: &'a mut [u8; BRIEF],
+    ) -> Result<&'a str, Errno> {
+        let path = Path::new(&self.name).join(file);
+        let file = openat(&self.parent, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let len = read(&file, buffer)?;
+        Ok(std::str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
+    }
+
     pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
         Error::at(step, &self.path, errno)
     }
@@ -121,16 +136,15 @@ impl Cgroup {
 
     /// Whether any process, zombies excepted, is in it or below. A removed cgroup is empty.
     pub(crate) fn populated(&self) -> Result<bool, Errno> {
-        Ok(self.event()?.contains("populated 1"))
+        self.says(b"populated 1").map(|says| says == Some(true))
     }
 
-    fn event(&self) -> Result<String, Errno> {
+    /// Whether `cgroup.events` has this line. None for a removed cgroup.
+    fn says(&self, line: &[u8]) -> Result<Option<bool>, Errno> {
         let mut text = [0; 128];
         match pread(&self.events, &mut text, 0) {
-            Ok(len) => {
-                Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned())
-            }
-            Err(Errno::ENODEV) => Ok(String::new()),
+            Ok(_) => Ok(Some(text.split(|&byte| byte == b'\n').any(|each| each == line))),
+            Err(Errno::ENODEV) => Ok(None),
             Err(errno) => Err(errno),
         }
     }
@@ -138,7 +152,7 @@ impl Cgroup {
     /// Waits until it is empty; false at the deadline.
     ///
     /// Notifications of `cgroup.events` are throttled to one in 10 ms, so the file is re-read with
-    /// a doubling back-off first (20 us to 2 ms in all), and polled only after that.
+    /// a back-off first (from 20 us on, 2 ms in all), and polled only after that.
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
         self.wait_for(deadline, Self::is_empty)
     }
@@ -152,7 +166,7 @@ impl Cgroup {
         deadline: Option<Instant>,
         met: impl Fn(&Self) -> Result<bool, Errno>,
     ) -> Result<bool, Errno> {
-        let mut back_off = BackOff::new(Duration::from_micros(20), Duration::from_millis(1));
+        let mut back_off = BackOff::gentle(Duration::from_micros(20), Duration::from_micros(500));
         loop {
             if met(self)? {
                 return Ok(true);
@@ -183,10 +197,7 @@ impl Cgroup {
     /// A process in state D cannot freeze: false.
     pub(crate) fn freeze(&self, deadline: Instant) -> Result<bool, Errno> {
         self.set_frozen(true)?;
-        self.wait_for(Some(deadline), |this| {
-            let event = this.event()?;
-            Ok(event.is_empty() || event.contains("frozen 1"))
-        })
+        self.wait_for(Some(deadline), |this| Ok(this.says(b"frozen 1")? != Some(false)))
     }
 
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Errno> {

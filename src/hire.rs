@@ -3,7 +3,6 @@
 use std::io::{PipeReader, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ impl Launch<'_> {
     /// Starts the child under a keeper; on return it has executed. `ETXTBSY` is tried again, as by
     /// [`launch`](Launch::launch).
     pub(crate) fn hire(&mut self, proc: &Arc<OwnedFd>) -> Result<(Newborn, Kept)> {
-        let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(256));
+        let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
         loop {
             let (kept, errors) = self.fork_keeper(proc).map_err(|(step, e)| self.error(step, e))?;
             let failed = match met(&kept, errors) {
@@ -54,11 +53,11 @@ impl Launch<'_> {
         line.set_nonblocking(true).map_err(no_pipe)?;
         let line = above_two(line.into()).map_err(failed)?;
         let theirs = above_two(theirs.into()).map_err(failed)?;
-        let mut stack = self.may_share().then(sys::stack).transpose().map_err(failed)?;
+        let share = self.may_share();
         let orders = self.orders(channel.as_raw_fd(), -1);
         let charge = Charge {
             orders: &orders,
-            stack: stack.as_mut().map(|stack| ptr::from_mut(stack.spare_capacity_mut())),
+            share,
             owner: std::process::id().cast_signed(),
             proc: proc.as_fd(),
             line: theirs.as_raw_fd(),

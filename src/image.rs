@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use nix::errno::Errno;
+
 use crate::error::{Error, Result, Step};
 use crate::program::Program;
 
@@ -21,30 +23,55 @@ pub(crate) struct Strings {
     _bytes: Vec<u8>,
 }
 
-impl Strings {
-    /// Each string comes in pieces.
-    fn new<'a, const N: usize>(
-        what: &str,
-        strings: impl Iterator<Item = [&'a [u8]; N]>,
-    ) -> Result<Self> {
-        let mut bytes = Vec::new();
-        let mut starts = Vec::new();
-        for pieces in strings {
-            let start = bytes.len();
-            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-            let string = bytes.get(start..).unwrap_or_default();
-            if string.contains(&0) {
-                return Err(has_nul(what, string));
-            }
-            bytes.push(0);
-            starts.push(start);
-        }
-        // Only now: they do not move any more.
-        let places = starts.iter().filter_map(|&start| bytes.get(start..));
-        let pointers = places.map(|string| string.as_ptr().cast()).chain([ptr::null()]).collect();
-        Ok(Self { pointers, _bytes: bytes })
+/// The same while it grows. Where memory has run out that is an error: a caller may have some to
+/// let go.
+#[derive(Default)]
+struct Growing {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Growing {
+    /// Room for this many strings: growing piece by piece would cost more than all the rest.
+    fn new(count: usize, bytes: usize) -> Result<Self> {
+        let mut new = Self::default();
+        new.reserve(count, bytes)?;
+        Ok(new)
     }
 
+    fn reserve(&mut self, count: usize, bytes: usize) -> Result<()> {
+        let reserved = self.starts.try_reserve(count).and_then(|()| self.bytes.try_reserve(bytes));
+        reserved.map_err(|_| Error::os(Step::Prepare, "arguments and environment", Errno::ENOMEM))
+    }
+
+    /// A string comes in pieces, none of them with a NUL in it.
+    fn push(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        self.reserve(1, pieces.iter().map(|piece| piece.len()).sum::<usize>() + 1)?;
+        self.starts.push(self.bytes.len());
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    /// The same, for what a caller has given.
+    fn push_checked(&mut self, what: &str, pieces: &[&[u8]]) -> Result<()> {
+        if pieces.iter().any(|piece| piece.contains(&0)) {
+            return Err(has_nul(what, &pieces.concat()));
+        }
+        self.push(pieces)
+    }
+
+    fn done(self) -> Strings {
+        // Only now: they do not move any more.
+        let places = self.starts.iter().filter_map(|&start| self.bytes.get(start..));
+        let mut pointers = Vec::with_capacity(self.starts.len() + 1);
+        pointers.extend(places.map(|string| string.as_ptr().cast()));
+        pointers.push(ptr::null());
+        Strings { pointers, _bytes: self.bytes }
+    }
+}
+
+impl Strings {
     pub(crate) fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
@@ -74,21 +101,17 @@ impl Image {
         if program.contains(&0) {
             return Err(has_nul("program", program));
         }
-        let env = environment(command);
-        let path = env.iter().find(|(key, _)| key == "PATH").map(|(_, path)| path.as_bytes());
-        let candidates = candidates(program, path.unwrap_or(DEFAULT_PATH));
-        let candidates = candidates.iter().map(|path| [path.as_slice()]);
-        let first = command.arg0.as_ref().unwrap_or(&command.program);
-        let args = [first].into_iter().chain(&command.args).map(|arg| [arg.as_bytes()]);
-        let argv = Strings::new("argument", args)?;
+        let (envp, path) = environment(command)?;
+        let path = path.as_ref().map_or(DEFAULT_PATH, |path| path.as_bytes());
+        let argv = arguments(command)?;
         let arguments = argv.pointers.iter().copied().skip(1);
         let shell_argv = [c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments);
         let cwd = command.cwd.as_ref();
         Ok(Self {
             shell_argv: shell_argv.collect(),
-            candidates: Strings::new("program", candidates)?,
+            candidates: candidates(program, path)?,
             argv,
-            envp: env_strings(&env)?,
+            envp,
             cwd: cwd.map(|dir| directory(dir)).transpose()?,
             groups: groups(command),
         })
@@ -105,13 +128,44 @@ fn has_nul(what: &str, bytes: &[u8]) -> Error {
     Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
 }
 
-/// What the child's environment will be. A snapshot: another thread may set variables while the
-/// child is born.
-fn environment(command: &Program) -> Vec<(OsString, OsString)> {
-    let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
-    if command.env.is_empty() {
-        return inherited.collect();
+fn arguments(command: &Program) -> Result<Strings> {
+    let mut argv = Growing::new(command.args.len() + 1, 256)?;
+    let first = command.arg0.as_ref().unwrap_or(&command.program);
+    for arg in [first].into_iter().chain(&command.args) {
+        argv.push_checked("argument", &[arg.as_bytes()])?;
     }
+    Ok(argv.done())
+}
+
+/// What the child's environment will be, and `PATH` in it. A snapshot: another thread may set
+/// variables while the child is born.
+fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
+    let mut envp = Growing::new(64, 4096)?;
+    let mut path = None;
+    if command.env.is_empty() && !command.env_clear {
+        // What we have ourselves needs no check.
+        for (key, value) in std::env::vars_os() {
+            envp.push(&[key.as_bytes(), b"=", value.as_bytes()])?;
+            if path.is_none() && key == "PATH" {
+                path = Some(value);
+            }
+        }
+        return Ok((envp.done(), path));
+    }
+    let mut env = changed(command);
+    for (key, value) in &env {
+        if is_odd(key) {
+            let subject = format!("environment variable {key:?}");
+            return Err(Error::invalid(Step::Prepare, subject, "not a name"));
+        }
+        let pieces = [key.as_bytes(), b"=", value.as_bytes()];
+        envp.push_checked("environment variable", &pieces)?;
+    }
+    Ok((envp.done(), env.remove(OsStr::new("PATH"))))
+}
+
+fn changed(command: &Program) -> BTreeMap<OsString, OsString> {
+    let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
     let mut env: BTreeMap<OsString, OsString> = inherited.collect();
     for (key, value) in &command.env {
         match value {
@@ -119,35 +173,27 @@ fn environment(command: &Program) -> Vec<(OsString, OsString)> {
             None => env.remove(key),
         };
     }
-    env.into_iter().collect()
+    env
 }
 
-fn env_strings(env: &[(OsString, OsString)]) -> Result<Strings> {
-    // An equals sign may open a name (as in "=C:"), but not stand later in it.
-    let is_odd =
-        |key: &OsStr| key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=');
-    if let Some((key, _)) = env.iter().find(|(key, _)| is_odd(key)) {
-        let subject = format!("environment variable {key:?}");
-        return Err(Error::invalid(Step::Prepare, subject, "not a name"));
-    }
-    let strings = env.iter().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()]);
-    Strings::new("environment variable", strings)
+/// An equals sign may open a name (as in "=C:"), but not stand later in it.
+fn is_odd(key: &OsStr) -> bool {
+    key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=')
 }
 
 /// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty
-/// program is nowhere.
-fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
-    if program.is_empty() {
-        return Vec::new();
-    }
+/// program is nowhere. Both have been checked.
+fn candidates(program: &[u8], path: &[u8]) -> Result<Strings> {
+    let mut all = Growing::new(8, 256)?;
     if program.contains(&b'/') {
-        return vec![program.to_vec()];
+        all.push(&[program])?;
+    } else if !program.is_empty() {
+        for dir in path.split(|&byte| byte == b':') {
+            let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+            all.push(&[dir, slash, program])?;
+        }
     }
-    let in_dir = |dir: &[u8]| match dir {
-        [] => program.to_vec(),
-        dir => [dir, b"/", program].concat(),
-    };
-    path.split(|&byte| byte == b':').map(in_dir).collect()
+    Ok(all.done())
 }
 
 /// As std has it: whoever drops root's uid drops root's groups too.
@@ -161,8 +207,9 @@ mod tests {
     use super::*;
 
     fn found(program: &str, path: &str) -> Vec<String> {
-        let all = candidates(program.as_bytes(), path.as_bytes());
-        all.into_iter().map(|each| String::from_utf8_lossy(&each).into_owned()).collect()
+        let Ok(all) = candidates(program.as_bytes(), path.as_bytes()) else { return Vec::new() };
+        let strings = all._bytes.split(|&byte| byte == 0);
+        strings.take(all.each().len()).map(|s| String::from_utf8_lossy(s).into_owned()).collect()
     }
 
     #[test]

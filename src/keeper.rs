@@ -36,7 +36,7 @@ use nix::unistd::Pid;
 use crate::born::{self, FORK, Failure, KEEPER, Orders, born, ok};
 use crate::lineage::{Queue, each_child, open, parent_of, read};
 use crate::maps;
-use crate::sys::{self, Stack};
+use crate::sys;
 
 /// What the owner writes: it has a pidfd of the main process; everything is to die.
 pub(crate) const KNOWN: u8 = b'n';
@@ -57,8 +57,8 @@ const EAGER: u32 = 300;
 /// What a keeper is told, besides what the main process is: fds by their numbers.
 pub(crate) struct Charge<'a> {
     pub(crate) orders: &'a Orders<'a>,
-    /// The main process may share the keeper's memory until its exec, on this stack.
-    pub(crate) stack: Option<*mut Stack>,
+    /// The main process may share the keeper's memory until its exec.
+    pub(crate) share: bool,
     pub(crate) owner: libc::pid_t,
     /// The directory `/proc`.
     pub(crate) proc: BorrowedFd<'a>,
@@ -130,7 +130,7 @@ impl<'a> Keeper<'a> {
         let ignored = before == libc::SIG_IGN;
         let birth = Birth { orders: charge.orders, keeper: me, ignored };
         let main =
-            birth.give(charge.stack).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
+            birth.give(charge.share).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
         let Charge { owner, proc, line, .. } = *charge;
         let (cut, known, killing) = (false, false, false);
         let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing };
@@ -296,13 +296,11 @@ struct Birth<'a> {
 
 impl Birth<'_> {
     /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
-    fn give(&self, stack: Option<*mut Stack>) -> Result<libc::pid_t, Errno> {
+    fn give(&self, share: bool) -> Result<libc::pid_t, Errno> {
         let arg = ptr::from_ref(self).cast();
-        if let Some(stack) = stack {
-            // SAFETY: our copy of a stack that the owner has made for this, used by nobody else.
-            let stack = unsafe { &mut *stack };
+        if share {
             // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
-            match unsafe { sys::clone_plain(stack, main_process, arg) } {
+            match unsafe { sys::clone_plain(main_process, arg) } {
                 Err(Errno::ENOSYS | Errno::EPERM) => {}
                 born => return born,
             }

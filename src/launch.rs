@@ -73,7 +73,7 @@ impl Launch<'_> {
     /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by
     /// any fork that happened meanwhile, until that one's exec.
     pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
-        let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(256));
+        let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
         loop {
             match self.attempt() {
                 Err((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}

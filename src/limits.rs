@@ -133,6 +133,11 @@ impl Limits {
         self
     }
 
+    /// Whether nothing is limited.
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::new()
+    }
+
     /// Whether memory is limited.
     pub(crate) fn has_memory(&self) -> bool {
         self.memory_max.is_some() || self.memory_high.is_some()

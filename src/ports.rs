@@ -51,6 +51,9 @@ impl Space {
     /// The namespaces that these processes are in. Who does not let us see its namespace is taken
     /// to be in ours.
     pub(crate) fn of(pids: &[i32]) -> Vec<Self> {
+        if pids.is_empty() {
+            return Vec::new();
+        }
         let own = namespace("self");
         let mut inside = BTreeMap::new();
         for pid in pids {

@@ -163,6 +163,9 @@ impl Supervisor {
         if matches!(&self.root.ground, Ground::RunRoot(root) if root.memory_budget) {
             controllers::kill_as_one(leaf)?;
         }
+        if limits.is_none() {
+            return Ok(());
+        }
         let root = self.path();
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
@@ -357,7 +360,7 @@ impl SupervisorBuilder {
                 guard,
                 made: AtomicU64::new(0),
                 memory_budget: self.limits.has_memory(),
-                counts: self.account || self.limits != Limits::new(),
+                counts: self.account || !self.limits.is_none(),
             };
             let prepared = controllers::budget(&self.limits, &root.cgroup, &base.path);
             if let Err(error) = prepared {

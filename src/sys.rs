@@ -37,30 +37,18 @@ pub(crate) struct Newborn {
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// A stack for a child that shares our memory: it calls a few libc wrappers and no more.
-pub(crate) type Stack = [MaybeUninit<u8>];
-
-/// Its bytes. From 64 KiB on, glibc tidies its heap whenever such a block is freed.
-const STACK: usize = 32 * 1024;
-
-/// Its room is in what this has spare.
-pub(crate) fn stack() -> Result<Vec<u8>, Errno> {
-    let mut stack = Vec::new();
-    stack.try_reserve_exact(STACK).map_err(|_| Errno::ENOMEM)?;
-    Ok(stack)
-}
-
 /// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
 /// vfork(2) has it: this thread is suspended until then, other threads run on.
 ///
 /// Sharing the memory keeps the cost of a spawn independent of the caller's size (a copy of 1 GiB
 /// of page tables costs 77 ms). `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours
-/// ever runs in the child. Minimum Linux version: 5.7 (`CLONE_INTO_CGROUP`); see [clone3(2)].
+/// ever runs in the child, which stands on this thread's stack. Minimum Linux version: 5.7
+/// (`CLONE_INTO_CGROUP`); see [clone3(2)].
 ///
 /// # Safety
-/// `entry` must be fit to run in shared memory on another stack, beside all other threads of
-/// this process: async-signal-safe, no allocation, no locks, no unwinding, and it must end by
-/// exec or `_exit`. `arg` must be what it expects. All signals must be blocked.
+/// `entry` must be fit to run in shared memory, beside all other threads of this process:
+/// async-signal-safe, no allocation, no locks, no unwinding, and it must end by exec or `_exit`.
+/// `arg` must be what it expects. All signals must be blocked.
 ///
 /// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 pub(crate) unsafe fn clone_into(
@@ -68,7 +56,6 @@ pub(crate) unsafe fn clone_into(
     entry: Entry,
     arg: *const c_void,
 ) -> Result<Newborn, Errno> {
-    let mut stack = stack()?;
     let mut pidfd: RawFd = -1;
     let mut args = sharing();
     args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
@@ -78,7 +65,7 @@ pub(crate) unsafe fn clone_into(
     }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     // SAFETY: the caller's obligation.
-    let pid = unsafe { clone_on(stack.spare_capacity_mut(), args, entry, arg) }?;
+    let pid = unsafe { share(&args, entry, arg) }?;
     // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Newborn { pid, pidfd })
@@ -88,13 +75,9 @@ pub(crate) unsafe fn clone_into(
 ///
 /// # Safety
 /// As for [`clone_into`].
-pub(crate) unsafe fn clone_plain(
-    stack: &mut Stack,
-    entry: Entry,
-    arg: *const c_void,
-) -> Result<i32, Errno> {
+pub(crate) unsafe fn clone_plain(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
     // SAFETY: the caller's obligation.
-    unsafe { clone_on(stack, sharing(), entry, arg) }
+    unsafe { share(&sharing(), entry, arg) }
 }
 
 fn sharing() -> libc::clone_args {
@@ -106,26 +89,20 @@ fn sharing() -> libc::clone_args {
     args
 }
 
-unsafe fn clone_on(
-    stack: &mut Stack,
-    mut args: libc::clone_args,
-    entry: Entry,
-    arg: *const c_void,
-) -> Result<i32, Errno> {
-    args.stack = stack.as_mut_ptr().expose_provenance().next_multiple_of(16) as u64;
-    args.stack_size = stack.len().saturating_sub(16) as u64;
-    // SAFETY: the child gets a stack of its own that lives until this call returns, which is after
-    // the child is done with it (CLONE_VFORK); what `entry` may do is the caller's obligation.
-    check(unsafe { clone3(&args, entry, arg) })
+unsafe fn share(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
+    // SAFETY: the child stands on our stack, below the frame of this call, where nobody else writes
+    // until it has executed or ended (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    check(unsafe { clone3(args, entry, arg) })
 }
 
-/// The parent gets the pid or a negative errno; the child calls `entry` on its new stack, so it
-/// never returns through a frame that the parent still needs.
+/// The parent gets the pid or a negative errno; the child calls `entry` below the frame that the
+/// parent still needs, and never returns to it.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
     let answer: libc::c_long;
     // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back
-    // here. The stack top is a multiple of 16, as the ABI wants it before a call.
+    // here. Without `nostack` the compiler has aligned the stack for a call, and keeps nothing in
+    // the red zone below it.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -151,8 +128,8 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> l
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
     let answer: libc::c_long;
-    // SAFETY: the system call clobbers x0 only; the child's branch never comes back here.
-    // The stack top is a multiple of 16, as the ABI wants it before a call.
+    // SAFETY: the system call clobbers x0 only; the child's branch never comes back here. The stack
+    // is aligned for a call, as always.
     unsafe {
         std::arch::asm!(
             "svc #0",

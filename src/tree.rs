@@ -88,7 +88,7 @@ impl Tree {
             entry: None,
             made: Instant::now(),
             done: AtomicBool::new(false),
-            counted: AtomicBool::new(supervisor.counts() || *limits != Limits::new()),
+            counted: AtomicBool::new(supervisor.counts() || !limits.is_none()),
             supervisor: supervisor.clone(),
         })
     }

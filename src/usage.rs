@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{BRIEF, Cgroup};
 
 /// What a tree has used, daemons and everything included. `None` where the kernel does not say;
 /// [`missing`](Self::missing) has the reason then.
@@ -51,40 +51,49 @@ pub struct Missing {
     pub reason: &'static str,
 }
 
-/// What could be known of a tree, and the file that would say.
-const FIELDS: [(&str, &str); 11] = [
-    ("user", "cpu.stat"),
-    ("system", "cpu.stat"),
-    ("memory_peak", "memory.peak"),
-    ("pids_peak", "pids.peak"),
+/// What is not read unless it was asked for: a short run should not pay for ten files.
+const UNASKED: [(&str, &str); 9] = [
+    ("oom_kills", "memory.events"),
+    ("pids_denied", "pids.events"),
     ("io_read", "io.stat"),
     ("io_written", "io.stat"),
+    ("memory_peak", "memory.peak"),
+    ("pids_peak", "pids.peak"),
     ("cpu_pressure", "cpu.pressure"),
     ("memory_pressure", "memory.pressure"),
     ("io_pressure", "io.pressure"),
-    ("oom_kills", "memory.events"),
-    ("pids_denied", "pids.events"),
 ];
 
 impl Usage {
-    /// CPU time alone, unless more was asked for: a short run should not pay for ten files.
+    /// CPU time alone, unless more was asked for.
     pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
-        let mut reader = Reader { cgroup, all, missing: Vec::new() };
-        let cpu = reader.read("cpu.stat", "user");
-        let micros = |key| value(&cpu, key).map(Duration::from_micros);
-        let (user, system) = (micros("user_usec"), micros("system_usec"));
+        let mut usage = if all { Self::counted(cgroup) } else { Self::unasked() };
+        match cgroup.read_brief("cpu.stat", &mut [0; BRIEF]) {
+            Ok(text) => {
+                usage.user = value(text, "user_usec").map(Duration::from_micros);
+                usage.system = value(text, "system_usec").map(Duration::from_micros);
+            }
+            Err(_) => usage.missing.push(absent("user", "cpu.stat")),
+        }
+        usage
+    }
+
+    fn unasked() -> Self {
+        let reason = "not asked for: a limit does, or SupervisorBuilder::account";
+        let missing = UNASKED.map(|(field, file)| Missing { field, file, reason });
+        Self { missing: missing.to_vec(), ..Self::default() }
+    }
+
+    fn counted(cgroup: &Cgroup) -> Self {
+        let mut reader = Reader { cgroup, missing: Vec::new() };
         let memory = reader.read("memory.events", "oom_kills");
         let pids = reader.read("pids.events", "pids_denied");
         let io = reader.read("io.stat", "io_read");
-        if io.is_none()
-            && let Some(same) = reader.missing.last().copied()
-        {
-            reader.missing.push(Missing { field: "io_written", ..same });
+        if io.is_none() {
+            reader.missing.push(absent("io_written", "io.stat"));
         }
         let bytes = |key: &str| io.as_ref().map(|text| sum(text, key));
         Self {
-            user,
-            system,
             memory_peak: reader.number("memory.peak", "memory_peak"),
             pids_peak: reader.number("pids.peak", "pids_peak"),
             io_read: bytes("rbytes="),
@@ -92,10 +101,11 @@ impl Usage {
             cpu_pressure: reader.pressure("cpu.pressure", "cpu_pressure"),
             memory_pressure: reader.pressure("memory.pressure", "memory_pressure"),
             io_pressure: reader.pressure("io.pressure", "io_pressure"),
-            oom_kills: value(&memory, "oom_kill"),
-            pids_denied: value(&pids, "max"),
+            oom_kills: memory.as_deref().and_then(|text| value(text, "oom_kill")),
+            pids_denied: pids.as_deref().and_then(|text| value(text, "max")),
             group_kills: memory.is_some().then(|| reader.group_kills()).flatten(),
             missing: reader.missing,
+            ..Self::default()
         }
     }
 }
@@ -105,8 +115,9 @@ impl Usage {
     /// unless its parent waits for it.
     pub(crate) fn uncounted() -> Self {
         let reason = "there is no cgroup: a keeper holds the tree";
-        let missing = |&(field, file): &(_, _)| Missing { field, file, reason };
-        Self { missing: FIELDS.iter().map(missing).collect(), ..Self::default() }
+        let counted = [("user", "cpu.stat"), ("system", "cpu.stat")].into_iter().chain(UNASKED);
+        let missing = counted.map(|(field, file)| Missing { field, file, reason });
+        Self { missing: missing.collect(), ..Self::default() }
     }
 
     /// Given that the main process died of SIGKILL: whether that came for want of memory. Where the
@@ -119,39 +130,39 @@ impl Usage {
 
 /// CPU time so far.
 pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
-    value(&cgroup.read("cpu.stat").ok(), "usage_usec").map(Duration::from_micros)
+    let mut buffer = [0; BRIEF];
+    let text = cgroup.read_brief("cpu.stat", &mut buffer).ok()?;
+    value(text, "usage_usec").map(Duration::from_micros)
+}
+
+fn absent(field: &'static str, file: &'static str) -> Missing {
+    let reason = match file {
+        "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
+        "pids.peak" => "the pids controller is not enabled, or Linux is before 6.1",
+        "cpu.stat" => "the kernel does not account CPU time for cgroups",
+        name if name.ends_with("pressure") => "this kernel does not measure pressure (psi)",
+        _ => "the controller is not enabled for this tree",
+    };
+    Missing { field, file, reason }
 }
 
 struct Reader<'a> {
     cgroup: &'a Cgroup,
-    all: bool,
     missing: Vec<Missing>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, file: &'static str, field: &'static str) -> Option<String> {
-        if !self.all && file != "cpu.stat" {
-            let reason = "not asked for: a limit does, or SupervisorBuilder::account";
-            self.missing.push(Missing { field, file, reason });
-            return None;
-        }
         let text = self.cgroup.read(file);
         if text.is_err() {
-            let reason = match file {
-                "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
-                "pids.peak" => "the pids controller is not enabled, or Linux is before 6.1",
-                "cpu.stat" => "the kernel does not account CPU time for cgroups",
-                name if name.ends_with("pressure") => "this kernel does not measure pressure (psi)",
-                _ => "the controller is not enabled for this tree",
-            };
-            self.missing.push(Missing { field, file, reason });
+            self.missing.push(absent(field, file));
         }
         text.ok()
     }
 
     /// Linux 5.17; before that the whole group's deaths are single ones.
     fn group_kills(&self) -> Option<u64> {
-        value(&self.cgroup.read("memory.events.local").ok(), "oom_group_kill")
+        value(&self.cgroup.read("memory.events.local").ok()?, "oom_group_kill")
     }
 
     fn number(&mut self, file: &'static str, field: &'static str) -> Option<u64> {
@@ -168,9 +179,9 @@ impl Reader<'_> {
 }
 
 /// The number behind a key at the start of a line.
-fn value(text: &Option<String>, key: &str) -> Option<u64> {
-    let mut lines = text.as_ref()?.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(name, _)| *name == key)?.1.trim().parse().ok()
+fn value(text: &str, key: &str) -> Option<u64> {
+    let numbers = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(numbers)
 }
 
 /// The sum over all devices of `key=number`.
@@ -186,10 +197,11 @@ mod tests {
 
     #[test]
     fn flat_files_are_read_by_their_keys() {
-        let text = Some("low 0\noom 1\noom_kill 2\noom_group_kill 3\n".to_owned());
-        assert_eq!(value(&text, "oom_kill"), Some(2));
-        assert_eq!(value(&text, "nothing"), None);
-        assert_eq!(value(&None, "oom"), None);
+        let text = "low 0\noom 1\noom_kill 2\noom_group_kill 3\n";
+        assert_eq!(value(text, "oom_kill"), Some(2));
+        assert_eq!(value(text, "oom_group_kill"), Some(3));
+        assert_eq!(value(text, "nothing"), None);
+        assert_eq!(value("", "oom"), None);
     }
 
     #[test]

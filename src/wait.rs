@@ -31,15 +31,22 @@ pub(crate) fn ended(pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<
     }
 }
 
-/// Sleeps that double, and end.
+/// Sleeps that grow, and end.
 pub(crate) struct BackOff {
     next: Duration,
     last: Duration,
+    /// The next sleep is longer by one of so many parts.
+    parts: u32,
 }
 
 impl BackOff {
-    pub(crate) fn new(first: Duration, last: Duration) -> Self {
-        Self { next: first, last }
+    pub(crate) fn doubling(first: Duration, last: Duration) -> Self {
+        Self { next: first, last, parts: 1 }
+    }
+
+    /// For what may come at any moment: found late by a quarter of the time it took, at the most.
+    pub(crate) fn gentle(first: Duration, last: Duration) -> Self {
+        Self { next: first, last, parts: 4 }
     }
 
     /// False, without sleeping, once the longest sleep is behind us.
@@ -49,7 +56,7 @@ impl BackOff {
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         thread::sleep(left.map_or(self.next, |left| left.min(self.next)));
-        self.next *= 2;
+        self.next += self.next / self.parts;
         true
     }
 }

@@ -11,6 +11,7 @@ use tidy_process::{IoLimit, Limits};
 
 use crate::doctor::DoctorArgs;
 use crate::ground::GroundArgs;
+use crate::late::Late;
 use crate::servers::WithArgs;
 
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
@@ -24,17 +25,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum What {
     /// Run CMD; when it ends nothing it started is left
-    Run(Box<RunArgs>),
+    Run(Late<Box<RunArgs>>),
     /// Start servers, wait until they are ready, run CMD, end the servers
-    With(Box<WithArgs>),
+    With(Late<Box<WithArgs>>),
     /// Say what works here, and what to type for what does not
-    Doctor(DoctorArgs),
+    Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup
-    Ps(PsArgs),
+    Ps(Late<PsArgs>),
     /// Kill and remove what supervisors that are gone have left
-    Sweep(SweepArgs),
+    Sweep(Late<SweepArgs>),
     /// Kill everything in the trees of this name
-    Kill(KillArgs),
+    Kill(Late<KillArgs>),
     /// Read standard input to its end, for doctor to try things on
     #[command(hide = true)]
     Idle,

@@ -8,6 +8,7 @@ mod doctor_host;
 mod doctor_limits;
 mod doctor_probe;
 mod json;
+mod late;
 mod manager;
 mod ps;
 mod run;
@@ -25,6 +26,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::args::{Cli, What};
+use crate::late::Late;
 use crate::run::{Ended, Failure};
 
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
@@ -41,13 +43,13 @@ fn main() -> ExitCode {
         }
     };
     let ended = match cli.what {
-        What::Run(args) => run::run(&args),
-        What::With(args) => with::with(&args),
-        What::Doctor(args) => doctor::doctor(&args),
+        What::Run(Late(args)) => run::run(&args),
+        What::With(Late(args)) => with::with(&args),
+        What::Doctor(Late(args)) => doctor::doctor(&args),
         What::Idle => doctor_probe::be_idle(),
-        What::Ps(args) => ended(ps::ps(&args)),
-        What::Sweep(args) => ended(ps::sweep(&args)),
-        What::Kill(args) => ended(ps::kill(&args)),
+        What::Ps(Late(args)) => ended(ps::ps(&args)),
+        What::Sweep(Late(args)) => ended(ps::sweep(&args)),
+        What::Kill(Late(args)) => ended(ps::kill(&args)),
     };
     if let Some(signal) = ended.by_signal {
         signals::end_by(signal);

@@ -21,7 +21,7 @@ const CYCLE: [(&str, usize); 10] = [
     ("waitid", 1),
     // Is somebody left? Once before the list is made, once before the kill.
     ("pread64", 2),
-    ("read", 2),
+    ("read", 1),
     ("unlinkat", 1),
     // Those four, and the pidfd.
     ("close", 5),

@@ -159,7 +159,7 @@ fn fill_more(supervisor: &Supervisor) -> (Vec<Child>, Error) {
     }
 }
 
-/// No room for the stack of a child, but for what else is small.
+/// No room for an environment, but for what else is small.
 fn address_space() {
     let supervisor = Supervisor::builder().build().unwrap();
     works(&supervisor);
@@ -169,7 +169,7 @@ fn address_space() {
     let mut filler: Vec<Vec<u8>> = Vec::with_capacity(10_000);
     loop {
         let mut block = Vec::new();
-        if block.try_reserve_exact(16 * 1024).is_err() {
+        if block.try_reserve_exact(3500).is_err() {
             break;
         }
         filler.push(block);
