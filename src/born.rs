@@ -157,7 +157,7 @@ impl Orders<'_> {
             }
             target = target.wrapping_add(1);
         }
-        self.identity()?;
+        self.become_user()?;
         if !self.cwd.is_null() {
             // SAFETY: a string that ends in NUL.
             let answer = unsafe { libc::chdir(self.cwd) };
@@ -173,6 +173,29 @@ impl Orders<'_> {
             self.stand_aside()?;
         }
         self.pre_exec()
+    }
+
+    /// A child that is to die with its parent stays so: a change of user unties it.
+    fn become_user(&self) -> Result<(), Failure> {
+        if self.groups.is_none() && self.gid.is_none() && self.uid.is_none() {
+            return Ok(());
+        }
+        // SAFETY: no memory is involved.
+        let parent = unsafe { libc::getppid() };
+        let mut tie: c_int = 0;
+        // SAFETY: `tie` is writable.
+        ok(UID, unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut tie) }.into())?;
+        self.identity()?;
+        if tie == 0 {
+            return Ok(());
+        }
+        // SAFETY: plain integers.
+        ok(UID, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, tie) }.into())?;
+        // SAFETY: no memory is involved.
+        match unsafe { libc::getppid() } == parent {
+            true => Ok(()),
+            false => Err(Failure { step: UID, errno: libc::ESRCH }),
+        }
     }
 
     /// Raw calls: libc's would reach for all threads of the parent.

@@ -1,7 +1,6 @@
 //! The main process and its tree, from exec to report.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,11 +13,9 @@ use crate::ending::{Ending, Mortal};
 use crate::error::{Error, Result, Step};
 use crate::process::ProcessInfo;
 use crate::pump::Record;
-use crate::report::{Cause, Note, Placement, Report};
+use crate::report::{Cause, Placement, Report};
 use crate::sys::{self, Newborn};
-use crate::teardown::PATIENCE;
 use crate::tree::Tree;
-use crate::usage::Usage;
 use crate::wait::{self, lock};
 
 /// A running command: its main process and everything that descends from it.
@@ -57,9 +54,9 @@ pub struct Child {
     pub(crate) pidfd: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
     pub(crate) ending: Ending,
-    placement: Placement,
+    pub(crate) placement: Placement,
     /// Who was killed by a timeout that came after the main process's end.
-    left: Mutex<Vec<ProcessInfo>>,
+    pub(crate) left: Mutex<Vec<ProcessInfo>>,
     tree: Tree,
     /// After the tree: what it wrote last is read when it is gone.
     pub(crate) log: Record,
@@ -140,7 +137,7 @@ impl Child {
     }
 
     /// The one wait path: status, timeout, pidfd, deadline.
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = *lock(&self.status) {
                 return Ok(Some(status));
@@ -259,7 +256,7 @@ impl Child {
         self.ask();
     }
 
-    fn kill_all(&self) -> Result<()> {
+    pub(crate) fn kill_all(&self) -> Result<()> {
         let killed = self.tree.kill();
         // A zombie by now, unless it had left the tree.
         let _ = self.signal(libc::SIGKILL);
@@ -267,7 +264,7 @@ impl Child {
     }
 
     /// Notes that it is being stopped, unless the main process had ended before.
-    fn asked(&self, grace: Duration) {
+    pub(crate) fn asked(&self, grace: Duration) {
         if !wait::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
             self.ending.ask(Cause::Stopped, grace);
         }
@@ -294,86 +291,6 @@ impl Child {
     pub(crate) fn leave(&self) {
         self.tree.leave();
         self.log.leave();
-    }
-
-    /// `named`: somebody will read who was left.
-    pub(crate) fn end(&self, named: bool) -> Result<Report> {
-        if !self.tree.is_ours() {
-            let why = "this process is a fork of the one that started it";
-            return Err(Error::invalid(Step::Teardown, format!("process {}", self.pid), why));
-        }
-        let running = self.try_wait().inspect_err(|_| self.abandon())?.is_none();
-        let leftovers = match running {
-            true => self.ask_to_end(),
-            false if named => self.leftovers(),
-            false => Vec::new(),
-        };
-        let usage = self.tree.end()?;
-        let escaped = !self.ended_within(Duration::from_millis(100))?;
-        if escaped {
-            let _ = self.signal(libc::SIGKILL);
-            self.ended_within(PATIENCE)?;
-        }
-        self.log.stop();
-        let deadline = Instant::now() + PATIENCE;
-        let status = self.wait_until(Some(deadline))?;
-        let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
-        let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
-        Ok(Report {
-            status,
-            cause,
-            notes: Note::of(&usage, cause),
-            usage,
-            wall: self.ending.spawned().elapsed(),
-            leftovers,
-            placement: self.placement,
-            mechanism: self.tree.mechanism(),
-        })
-    }
-
-    /// Nothing is to be learned of the main process any more: it goes all the same.
-    fn abandon(&self) {
-        let _ = self.kill_all();
-    }
-
-    fn leftovers(&self) -> Vec<ProcessInfo> {
-        let left = std::mem::take(&mut *lock(&self.left));
-        if left.is_empty() { self.tree.leftovers() } else { left }
-    }
-
-    /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
-    /// being stopped already had its grace.
-    fn ask_to_end<T>(&self) -> Vec<T> {
-        if let Some(grace) = self.grace_due() {
-            let _ = self.stop(grace);
-        }
-        self.asked(Duration::ZERO);
-        Vec::new()
-    }
-
-    /// The grace that it has to get, if it is ended while it runs.
-    pub(crate) fn grace_due(&self) -> Option<Duration> {
-        let grace = self.ending.keep().grace;
-        (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
-    }
-
-    fn ended_within(&self, time: Duration) -> Result<bool> {
-        if self.has_ended() {
-            return Ok(true);
-        }
-        let deadline = Some(Instant::now() + time);
-        wait::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
-    }
-
-    /// Ours comes first; a SIGKILL that the kernel counts as its own for want of memory is that,
-    /// any other is somebody's signal.
-    fn cause(&self, status: ExitStatus, usage: &Usage) -> Cause {
-        match (self.ending.cause(), status.signal()) {
-            (Some(cause), _) => cause,
-            (None, Some(libc::SIGKILL)) if usage.main_was_oom_killed() => Cause::OutOfMemory,
-            (None, Some(signal)) => Cause::Signaled(signal),
-            (None, None) => Cause::Exited,
-        }
     }
 
     pub(crate) fn failed(&self, step: Step, errno: Errno) -> Error {

@@ -224,7 +224,9 @@ impl Error {
         use Errno::{EMFILE, ENFILE, ENOMEM};
         match self.os_error() {
             Some((_, EMFILE | ENFILE | ENOMEM)) => false,
-            Some((Step::Guard, errno)) => matches!(errno, Errno::ENOENT | Errno::EACCES),
+            Some((Step::Guard, errno)) => {
+                matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::ENOSYS)
+            }
             _ => self.is_no_cgroup(),
         }
     }

@@ -33,8 +33,7 @@ impl Launch<'_> {
                 Err(failed) => failed,
             };
             let lost = kept.lost();
-            let _ = kept.kill(PATIENCE);
-            kept.bury();
+            let _ = kept.end(PATIENCE);
             match failed {
                 Some((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
                 Some((step, errno)) => return Err(self.error(step, errno)),

@@ -139,14 +139,7 @@ impl Hold {
             Self::Cgroup(cgroup) => {
                 teardown::teardown_after(cgroup, patience, || Usage::of(cgroup, all))
             }
-            Self::Keeper(kept) => {
-                let killed = kept.kill(patience);
-                // While somebody is left it goes on trying.
-                if !killed.as_ref().is_err_and(Error::is_survivors) {
-                    kept.bury();
-                }
-                killed.map(|()| Usage::uncounted())
-            }
+            Self::Keeper(kept) => kept.end(patience).map(|()| Usage::uncounted()),
         }
     }
 }

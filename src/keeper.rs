@@ -144,7 +144,8 @@ impl<'a> Keeper<'a> {
     fn stand_aside(&self) {
         // SAFETY: no memory is involved.
         unsafe { libc::setsid() };
-        close_all_but([self.proc.as_raw_fd(), self.line, self.signals]);
+        // SAFETY: nothing in this process uses what was the owner's.
+        unsafe { sys::close_all_but([self.proc.as_raw_fd(), self.line, self.signals]) };
         // SAFETY: a string that ends in NUL.
         unsafe { libc::chdir(c"/".as_ptr()) };
         // SAFETY: as above.
@@ -301,7 +302,7 @@ impl Birth<'_> {
         if share {
             // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
             match unsafe { sys::clone_plain(main_process, arg) } {
-                Err(Errno::ENOSYS | Errno::EPERM) => {}
+                Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {}
                 born => return born,
             }
         }
@@ -366,23 +367,6 @@ fn hear_signals() -> Result<c_int, Failure> {
 
 fn bit(signal: c_int) -> u64 {
     1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
-}
-
-fn close_all_but(mut kept: [c_int; 3]) {
-    kept.sort_unstable();
-    let mut next: c_int = 0;
-    for fd in kept {
-        if next < fd {
-            close_range(next.cast_unsigned(), fd.wrapping_sub(1).cast_unsigned());
-        }
-        next = fd.wrapping_add(1);
-    }
-    close_range(next.cast_unsigned(), u32::MAX);
-}
-
-fn close_range(first: u32, last: u32) {
-    // SAFETY: nothing in this process uses what was the owner's.
-    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
 fn close(fd: c_int) {

@@ -40,9 +40,7 @@ impl Keepers {
 
     pub(crate) fn end(&self) {
         for kept in lock(&self.left).drain(..) {
-            if kept.kill(PATIENCE).is_ok() {
-                kept.bury();
-            }
+            let _ = kept.end(PATIENCE);
         }
     }
 }

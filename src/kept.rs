@@ -102,8 +102,10 @@ impl Kept {
             let either = [main, self.keeper.pidfd.as_fd()];
             if readable(&either, deadline)? {
                 readable(&[self.line.as_fd()], Some(Instant::now() + MOMENT))?;
-            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let heard = self.hear()?;
+                return Ok(heard.status.is_some() || heard.silent);
             }
         }
     }
@@ -140,7 +142,16 @@ impl Kept {
         Err(Error::kept_survivors(self.name(), start.elapsed(), left))
     }
 
-    /// The same, without waiting.
+    /// The same, and reaps the keeper; while somebody is left it goes on trying.
+    pub(crate) fn end(&self, patience: Duration) -> Result<()> {
+        let killed = self.kill(patience);
+        if !killed.as_ref().is_err_and(Error::is_survivors) {
+            self.bury();
+        }
+        killed
+    }
+
+    /// Asks to kill all, without waiting.
     pub(crate) fn ask_to_kill(&self) {
         if sys::send(self.line.as_fd(), KILL).is_err() {
             // The end of the line says the same; a keeper that has gone hears neither.
@@ -165,6 +176,10 @@ impl Kept {
     /// Who descends from the keeper now, zombies excepted; a process whose main thread alone has
     /// ended is none.
     pub(crate) fn pids(&self) -> Vec<i32> {
+        if self.has_ended() {
+            // Its pid may be a stranger's.
+            return Vec::new();
+        }
         let keeper = self.keeper.pid;
         let mut found = vec![keeper];
         let mut at = 0;

@@ -13,8 +13,9 @@ use crate::launch::{Home, Launch};
 use crate::output::Output;
 use crate::pump::Record;
 use crate::report::{Placement, Report};
+use crate::run_root::checked;
 use crate::stdio::{Stdio, Stream};
-use crate::supervisor::{Supervisor, checked};
+use crate::supervisor::Supervisor;
 use crate::sys::Newborn;
 use crate::tree::Tree;
 

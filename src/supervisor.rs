@@ -1,30 +1,18 @@
 //! Where trees live: the run root, a cgroup of the caller's own that is held by a lease. Where none
 //! can be made, and the caller agrees to that, each tree has a keeper instead.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod};
 
 use crate::cgroup::Cgroup;
 use crate::containment::{Containment, Mechanism};
-use crate::controllers;
-use crate::delegation;
-use crate::error::{Error, Result, Step};
-use crate::guard::Guard;
+use crate::error::{Error, Result};
 use crate::hierarchy;
 use crate::keepers::Keepers;
 use crate::limits::Limits;
-use crate::names::{ASIDE, INNER, PREFIX};
 use crate::process::ProcessInfo;
-use crate::sweep::{lease, sweep_siblings};
-use crate::teardown::{PATIENCE, teardown};
+use crate::run_root::RunRoot;
 
 /// Where trees live: one *run root* cgroup, whose children are the trees.
 ///
@@ -54,17 +42,6 @@ struct Root {
 enum Ground {
     RunRoot(RunRoot),
     Keepers(Keepers),
-}
-
-#[derive(Debug)]
-struct RunRoot {
-    cgroup: Cgroup,
-    /// flock(2) on the directory: free once this process is gone, however it went.
-    _lease: File,
-    guard: Option<Guard>,
-    made: AtomicU64,
-    memory_budget: bool,
-    counts: bool,
 }
 
 /// Settings for a [`Supervisor`]; see [`Supervisor::builder`].
@@ -128,74 +105,17 @@ impl Supervisor {
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         match &self.root.ground {
-            Ground::RunRoot(root) => root.guard.as_ref().is_some_and(Guard::is_alive),
+            Ground::RunRoot(root) => root.is_guarded(),
             Ground::Keepers(_) => true,
         }
     }
 
-    /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
-    pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
-        let Ground::RunRoot(root) = &self.root.ground else {
-            return Err(Error::unsupported("make a tree without a command", false));
-        };
-        let number = root.made.fetch_add(1, Ordering::Relaxed);
-        let name = match name {
-            Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
-            None => OsString::from(number.to_string()),
-        };
-        let root = &root.cgroup;
-        let mode = Mode::from_bits_truncate(0o755);
-        let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
-        let leaf = dir
-            .and_then(|dir| Cgroup::make(&dir, root.path(), &name, mode))
-            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
-        match self.limit_leaf(&leaf, limits) {
-            Ok(()) => Ok(leaf),
-            Err(error) => {
-                let _ = leaf.remove();
-                Err(error)
-            }
+    /// The run root, where trees have cgroups; `what` is for those only.
+    pub(crate) fn ground(&self, what: &str) -> Result<&RunRoot> {
+        match &self.root.ground {
+            Ground::RunRoot(root) => Ok(root),
+            Ground::Keepers(_) => Err(Error::unsupported(what, false)),
         }
-    }
-
-    /// Under a budget of memory each tree dies as one: the budget itself must not kill them all.
-    pub(crate) fn limit_leaf(&self, leaf: &Cgroup, limits: &Limits) -> Result<()> {
-        if matches!(&self.root.ground, Ground::RunRoot(root) if root.memory_budget) {
-            controllers::kill_as_one(leaf)?;
-        }
-        if limits.is_none() {
-            return Ok(());
-        }
-        let root = self.path();
-        controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
-    }
-
-    /// Makes a cgroup in a tree that is the command's own, or another user's, and in that the leaf
-    /// where the command starts: so it can be subdivided, with controllers, from its first moment.
-    /// The tree itself, and with that its limits, stays ours.
-    pub(crate) fn delegate_in(
-        &self,
-        tree: &Cgroup,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> Result<Cgroup> {
-        let root = self.path();
-        controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
-        let mode = Mode::from_bits_truncate(0o755);
-        let below = |above: &Cgroup, name: &str| {
-            let dir = above.dir().map_err(|errno| tree.error(Step::Delegate, errno))?;
-            let made = Cgroup::make(&dir, above.path(), name.as_ref(), mode)
-                .map_err(|(step, errno)| Error::at(step, &above.path().join(name), errno))?;
-            let owned = delegation::hand_over(&made, uid, gid);
-            owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
-        };
-        if let (Some(_), Some(root)) = (uid, self.root()) {
-            // On the way to it others may pass, but not look around.
-            let passing = Mode::from_bits_truncate(0o711);
-            let opened = root.dir().and_then(|dir| fchmod(&*dir, passing));
-            opened.map_err(|errno| root.error(Step::Delegate, errno))?;
-        }
-        below(&below(tree, INNER)?, ASIDE)
     }
 
     pub(crate) fn root(&self) -> Option<&Cgroup> {
@@ -238,18 +158,6 @@ impl Supervisor {
     pub(crate) fn is_ours(&self) -> bool {
         self.root.is_ours()
     }
-}
-
-/// A name becomes part of a directory's name.
-pub(crate) fn checked(name: &str) -> Result<&str> {
-    let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
-    if name.is_empty() || name.len() > 200 {
-        return no("a name has 1 to 200 bytes");
-    }
-    if name.contains(|c: char| c == '/' || c.is_control()) {
-        return no("a name has no slash and no control character");
-    }
-    Ok(name)
 }
 
 impl SupervisorBuilder {
@@ -327,10 +235,14 @@ impl SupervisorBuilder {
     /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
     /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
+        let run_root = || {
+            let base = hierarchy::base(self.base.as_deref())?;
+            RunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
+        };
         let ground = match self.containment {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
-            Containment::Cgroup => Ground::RunRoot(self.run_root()?),
-            Containment::BestEffort => match self.run_root() {
+            Containment::Cgroup => Ground::RunRoot(run_root()?),
+            Containment::BestEffort => match run_root() {
                 Err(why) if why.calls_for_keeper() => {
                     Ground::Keepers(Keepers::new(&self.limits, Some(why))?)
                 }
@@ -340,84 +252,11 @@ impl SupervisorBuilder {
         let left = self.remember.then(Mutex::default);
         Ok(Supervisor { root: Arc::new(Root { ground, owner: process::id(), left }) })
     }
-
-    fn run_root(&self) -> Result<RunRoot> {
-        let base = hierarchy::base(self.base.as_deref())?;
-        let parent = Arc::new(base.dir);
-        if !self.unswept {
-            sweep_siblings(&parent, &base.path);
-        }
-        loop {
-            let name = format!("{PREFIX}{}-{}", process::id(), random());
-            let start = || Guard::start(&base.path.join(&name));
-            let guard = (!self.unguarded).then(start).transpose()?;
-            let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
-                continue;
-            };
-            let mut root = RunRoot {
-                cgroup,
-                _lease: lease,
-                guard,
-                made: AtomicU64::new(0),
-                memory_budget: self.limits.has_memory(),
-                counts: self.account || !self.limits.is_none(),
-            };
-            let prepared = controllers::budget(&self.limits, &root.cgroup, &base.path);
-            if let Err(error) = prepared {
-                root.end();
-                return Err(error);
-            }
-            if self.account {
-                controllers::count(&root.cgroup);
-            }
-            return Ok(root);
-        }
-    }
-}
-
-/// Eight hex digits that differ from call to call and process to process.
-fn random() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(process::id());
-    format!("{:08x}", bits & 0xffff_ffff)
-}
-
-/// A new run root and its lease. None where another name is due: this one is taken, or a sweep took
-/// the new directory for a stale one in the moment between mkdir and lock.
-fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgroup, File)>> {
-    let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
-        Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
-        Err((step, errno)) => return Err(Error::at(step, &base.join(name), errno)),
-        Ok(made) => made,
-    };
-    match lease(&cgroup) {
-        Ok(lease) if cgroup.exists() => Ok(Some((cgroup, lease))),
-        Ok(_) | Err(Errno::EWOULDBLOCK) => {
-            // Who only looked leaves it to us, who sweeps has removed it.
-            let _ = cgroup.remove();
-            Ok(None)
-        }
-        Err(errno) => {
-            let _ = cgroup.remove();
-            Err(cgroup.error(Step::Lease, errno))
-        }
-    }
 }
 
 impl Root {
     fn is_ours(&self) -> bool {
         self.owner == process::id()
-    }
-}
-
-impl RunRoot {
-    /// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
-    /// trying.
-    fn end(&mut self) {
-        let gone = teardown(&self.cgroup, PATIENCE).is_ok();
-        if !gone && let Some(guard) = &mut self.guard {
-            guard.stay();
-        }
     }
 }
 
@@ -427,7 +266,7 @@ impl Drop for Root {
         let ours = self.is_ours();
         match &mut self.ground {
             Ground::RunRoot(root) if ours => root.end(),
-            Ground::RunRoot(root) => root.guard.iter_mut().for_each(Guard::stay),
+            Ground::RunRoot(root) => root.leave(),
             Ground::Keepers(keepers) if ours => keepers.end(),
             Ground::Keepers(_) => {}
         }

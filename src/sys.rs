@@ -328,6 +328,36 @@ pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Re
     Errno::result(answer).map(drop)
 }
 
+/// Closes every fd but these, without [close_range(2)] where that is refused.
+///
+/// # Safety
+/// Nothing in this process may use those that are closed. Async-signal-safe.
+///
+/// [close_range(2)]: https://man7.org/linux/man-pages/man2/close_range.2.html
+pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) {
+    kept.sort_unstable();
+    let mut next: RawFd = 0;
+    for fd in kept {
+        if next < fd {
+            close_range(next, fd.wrapping_sub(1));
+        }
+        next = fd.wrapping_add(1);
+    }
+    close_range(next, RawFd::MAX);
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    // SAFETY: what is closed is the business of `close_all_but`'s caller.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return;
+    }
+    // No fd is as high as the hard limit, unless that was lowered; a million is the kernel's own.
+    for fd in first..=last.min(1 << 20) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// Sends one byte through a socket, or fails at once. No SIGPIPE: a caller that is no Rust program
 /// may die of one.
 pub(crate) fn send(socket: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {

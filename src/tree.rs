@@ -84,7 +84,9 @@ impl Tree {
     /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`].
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
         Ok(Self {
-            hold: Hold::Cgroup(supervisor.make_leaf(name, limits)?),
+            hold: Hold::Cgroup(
+                supervisor.ground("make a tree without a command")?.make_leaf(name, limits)?,
+            ),
             entry: None,
             made: Instant::now(),
             done: AtomicBool::new(false),
@@ -130,7 +132,7 @@ impl Tree {
     /// Gives the command, or another user, a cgroup of its own in the tree.
     pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let cgroup = self.hold.cgroup("delegate")?;
-        self.entry = Some(self.supervisor.delegate_in(cgroup, uid, gid)?);
+        self.entry = Some(self.supervisor.ground("delegate")?.delegate_in(cgroup, uid, gid)?);
         Ok(())
     }
 
@@ -281,7 +283,7 @@ impl Tree {
     pub fn set_limits(&self, limits: &Limits) -> Result<()> {
         let cgroup = self.hold.cgroup("set limits")?;
         self.counted.store(true, Ordering::Relaxed);
-        self.supervisor.limit_leaf(cgroup, limits)
+        self.supervisor.ground("set limits")?.limit_leaf(cgroup, limits)
     }
 
     /// What it has used so far.

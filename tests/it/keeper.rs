@@ -178,7 +178,7 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing() {
 }
 
 /// The children of a process that are keepers.
-fn keepers_of(owner: u32) -> Vec<Pid> {
+pub(crate) fn keepers_of(owner: u32) -> Vec<Pid> {
     let tasks = fs::read_dir(format!("/proc/{owner}/task")).unwrap().flatten();
     let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap());
     let lists: Vec<String> = lists.collect();
@@ -188,7 +188,7 @@ fn keepers_of(owner: u32) -> Vec<Pid> {
     keepers.map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
-fn keeper() -> Pid {
+pub(crate) fn keeper() -> Pid {
     let all = keepers_of(std::process::id());
     assert_eq!(all.len(), 1);
     all[0]

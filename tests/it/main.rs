@@ -22,6 +22,8 @@ mod victim;
 mod async_child;
 #[cfg(feature = "tokio")]
 mod async_drop;
+#[cfg(feature = "tokio")]
+mod async_kept;
 #[cfg(feature = "cli")]
 mod cli;
 mod calls;
@@ -42,6 +44,7 @@ mod faults;
 mod guard;
 mod interop;
 mod keeper;
+mod kept;
 mod leaks;
 mod limits;
 mod mischief;

@@ -206,7 +206,6 @@ pub(crate) fn read_ready(mut pipe: impl Read + AsFd) {
 }
 
 /// Whether it becomes true in that time. For what nothing announces.
-#[cfg(feature = "cli")]
 pub(crate) fn until(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;
     while !is_so() {

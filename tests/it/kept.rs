@@ -1,0 +1,193 @@
+//! What the owner of a keeper sees when something goes wrong between the two.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::process::Command as StdCommand;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, geteuid};
+use serial_test::serial;
+use tidy_process::{Containment, Mechanism, Stdio, Supervisor};
+
+use crate::keeper::{keeper, keepers_of};
+use crate::support::{Alone, SOON, Stage, skip, until};
+
+/// Fails instead of hanging; what hangs is left.
+fn in_time<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let (said, heard) = mpsc::channel();
+    let thread = std::thread::spawn(move || drop(said.send(act())));
+    let answer = heard.recv_timeout(SOON).unwrap_or_else(|error| panic!("{what}: {error}"));
+    thread.join().unwrap();
+    answer
+}
+
+fn stop(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let start = Instant::now();
+    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    while !state().contains(") T ") {
+        assert!(start.elapsed() < SOON, "{}", state());
+        // Nothing announces that somebody else's child has stopped.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Who could say how the main process ended is stopped: deadlines and timeouts hold all the same.
+#[test]
+#[serial]
+fn a_stopped_keeper_keeps_no_wait_from_its_deadline() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    for timeout in [None, Some(Duration::from_millis(300))] {
+        let mut command = stage.command("cat");
+        timeout.map(|timeout| command.timeout(timeout));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        stop(keeper());
+        drop(child.stdin.take());
+        let report = in_time("wait and finish", move || {
+            assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+            assert_eq!(child.try_wait().unwrap(), None);
+            if timeout.is_some() {
+                assert_eq!(child.wait().unwrap().code(), Some(0));
+            }
+            child.finish().unwrap()
+        });
+        assert_eq!(report.status.code(), Some(0));
+        stage.assert_clean(&format!("{timeout:?}"));
+    }
+    stage.close(Alone::Yes);
+}
+
+/// A change of user unties a process from its parent (`PR_SET_PDEATHSIG`).
+#[test]
+#[serial]
+fn a_main_process_of_another_user_dies_with_its_keeper_too() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    if !geteuid().is_root() {
+        return skip("only root can change users");
+    }
+    let child = stage.command("sleep").arg("20").uid(65534).gid(65534).spawn().unwrap();
+    kill(keeper(), Signal::SIGKILL).unwrap();
+    let mut end = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut end, 5000u16), Ok(1), "it lives on");
+    assert!(child.finish().unwrap_err().is_keeper_lost());
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
+fn a_lost_keeper_of_a_detached_tree_is_buried_with_its_supervisor() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    let supervisor = Supervisor::builder().containment(Containment::Keeper).build().unwrap();
+    stage.command("sleep").arg("20").supervisor(&supervisor).spawn().unwrap().detach();
+    kill(keeper(), Signal::SIGKILL).unwrap();
+    drop(supervisor);
+    assert_eq!(keepers_of(std::process::id()), [], "keepers are left, dead or alive");
+    stage.close(Alone::Yes);
+}
+
+/// A caller that reaps every child takes the keeper's number from it, and somebody else gets that.
+#[test]
+#[serial]
+fn a_stranger_with_the_keepers_pid_is_not_taken_for_it() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    if !geteuid().is_root() {
+        return skip("only root says which pid is next");
+    }
+    let child = stage.command("sleep").arg("20").spawn().unwrap();
+    let keeper = keeper();
+    kill(keeper, Signal::SIGKILL).unwrap();
+    waitpid(keeper, None).unwrap();
+    for _ in 0..100 {
+        let before = (keeper.as_raw() - 1).to_string();
+        fs::write("/proc/sys/kernel/ns_last_pid", before).unwrap();
+        let mut stranger = StdCommand::new("sh");
+        stranger.args(["-c", "sleep 20 & echo ready; read x; kill $!"]);
+        stranger.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut stranger = stranger.spawn().unwrap();
+        crate::support::read_ready(stranger.stdout.take().unwrap());
+        let same = stranger.id() == keeper.as_raw().cast_unsigned();
+        let seen = (child.tree().processes().len(), child.tree().signal(0).unwrap());
+        drop(stranger.stdin.take());
+        stranger.wait().unwrap();
+        if same {
+            assert_eq!(seen, (0, 0), "the stranger's child is seen, or signalled");
+            assert!(child.finish().unwrap_err().is_keeper_lost());
+            return stage.close(Alone::Yes);
+        }
+    }
+    panic!("nobody got pid {keeper}");
+}
+
+/// Makes a system call fail for this thread and what it starts, as a seccomp filter in a container
+/// or an old kernel does.
+#[expect(unsafe_code, reason = "a seccomp filter")]
+#[expect(clippy::cast_possible_truncation, reason = "the codes of BPF fit")]
+fn refuse(call: libc::c_long, errno: Errno) {
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut steps = [
+        step(load, 0, 0),
+        step(jump, 1, u32::try_from(call).unwrap()),
+        step(answer, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        step(answer, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: steps.as_mut_ptr() };
+    // SAFETY: no memory is involved.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).unwrap();
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: a program of four steps that lives across the call.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }).unwrap();
+}
+
+/// Containers without cgroups have these filters too.
+#[test]
+#[serial]
+fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    use libc::{SYS_clone3, SYS_close_range};
+    let refused = [
+        (SYS_clone3, Errno::ENOSYS),
+        (SYS_clone3, Errno::EPERM),
+        (SYS_clone3, Errno::EINVAL),
+        (SYS_close_range, Errno::ENOSYS),
+        (SYS_close_range, Errno::EPERM),
+    ];
+    for (call, errno) in refused {
+        let mut command = stage.command("cat");
+        let status = in_time(&format!("call {call}: {errno}"), move || {
+            refuse(call, errno);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let fds = || fs::read_dir(format!("/proc/{}/fd", keeper())).unwrap().count();
+            // It may be reading a file just now.
+            assert!(until(SOON, || fds() == 3), "{} fds", fds());
+            drop(child.stdin.take());
+            assert!(child.wait_timeout(SOON).unwrap().is_some(), "its input does not end");
+            child.finish().unwrap().status
+        });
+        assert_eq!(status.code(), Some(0));
+        stage.assert_clean(&format!("call {call}: {errno}"));
+    }
+    stage.close(Alone::Yes);
+}
+
+/// What refuses a guard its place refuses it for good.
+#[test]
+#[serial]
+fn best_effort_is_a_keeper_where_a_seccomp_filter_refuses_the_guard() {
+    let Some(stage) = Stage::set() else { return };
+    let base = stage.supervisor.path().to_owned();
+    let mechanism = in_time("build", move || {
+        refuse(libc::SYS_close_range, Errno::EPERM);
+        let best = Supervisor::builder().containment(Containment::BestEffort);
+        best.base(base).build().unwrap().mechanism()
+    });
+    assert_eq!(mechanism, Mechanism::Keeper);
+    stage.close(Alone::Yes);
+}
