@@ -96,7 +96,7 @@ fn each_fails_once(kind: Kind, least: (u32, usize)) {
     }
     let Some(stage) = Stage::set() else { return };
     let counts = counts(&stage, kind);
-    let stride = rounds(7, 1);
+    let stride = 7 / rounds(1, 7);
     let (mut tried, mut failed) = (0u32, 0);
     for (call, errnos) in FAULTS {
         let (before, all) = counts.get(*call).copied().unwrap_or_default();

@@ -142,9 +142,15 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// How often a race is tried: a moment at the desk, minutes with `TIDY_LONG=1`.
+/// How often a race is tried: a moment at the desk, minutes with `TIDY_LONG=1`, a quarter of that
+/// with `TIDY_LONG=0.25`.
 pub(crate) fn rounds(short: u32, long: u32) -> u32 {
-    if std::env::var_os("TIDY_LONG").is_some() { long } else { short }
+    let Some(share) = std::env::var_os("TIDY_LONG") else { return short };
+    let share = share.to_str().and_then(|share| share.parse().ok());
+    let share: f64 = share.expect("TIDY_LONG is a number");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
+    let share = (f64::from(long) * share) as u32;
+    share.max(short)
 }
 
 /// A test that cannot run here says so; in CI it fails.
