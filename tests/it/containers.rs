@@ -35,10 +35,43 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
+/// What `--privileged` adds.
+const MORE: [&str; 27] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BROADCAST",
+    "CAP_PERFMON",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cgroupfs {
     ReadOnly,
     Writable,
+    /// Writable, like all of sysfs, with every capability and nothing masked.
+    Privileged,
 }
 
 /// A container that crun makes, from the directories of this machine.
@@ -96,11 +129,21 @@ impl Container {
         process["args"] = words.into();
         let path_variable = format!("PATH={}", std::env::var("PATH").unwrap());
         process["env"] = json!([path_variable, "HOME=/tmp", "TIDY_MUST_WORK=1"]);
+        let privileged = cgroupfs == Cgroupfs::Privileged;
+        let more: &[&str] = if privileged { &MORE } else { &[] };
         for set in ["bounding", "effective", "permitted"] {
-            process["capabilities"][set] = CAPABILITIES.as_slice().into();
+            process["capabilities"][set] = [&CAPABILITIES, more].concat().into();
+        }
+        if privileged {
+            for key in ["maskedPaths", "readonlyPaths"] {
+                config["linux"].as_object_mut().unwrap().remove(key);
+            }
         }
         for mount in config["mounts"].as_array_mut().unwrap() {
-            if mount["destination"] == "/sys/fs/cgroup" && cgroupfs == Cgroupfs::Writable {
+            let writable = mount["destination"] == "/sys/fs/cgroup"
+                && cgroupfs != Cgroupfs::ReadOnly
+                || mount["destination"] == "/sys" && privileged;
+            if writable {
                 mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
             }
         }
@@ -234,6 +277,19 @@ fn in_a_container_with_a_writable_cgroupfs_all_victims_die() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     drop(container);
     suite(Cgroupfs::Writable, 0, "victims::");
+}
+
+/// `docker run --privileged --cgroupns=private`.
+#[test]
+#[serial]
+fn in_a_privileged_container_a_run_works_and_victims_die() {
+    let run = [tool(), "run", "sh", "-c", "setsid sleep 60 & exit 7"];
+    let Some(container) = Container::make(Cgroupfs::Privileged, 0, &run) else { return };
+    let output = container.run();
+    drop(container);
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert!(said(&output).contains("killed 1 leftover process"), "{}", said(&output));
+    suite(Cgroupfs::Privileged, 0, "victims::a_");
 }
 
 /// With a cgroup that was delegated to the user, as systemd does for Podman.
