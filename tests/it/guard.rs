@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::Child as StdChild;
+use std::process::{Child as StdChild, Command as StdCommand};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -149,6 +149,12 @@ fn the_guard_works_in_every_common_shell() {
 fn a_supervisor_killed_at_any_moment_leaves_nothing() {
     let Some(stage) = Stage::set() else { return };
     let mut actor = actor(&stage, "busy");
+    killed_at_any_moment(&mut actor, |what| gone(&stage, what));
+    stage.close(Alone::Yes);
+}
+
+/// Keepers are met with it too.
+pub(crate) fn killed_at_any_moment(actor: &mut StdCommand, gone: impl Fn(&str) -> Duration) {
     let mut times = Vec::new();
     for round in 0..rounds(50, 1000) {
         let mut child = actor.spawn().unwrap();
@@ -158,13 +164,12 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing() {
         std::thread::sleep(Duration::from_micros(moment));
         child.kill().unwrap();
         child.wait().unwrap();
-        times.push(gone(&stage, &format!("round {round}, killed after {moment} us")));
+        times.push(gone(&format!("round {round}, killed after {moment} us")));
     }
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
     println!("{} rounds: median {median:?} to empty, worst {worst:?}", times.len());
     assert!(median < Duration::from_millis(150), "median {median:?}");
-    stage.close(Alone::Yes);
 }
 
 /// The guard is killed with its owner: the next supervisor under the same base cleans up.

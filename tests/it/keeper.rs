@@ -10,11 +10,13 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serial_test::serial;
 use tidy_process::{
-    Cause, Containment, Error, IoLimit, Limits, Mechanism, Placement, Stdio, Supervisor, Tree,
+    Cause, Containment, Error, IoLimit, Limits, Mechanism, Placement, Supervisor, Tree,
 };
 
 use crate::actor::{KEPT, actor};
+use crate::guard::killed_at_any_moment;
 use crate::support::{Alone, SOON, Stage, read_ready, rounds};
+use crate::teardown::{bombs, chains, young_trees};
 use crate::victims::{End, by_library, can_be_here};
 
 /// These make cgroups, which is what there is none of here.
@@ -43,44 +45,19 @@ fn every_victim_dies() {
 #[test]
 #[serial]
 fn a_fork_chain_never_survives() {
-    let Some(stage) = Stage::of_keepers() else { return };
-    for round in 0..rounds(200, 2000) {
-        let name = if round % 2 == 0 { "chain" } else { "chain-setsid" };
-        let mut child = stage.victim(name).spawn().unwrap();
-        read_ready(child.stdout.take().unwrap());
-        child.wait().unwrap();
-        child.finish().unwrap();
-        stage.assert_clean(&format!("round {round}"));
-    }
-    stage.close(Alone::Yes);
+    chains(Stage::of_keepers(), rounds(200, 2000));
 }
 
 #[test]
 #[serial]
 fn a_bomb_without_main_threads_never_survives() {
-    let Some(stage) = Stage::of_keepers() else { return };
-    for round in 0..rounds(5, 100) {
-        let mut child = stage.victim("dead-leader-bomb").spawn().unwrap();
-        read_ready(child.stdout.take().unwrap());
-        child.finish().unwrap();
-        stage.assert_clean(&format!("round {round}"));
-    }
-    stage.close(Alone::Yes);
+    bombs(Stage::of_keepers());
 }
 
 #[test]
 #[serial]
 fn a_tree_killed_at_any_moment_of_its_youth_is_gone() {
-    let Some(stage) = Stage::of_keepers() else { return };
-    for round in 0..rounds(200, 2000) {
-        let mut command = stage.sh("sleep 20 & (setsid sleep 20 &) ; sh -c 'sleep 20 & wait'");
-        let child = command.stdout(Stdio::null()).spawn().unwrap();
-        // Whatever stage it has come to by then: the point is not to wait for any.
-        std::thread::sleep(Duration::from_micros(u64::from(round % 50) * 100));
-        drop(child);
-        stage.assert_clean(&format!("round {round}"));
-    }
-    stage.close(Alone::Yes);
+    young_trees(Stage::of_keepers());
 }
 
 fn pid(child: &StdChild) -> Pid {
@@ -162,18 +139,7 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing() {
     let Some(stage) = Stage::of_keepers() else { return };
     let mut actor = actor(&stage, "busy");
     actor.env(KEPT, "1");
-    let mut times = Vec::new();
-    for round in 0..rounds(50, 1000) {
-        let mut child = actor.spawn().unwrap();
-        let moment = u64::from(round) * 7919 % 60_000;
-        std::thread::sleep(Duration::from_micros(moment));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        times.push(gone(&stage, &format!("round {round}, killed after {moment} us")));
-    }
-    times.sort();
-    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{} rounds: median {median:?} to empty, worst {worst:?}", times.len());
+    killed_at_any_moment(&mut actor, |what| gone(&stage, what));
     stage.close(Alone::Yes);
 }
 

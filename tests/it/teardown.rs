@@ -13,8 +13,13 @@ use crate::support::{Alone, Stage, read_ready, rounds};
 #[test]
 #[serial]
 fn a_fork_chain_never_survives() {
-    let Some(stage) = Stage::set() else { return };
-    for round in 0..rounds(60, 2000) {
+    chains(Stage::set(), rounds(60, 2000));
+}
+
+/// The same races are run against keepers.
+pub(crate) fn chains(stage: Option<Stage>, rounds: u32) {
+    let Some(stage) = stage else { return };
+    for round in 0..rounds {
         let name = if round % 2 == 0 { "chain" } else { "chain-setsid" };
         let mut child = stage.victim(name).spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
@@ -28,7 +33,11 @@ fn a_fork_chain_never_survives() {
 #[test]
 #[serial]
 fn a_bomb_without_main_threads_never_survives() {
-    let Some(stage) = Stage::set() else { return };
+    bombs(Stage::set());
+}
+
+pub(crate) fn bombs(stage: Option<Stage>) {
+    let Some(stage) = stage else { return };
     for round in 0..rounds(5, 100) {
         let mut child = stage.victim("dead-leader-bomb").spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
@@ -41,7 +50,11 @@ fn a_bomb_without_main_threads_never_survives() {
 #[test]
 #[serial]
 fn a_tree_killed_at_any_moment_of_its_youth_is_gone() {
-    let Some(stage) = Stage::set() else { return };
+    young_trees(Stage::set());
+}
+
+pub(crate) fn young_trees(stage: Option<Stage>) {
+    let Some(stage) = stage else { return };
     for round in 0..rounds(200, 2000) {
         let mut command = stage.sh("sleep 20 & (setsid sleep 20 &) ; sh -c 'sleep 20 & wait'");
         let child = command.stdout(Stdio::null()).spawn().unwrap();
