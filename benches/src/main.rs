@@ -6,6 +6,7 @@ mod build;
 mod capture;
 mod cli;
 mod cycle;
+mod instructions;
 mod live;
 mod machine;
 mod options;
@@ -43,6 +44,7 @@ fn start(words: &[String]) -> Res {
     let mut each = words.iter().map(String::as_str);
     match each.next() {
         Some("victim") => victim::play(&each.collect::<Vec<_>>()),
+        Some("instructions") => instructions::play(&each.collect::<Vec<_>>()),
         Some("live") => live::play(&each.collect::<Vec<_>>()),
         _ => bench(&Options::parse(words)?),
     }
@@ -74,7 +76,8 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 7] = [
+const SECTIONS: [(Section, Measure); 8] = [
+    ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("teardown", teardown::measure),
     ("capture", capture::measure),
