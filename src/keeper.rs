@@ -34,7 +34,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::born::{self, FORK, Failure, KEEPER, Orders, born, ok};
-use crate::lineage::{Queue, each_child, open, parent_of, read};
+use crate::lineage::{Queue, each_child, each_fd, open, parent_of, read};
 use crate::maps;
 use crate::sys;
 
@@ -144,12 +144,28 @@ impl<'a> Keeper<'a> {
     fn stand_aside(&self) {
         // SAFETY: no memory is involved.
         unsafe { libc::setsid() };
-        // SAFETY: nothing in this process uses what was the owner's.
-        unsafe { sys::close_all_but([self.proc.as_raw_fd(), self.line, self.signals]) };
+        self.close_all();
         // SAFETY: a string that ends in NUL.
         unsafe { libc::chdir(c"/".as_ptr()) };
         // SAFETY: as above.
         unsafe { libc::prctl(libc::PR_SET_NAME, c"tidy-keeper".as_ptr()) };
+    }
+
+    /// What stayed open here would keep the other ends of pipes waiting. Where the fds have to be
+    /// listed, what was closed first makes room for it.
+    fn close_all(&self) {
+        let kept = [self.proc.as_raw_fd(), self.line, self.signals];
+        // SAFETY: nothing in this process uses what was the owner's.
+        if unsafe { sys::close_all_but(kept) } {
+            return;
+        }
+        (0..3).for_each(close);
+        let Some(own) = open(self.proc, self.me) else { return };
+        each_fd(&own, &mut |fd| {
+            if fd != own.as_raw_fd() && !kept.contains(&fd) {
+                close(fd);
+            }
+        });
     }
 
     /// Until nobody is left.

@@ -7,7 +7,7 @@
 //! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -86,15 +86,28 @@ pub(crate) fn each_child(process: &OwnedFd, see: &mut dyn FnMut(i32)) {
 
 /// Sees the directories of its threads.
 pub(crate) fn each_task(process: &OwnedFd, see: &mut dyn FnMut(OwnedFd)) {
-    let Some(tasks) = open_at(process, c"task", OFlag::O_DIRECTORY) else { return };
+    each_entry(process, c"task", &mut |tasks, name| {
+        open_at(tasks, name, OFlag::O_DIRECTORY).into_iter().for_each(&mut *see);
+    });
+}
+
+/// Sees its fds, which may be closed meanwhile.
+pub(crate) fn each_fd(process: &OwnedFd, see: &mut dyn FnMut(i32)) {
+    each_entry(process, c"fd", &mut |fds, name| {
+        let mut fd = None;
+        each_number(name.to_bytes(), &mut fd, &mut |_| ());
+        fd.filter(|fd| *fd != fds.as_raw_fd()).into_iter().for_each(&mut *see);
+    });
+}
+
+fn each_entry(process: &OwnedFd, name: &CStr, see: &mut dyn FnMut(&OwnedFd, &CStr)) {
+    let Some(dir) = open_at(process, name, OFlag::O_DIRECTORY) else { return };
     let mut buffer = [0; 1024];
-    while let Ok(entries @ [_, ..]) = sys::getdents(tasks.as_fd(), &mut buffer) {
+    while let Ok(entries @ [_, ..]) = sys::getdents(dir.as_fd(), &mut buffer) {
         let mut rest = entries;
         while let Some((name, after)) = first_entry(rest) {
-            if name.to_bytes().first() != Some(&b'.')
-                && let Some(task) = open_at(&tasks, name, OFlag::O_DIRECTORY)
-            {
-                see(task);
+            if name.to_bytes().first() != Some(&b'.') {
+                see(&dir, name);
             }
             rest = after;
         }

@@ -328,34 +328,24 @@ pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Re
     Errno::result(answer).map(drop)
 }
 
-/// Closes every fd but these, without [close_range(2)] where that is refused.
+/// Closes every fd but these; false where that is refused (a seccomp filter, a kernel before 5.9).
 ///
 /// # Safety
 /// Nothing in this process may use those that are closed. Async-signal-safe.
-///
-/// [close_range(2)]: https://man7.org/linux/man-pages/man2/close_range.2.html
-pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) {
+pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) -> bool {
     kept.sort_unstable();
     let mut next: RawFd = 0;
+    let mut closed = true;
     for fd in kept {
-        if next < fd {
-            close_range(next, fd.wrapping_sub(1));
-        }
+        closed &= next >= fd || close_range(next, fd.wrapping_sub(1));
         next = fd.wrapping_add(1);
     }
-    close_range(next, RawFd::MAX);
+    closed & close_range(next, RawFd::MAX)
 }
 
-fn close_range(first: RawFd, last: RawFd) {
+fn close_range(first: RawFd, last: RawFd) -> bool {
     // SAFETY: what is closed is the business of `close_all_but`'s caller.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
-        return;
-    }
-    // No fd is as high as the hard limit, unless that was lowered; a million is the kernel's own.
-    for fd in first..=last.min(1 << 20) {
-        // SAFETY: as above.
-        unsafe { libc::close(fd) };
-    }
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
 }
 
 /// Sends one byte through a socket, or fails at once. No SIGPIPE: a caller that is no Rust program
