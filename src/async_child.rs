@@ -212,7 +212,7 @@ impl AsyncChild {
     /// # Errors
     /// As for [`Child::finish`].
     pub async fn finish(mut self) -> Result<Report> {
-        if self.child.reap()?.is_none()
+        if self.child.runs()?
             && let Some(grace) = self.child.grace_due()
         {
             // Who cannot be asked is killed all the same.

@@ -22,8 +22,8 @@ impl Child {
             let why = "this process is a fork of the one that started it";
             return Err(Error::invalid(Step::Teardown, format!("process {}", self.id()), why));
         }
-        let running = self.try_wait().inspect_err(|_| self.abandon())?.is_none();
-        let leftovers = match running {
+        self.try_wait().inspect_err(|_| self.abandon())?;
+        let leftovers = match self.runs()? {
             true => self.ask_to_end(),
             false if named => self.leftovers(),
             false => Vec::new(),
@@ -49,6 +49,11 @@ impl Child {
             placement: self.placement,
             mechanism: self.tree().mechanism(),
         })
+    }
+
+    /// A status that is late (a busy keeper, a tracer) makes nobody run.
+    pub(crate) fn runs(&self) -> Result<bool> {
+        Ok(self.reap()?.is_none() && !self.ended_within(Duration::ZERO)?)
     }
 
     /// Nothing is to be learned of the main process any more: it goes all the same.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::async_child::{current_thread, multi_thread, ready};
 use crate::keeper::{keeper, keepers_of};
+use crate::kept::stop;
 use crate::support::{Alone, SOON, Stage, rounds};
 
 fn in_both<F: Future<Output = ()> + Send + 'static>(check: impl Fn(&Stage) -> F) {
@@ -83,6 +84,22 @@ fn a_stop_has_its_grace_and_a_kill_takes_all() {
             child.kill().await.unwrap();
             assert_eq!(child.wait().await.unwrap().signal(), Some(9));
             assert_eq!(child.finish().await.unwrap().cause, Cause::Stopped);
+        }
+    });
+}
+
+#[test]
+#[serial]
+fn a_late_keeper_gives_leftovers_no_grace() {
+    in_both(|stage| {
+        let mut command = stage.sh("setsid sleep 20 & echo ready; sleep 0.05");
+        command.grace(SOON);
+        async move {
+            let child = ready(&mut command).await;
+            stop(keeper());
+            assert_eq!(child.wait_timeout(Duration::from_millis(200)).await.unwrap(), None);
+            let report = timeout(SOON / 2, child.finish()).await.unwrap().unwrap();
+            assert_eq!((report.cause, report.leftovers.len()), (Cause::Exited, 1));
         }
     });
 }

@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, Uid, geteuid};
 use serial_test::serial;
-use tidy_process::{Containment, Mechanism, Stdio, Supervisor};
+use tidy_process::{Cause, Child, Containment, Mechanism, Stdio, Supervisor};
 
 use crate::keeper::{keeper, keepers_of};
 use crate::support::{Alone, SOON, Stage, skip, until};
@@ -26,7 +26,7 @@ fn in_time<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'stat
     answer
 }
 
-fn stop(pid: Pid) {
+pub(crate) fn stop(pid: Pid) {
     kill(pid, Signal::SIGSTOP).unwrap();
     let start = Instant::now();
     let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -62,6 +62,30 @@ fn a_stopped_keeper_keeps_no_wait_from_its_deadline() {
     stage.close(Alone::Yes);
 }
 
+/// Whether its main process ends soon.
+fn ends(child: &Child) -> bool {
+    let mut end = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+    poll(&mut end, 5000u16) == Ok(1)
+}
+
+/// The main process has ended, whether or not its keeper has said so.
+#[test]
+#[serial]
+fn leftovers_are_named_though_the_keeper_is_late() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    let mut command = stage.sh("setsid sleep 20 & read x; exit 4");
+    command.grace(SOON).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    stop(keeper());
+    drop(child.stdin.take());
+    drop(command);
+    assert!(ends(&child));
+    let report = in_time("finish", move || child.finish().unwrap());
+    assert_eq!((report.status.code(), report.cause), (Some(4), Cause::Exited));
+    assert_eq!(report.leftovers.len(), 1);
+    stage.close(Alone::Yes);
+}
+
 /// A change of user unties a process from its parent (`PR_SET_PDEATHSIG`).
 #[test]
 #[serial]
@@ -70,11 +94,23 @@ fn a_main_process_of_another_user_dies_with_its_keeper_too() {
     if !geteuid().is_root() {
         return skip("only root can change users");
     }
-    let child = stage.command("sleep").arg("20").uid(65534).gid(65534).spawn().unwrap();
-    kill(keeper(), Signal::SIGKILL).unwrap();
-    let mut end = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut end, 5000u16), Ok(1), "it lives on");
-    assert!(child.finish().unwrap_err().is_keeper_lost());
+    let become_nobody = || nix::unistd::setuid(Uid::from_raw(65534)).map_err(Into::into);
+    for by_closure in [false, true] {
+        let mut command = stage.command("sleep");
+        if by_closure {
+            // SAFETY: one system call; this process has a single thread then.
+            #[expect(unsafe_code, reason = "pre_exec")]
+            unsafe {
+                command.pre_exec(become_nobody)
+            };
+        } else {
+            command.uid(65534).gid(65534);
+        }
+        let child = command.arg("20").spawn().unwrap();
+        kill(keeper(), Signal::SIGKILL).unwrap();
+        assert!(ends(&child), "it lives on, by closure: {by_closure}");
+        assert!(child.finish().unwrap_err().is_keeper_lost());
+    }
     stage.close(Alone::Yes);
 }
 
@@ -163,7 +199,10 @@ fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
         let mut command = stage.command("cat");
         let status = in_time(&format!("call {call}: {errno}"), move || {
             refuse(call, errno);
+            let start = Instant::now();
             let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            // One close for each number that there could be takes longer.
+            assert!(start.elapsed() < Duration::from_millis(150), "{:?}", start.elapsed());
             let fds = || fs::read_dir(format!("/proc/{}/fd", keeper())).unwrap().count();
             // It may be reading a file just now.
             assert!(until(SOON, || fds() == 3), "{} fds", fds());
@@ -191,6 +230,3 @@ fn best_effort_is_a_keeper_where_a_seccomp_filter_refuses_the_guard() {
     assert_eq!(mechanism, Mechanism::Keeper);
     stage.close(Alone::Yes);
 }
-            let start = Instant::now();
-            // One close for each number that there could be takes longer.
-            assert!(start.elapsed() < Duration::from_millis(150), "{:?}", start.elapsed());
