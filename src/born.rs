@@ -136,9 +136,34 @@ pub(crate) fn ok(step: u32, answer: libc::c_long) -> Result<(), Failure> {
 impl Orders<'_> {
     /// Runs the steps in std's order; returns only if one of them fails.
     fn follow(&self) -> Failure {
-        match self.prepare() {
+        match self.prepare_tied() {
             Err(failure) => failure,
             Ok(()) => self.exec(),
+        }
+    }
+
+    /// A child that is to die with its parent stays so: a change of user, which a closure may make
+    /// too, unties it.
+    fn prepare_tied(&self) -> Result<(), Failure> {
+        let same_user = self.groups.is_none() && self.gid.is_none() && self.uid.is_none();
+        if same_user && self.closures.is_empty() {
+            return self.prepare();
+        }
+        // SAFETY: no memory is involved.
+        let parent = unsafe { libc::getppid() };
+        let mut tie: c_int = 0;
+        // SAFETY: `tie` is writable.
+        ok(UID, unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut tie) }.into())?;
+        self.prepare()?;
+        if tie == 0 {
+            return Ok(());
+        }
+        // SAFETY: plain integers.
+        ok(UID, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, tie) }.into())?;
+        // SAFETY: no memory is involved.
+        match unsafe { libc::getppid() } == parent {
+            true => Ok(()),
+            false => Err(Failure { step: UID, errno: libc::ESRCH }),
         }
     }
 
@@ -157,7 +182,7 @@ impl Orders<'_> {
             }
             target = target.wrapping_add(1);
         }
-        self.become_user()?;
+        self.identity()?;
         if !self.cwd.is_null() {
             // SAFETY: a string that ends in NUL.
             let answer = unsafe { libc::chdir(self.cwd) };
@@ -173,29 +198,6 @@ impl Orders<'_> {
             self.stand_aside()?;
         }
         self.pre_exec()
-    }
-
-    /// A child that is to die with its parent stays so: a change of user unties it.
-    fn become_user(&self) -> Result<(), Failure> {
-        if self.groups.is_none() && self.gid.is_none() && self.uid.is_none() {
-            return Ok(());
-        }
-        // SAFETY: no memory is involved.
-        let parent = unsafe { libc::getppid() };
-        let mut tie: c_int = 0;
-        // SAFETY: `tie` is writable.
-        ok(UID, unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut tie) }.into())?;
-        self.identity()?;
-        if tie == 0 {
-            return Ok(());
-        }
-        // SAFETY: plain integers.
-        ok(UID, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, tie) }.into())?;
-        // SAFETY: no memory is involved.
-        match unsafe { libc::getppid() } == parent {
-            true => Ok(()),
-            false => Err(Failure { step: UID, errno: libc::ESRCH }),
-        }
     }
 
     /// Raw calls: libc's would reach for all threads of the parent.
