@@ -71,7 +71,7 @@ impl Launch<'_> {
             Err(errno) => {
                 // No SIGKILL, which would spare what it has started: it ends all when this closes.
                 drop(line);
-                let _ = waitpid(Pid::from_raw(pid), None);
+                while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
                 Err(failed(errno))
             }
         }
@@ -89,7 +89,8 @@ fn met(kept: &Kept, errors: PipeReader) -> Result<Newborn, Failed> {
         // Then somebody else may have reaped the main process, and the pid be a stranger's.
         return Err(None);
     }
-    kept.acknowledge().map_err(failed)?;
+    // A line that is at its end already has the same reason.
+    kept.acknowledge().map_err(|e| if e == Errno::EPIPE { None } else { failed(e) })?;
     match last_word(errors) {
         None => Ok(Newborn { pid, pidfd }),
         Some(word) => Err(Some(read_word(word))),
