@@ -176,10 +176,6 @@ impl Kept {
     /// Who descends from the keeper now, zombies excepted; a process whose main thread alone has
     /// ended is none.
     pub(crate) fn pids(&self) -> Vec<i32> {
-        if self.has_ended() {
-            // Its pid may be a stranger's.
-            return Vec::new();
-        }
         let keeper = self.keeper.pid;
         let mut found = vec![keeper];
         let mut at = 0;
@@ -198,6 +194,10 @@ impl Kept {
                 Some(_) => each_child(&process, &mut |child| found.push(child)),
                 None => dead.push(pid),
             }
+        }
+        if self.has_ended() {
+            // Its pid may have been a stranger's all the while.
+            return Vec::new();
         }
         found.retain(|pid| *pid != keeper && !dead.contains(pid));
         found.sort_unstable();
