@@ -25,7 +25,10 @@
 /// Descendants that an ordinary user may not signal (`sudo`, `su`) live until they end by
 /// themselves; teardown names them. An orphan of a process that entered another pid namespace
 /// (`nsenter`, which takes root's powers) is that namespace's. The main process's parent is the
-/// keeper, not the caller; it gets SIGKILL when that dies (`PR_SET_PDEATHSIG`).
+/// keeper, not the caller; it gets SIGKILL when that dies (`PR_SET_PDEATHSIG`). The keeper is in a
+/// session of its own: a main process in a new process group
+/// ([`process_group`](crate::Command::process_group)) has no parent in its session, and SIGTSTP,
+/// SIGTTIN and SIGTTOU do not stop it (setpgid(2): an orphaned process group).
 ///
 /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -28,6 +28,8 @@ impl Tree {
     /// [`enroll`](Tree::enroll)), and `clone` (the copy has another hierarchy). Its memory setters
     /// discard errors: read back what they wrote.
     ///
+    /// Where a keeper holds the tree there is no cgroup, and it has no controllers.
+    ///
     /// # Cleanup
     /// The cgroup stays this tree's; dropping the loaded one does nothing.
     #[must_use]
@@ -47,6 +49,10 @@ struct Root {
 
 impl Hierarchy for Root {
     fn subsystems(&self) -> Vec<Subsystem> {
+        // A keeper's tree has no path, and what the working directory has is not its.
+        if self.tree.as_os_str().is_empty() {
+            return Vec::new();
+        }
         let text =
             std::fs::read_to_string(self.tree.join("cgroup.controllers")).unwrap_or_default();
         text.split_whitespace().filter_map(|name| self.subsystem(name)).collect()
