@@ -123,6 +123,8 @@ fn a_lost_keeper_of_a_detached_tree_is_buried_with_its_supervisor() {
     kill(keeper(), Signal::SIGKILL).unwrap();
     drop(supervisor);
     assert_eq!(keepers_of(std::process::id()), [], "keepers are left, dead or alive");
+    // The kernel kills the main process, and nobody waits for that.
+    assert!(until(SOON, || stage.alive().is_empty()));
     stage.close(Alone::Yes);
 }
 
