@@ -159,7 +159,7 @@ impl<'a> Keeper<'a> {
         if unsafe { sys::close_all_but(kept) } {
             return;
         }
-        (0..3).for_each(close);
+        (0..3).filter(|fd| !kept.contains(fd)).for_each(close);
         let Some(own) = open(self.proc, self.me) else { return };
         each_fd(&own, &mut |fd| {
             if fd != own.as_raw_fd() && !kept.contains(&fd) {

@@ -1,6 +1,6 @@
-//! How many instructions of its own one cycle takes, counted one by one ([ptrace(2)]): the figure is
-//! the same under any load, so it guards the path that every run takes. What the kernel executes is
-//! not in it.
+//! How many instructions of its own one cycle takes, counted one by one ([ptrace(2)]): the figure
+//! is the same under any load, so it guards the path that every run takes. What the kernel executes
+//! is not in it.
 //!
 //! [ptrace(2)]: https://man7.org/linux/man-pages/man2/ptrace.2.html
 

@@ -45,9 +45,15 @@ fn family(stage: &Stage, ms: u32) -> Family {
 #[serial]
 fn cpu_time_counts_daemons_too() {
     let Some(stage) = Stage::set() else { return };
-    let (idle, busy) = (family(&stage, 0), family(&stage, 600));
-    let ratio = (busy.ours - idle.ours) / (busy.own - idle.own);
-    let waited = (busy.waited - idle.waited) / (busy.own - idle.own);
+    let measured = || {
+        let (idle, busy) = (family(&stage, 0), family(&stage, 600));
+        let own = busy.own - idle.own;
+        ((busy.ours - idle.ours) / own, (busy.waited - idle.waited) / own)
+    };
+    // A virtual machine's clock is late when its host is busy: the middle one of three counts.
+    let mut all = [measured(), measured(), measured()];
+    all.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (ratio, waited) = all[1];
     println!("cpu: {ratio:.3} of what the victims count; getrusage of the children {waited:.3}");
     assert!((0.98..1.02).contains(&ratio), "ratio {ratio}");
     assert!(waited < 0.6, "getrusage saw {waited}");
