@@ -6,13 +6,14 @@
 //!
 //! [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::unistd::{read, write};
-use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry, UdpState};
-use procfs::process::Process;
+use procfs_core::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
+use procfs_core::{ExplicitSystemInfo, FromReadSI};
 
 use crate::port::Protocol;
 use crate::sys;
@@ -117,21 +118,32 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The same from `/proc/PID/net`, for the namespace that this process is in; none if it is gone.
 pub(crate) fn sockets_seen_by(pid: i32, protocol: Protocol) -> Vec<Socket> {
-    let Ok(process) = Process::new(pid) else {
-        return Vec::new();
-    };
     match protocol {
         Protocol::Tcp => {
-            let all = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
-            let listening = all.filter(|entry: &TcpNetEntry| entry.state == TcpState::Listen);
+            let tables = [table::<TcpNetEntries>(pid, "tcp"), table(pid, "tcp6")];
+            let all = tables.into_iter().flatten().flat_map(|table| table.0);
+            let listening = all.filter(|entry| entry.state == TcpState::Listen);
             listening.filter_map(|e| known(protocol, e.local_address, e.inode)).collect()
         }
         Protocol::Udp => {
-            let all = [process.udp(), process.udp6()].into_iter().flatten().flatten();
-            let bound = all.filter(|entry: &UdpNetEntry| entry.state == UdpState::Close);
+            let tables = [table::<UdpNetEntries>(pid, "udp"), table(pid, "udp6")];
+            let all = tables.into_iter().flatten().flat_map(|table| table.0);
+            let bound = all.filter(|entry| entry.state == UdpState::Close);
             bound.filter_map(|e| known(protocol, e.local_address, e.inode)).collect()
         }
     }
+}
+
+fn table<T: FromReadSI>(pid: i32, name: &str) -> Option<T> {
+    let file = File::open(format!("/proc/{pid}/net/{name}")).ok()?;
+    // Of these the order of bytes alone matters here.
+    let machine = ExplicitSystemInfo {
+        boot_time_secs: 0,
+        ticks_per_second: 100,
+        page_size: 4096,
+        is_little_endian: cfg!(target_endian = "little"),
+    };
+    T::from_read(file, &machine).ok()
 }
 
 fn known(protocol: Protocol, address: SocketAddr, inode: u64) -> Option<Socket> {
