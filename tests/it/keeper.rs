@@ -94,6 +94,7 @@ fn ends(role: &str, end: impl Fn(&StdChild)) {
             let start = Instant::now();
             while stage.alive().len() > 1 {
                 assert!(start.elapsed() < Duration::from_secs(1), "{:?}", stage.alive());
+                // As in `gone`.
                 std::thread::sleep(Duration::from_micros(200));
             }
             pipe.read_to_end(&mut Vec::new()).unwrap();
