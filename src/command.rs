@@ -6,11 +6,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::born::Closure;
-use crate::capture::Log;
+use crate::exec::child_side::Closure;
+use crate::exec::program::Program;
+use crate::exec::stdio::Stdio;
 use crate::limits::Limits;
-use crate::program::Program;
-use crate::stdio::Stdio;
+use crate::log::Log;
 use crate::supervisor::Supervisor;
 
 /// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is

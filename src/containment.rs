@@ -1,4 +1,4 @@
-//! What may hold a tree together, and what does.
+//! What may hold a tree together, what does, and how the main process came into it.
 
 /// What a supervisor's trees are to be held together by; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
@@ -51,4 +51,20 @@ pub enum Mechanism {
     Cgroup,
     /// A keeper; see [`Containment`].
     Keeper,
+}
+
+/// How a process came into its cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Born there: clone3 with `CLONE_INTO_CGROUP`, sharing the caller's memory until exec.
+    Born,
+    /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are
+    /// `pre_exec` closures.
+    Joined,
+    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or
+    /// [`Tree::add`](crate::Tree::add).
+    Added,
+    /// Forked by its keeper; there is no cgroup.
+    Kept,
 }

@@ -28,101 +28,53 @@
 
 // In the order in which a spawn passes through them.
 mod command;
-mod program;
 mod limits;
-mod stdio;
-mod capture;
-mod pump;
-mod memory;
-mod hierarchy;
-mod place;
 mod containment;
 mod supervisor;
-mod run_root;
-mod keepers;
-mod guard;
-mod sweep;
-mod census;
+mod exec;
 mod tree;
-mod image;
-mod launch;
-mod born;
-mod hire;
-mod keeper;
-mod kept;
-mod lineage;
-mod maps;
 mod child;
-mod ending;
-mod finish;
-mod wait;
 mod ready;
-mod look;
-mod goal;
-mod ports;
-mod teardown;
-mod hold;
+mod log;
 mod report;
 // Where the stages are put together.
 mod spawn;
-mod output;
 #[cfg(feature = "tokio")]
-mod async_child;
-#[cfg(feature = "tokio")]
-mod async_output;
-#[cfg(feature = "cgroups-rs")]
-mod interop;
-mod leaks;
+mod runtime;
+mod no_leaks;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli_support;
 // What every stage stands on.
 mod cgroup;
-mod delegation;
-mod controllers;
-mod usage;
-mod process;
-mod diag;
-mod http;
-mod pace;
-#[cfg(feature = "tokio")]
-mod aside;
-mod sys;
+mod keeper;
+mod proc;
 mod error;
-mod step;
-mod names;
-mod port;
-mod roster;
-mod hint;
+mod sys;
 
 /// The README's code is run, too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(feature = "tokio")]
-pub use async_child::AsyncChild;
-pub use capture::Log;
-pub use census::{RunRoot, TreeInfo, census};
+pub use cgroup::usage::{Missing, Usage};
 pub use child::Child;
+pub use child::output::Output;
 pub use command::Command;
-pub use containment::{Containment, Mechanism};
+pub use containment::{Containment, Mechanism, Placement};
 pub use error::{Error, Result};
-#[doc(hidden)]
-pub use launch::clone_refused;
-pub use leaks::NoLeaks;
+pub use exec::stdio::Stdio;
 pub use limits::{IoLimit, Limits};
-pub use memory::Excerpt;
-pub use output::Output;
-#[doc(hidden)]
-pub use place::{Place, place, top};
-pub use port::{ListeningPort, Protocol};
-pub use process::ProcessInfo;
+pub use log::Log;
+pub use log::excerpt::Excerpt;
+pub use no_leaks::NoLeaks;
+pub use proc::info::ProcessInfo;
+pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
-pub use report::{Cause, Note, Placement, Report};
-pub use stdio::Stdio;
+pub use report::{Cause, Note, Report};
+#[cfg(feature = "tokio")]
+pub use runtime::child::AsyncChild;
+pub use supervisor::list::{RunRoot, TreeInfo, census};
+pub use supervisor::sweep::{Stale, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};
-#[doc(hidden)]
-pub use sweep::sweep_briefly;
-pub use sweep::{Stale, sweep};
-#[doc(hidden)]
-pub use sys::{ignores, reset_sigchld};
 pub use tree::Tree;
-pub use usage::{Missing, Usage};

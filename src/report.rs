@@ -3,9 +3,9 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::containment::Mechanism;
-use crate::process::ProcessInfo;
-use crate::usage::Usage;
+use crate::cgroup::usage::Usage;
+use crate::containment::{Mechanism, Placement};
+use crate::proc::info::ProcessInfo;
 
 /// How a tree ended, and what had to be done about it.
 #[derive(Debug, Clone)]
@@ -60,22 +60,6 @@ pub enum Note {
     PidsExhausted(u64),
     /// So many processes were killed for want of memory, not the main process.
     OutOfMemory(u64),
-}
-
-/// How a process came into its cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Placement {
-    /// Born there: clone3 with `CLONE_INTO_CGROUP`, sharing the caller's memory until exec.
-    Born,
-    /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are
-    /// `pre_exec` closures.
-    Joined,
-    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or
-    /// [`Tree::add`](crate::Tree::add).
-    Added,
-    /// Forked by its keeper; there is no cgroup.
-    Kept,
 }
 
 impl Note {

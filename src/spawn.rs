@@ -3,18 +3,19 @@
 use std::process::ExitStatus;
 use std::time::Instant;
 
-use crate::born::Closure;
+use crate::cgroup::names::checked;
 use crate::child::Child;
+use crate::child::output::Output;
 use crate::command::Command;
+use crate::containment::Placement;
 use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::keepers::refuse;
-use crate::launch::{Home, Launch};
-use crate::output::Output;
-use crate::pump::Record;
-use crate::report::{Placement, Report};
-use crate::run_root::checked;
-use crate::stdio::{Stdio, Stream};
+use crate::exec::child_side::Closure;
+use crate::exec::image::Image;
+use crate::exec::launch::{Home, Launch};
+use crate::exec::stdio::{Stdio, Stream};
+use crate::keeper::backend::refuse;
+use crate::log::reader::Record;
+use crate::report::Report;
 use crate::supervisor::Supervisor;
 use crate::sys::Newborn;
 use crate::tree::Tree;

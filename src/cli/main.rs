@@ -1,39 +1,33 @@
 //! `tidy-process`: run a command; when it ends, nothing it started is left.
 
+// Each imports only what stands below it.
 mod args;
-mod ground;
-mod doctor;
-mod doctor_finding;
-mod doctor_host;
-mod doctor_limits;
-mod doctor_probe;
-mod json;
-mod late;
-mod manager;
-mod ps;
 mod run;
-mod say;
-mod scope;
-mod servers;
-mod signals;
-mod terminal;
-mod watch;
 mod with;
+mod doctor;
+mod ps;
+mod place;
+mod systemd;
+mod wait;
+mod print;
+mod exit;
+mod values;
+mod late;
 
 use std::process::ExitCode;
+use tidy_process::cli_support;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::args::{Cli, What};
+use crate::exit::{Ended, FAILED, Failure};
 use crate::late::Late;
-use crate::run::{Ended, Failure};
-
-/// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
-const FAILED: u8 = 125;
+use crate::print::text::failed;
+use crate::wait::signals;
 
 fn main() -> ExitCode {
-    tidy_process::reset_sigchld();
+    cli_support::reset_sigchld();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,7 +40,7 @@ fn main() -> ExitCode {
         What::Run(Late(args)) => run::run(&args),
         What::With(Late(args)) => with::with(&args),
         What::Doctor(Late(args)) => doctor::doctor(&args),
-        What::Idle => doctor_probe::be_idle(),
+        What::Idle => doctor::probe::be_idle(),
         What::Ps(Late(args)) => ended(ps::ps(&args)),
         What::Sweep(Late(args)) => ended(ps::sweep(&args)),
         What::Kill(Late(args)) => ended(ps::kill(&args)),
@@ -58,12 +52,5 @@ fn main() -> ExitCode {
 }
 
 fn ended(result: Result<(), Failure>) -> Ended {
-    let exit = result.map_or_else(
-        |failure| {
-            say::failure(&failure);
-            failure.exit()
-        },
-        |()| 0,
-    );
-    Ended { exit, by_signal: None }
+    result.map_or_else(|failure| failed(&failure), |()| Ended { exit: 0, by_signal: None })
 }

@@ -1,30 +1,55 @@
 //! `ps`, `sweep` and `kill`: what others supervise, and what they left.
 
-use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::{Value, json};
 use tidy_process::{RunRoot, Stale, TreeInfo, census};
 
-use crate::args::{KillArgs, PsArgs, SweepArgs};
-use crate::json::{VERSION, process};
-use crate::run::Failure;
-use crate::say;
-use crate::scope::everywhere;
+use crate::exit::Failure;
+use crate::place::scope::everywhere;
+use crate::print::json::{VERSION, process};
+use crate::print::text::{self, print};
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
+    /// systemd the whole hierarchy]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) parent: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) ps: PsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The name given by --name, a tree's number if only one has it, or its directory
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) name: String,
+
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
+    /// systemd the whole hierarchy]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) parent: Option<PathBuf>,
+}
 
 pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
     let roots = census(everywhere(args.parent.as_deref()).as_deref())?;
     let text = if args.json { roots_json(&roots) } else { table(&roots) };
     print(&text)
-}
-
-/// A reader that has seen enough, as `head` has, is no failure.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
-        _ => Ok(()),
-    }
 }
 
 fn table(roots: &[RunRoot]) -> String {
@@ -36,7 +61,7 @@ fn table(roots: &[RunRoot]) -> String {
         let owner = if root.owner_lives { root.owner.to_string() } else { "gone".to_owned() };
         for tree in &root.trees {
             let age = tree.age.map_or("-".to_owned(), age);
-            let memory = tree.memory.map_or("-".to_owned(), say::mebibytes);
+            let memory = tree.memory.map_or("-".to_owned(), text::mebibytes);
             let count = tree.processes.len();
             let name = &tree.name;
             let command = tree.processes.first().map(ToString::to_string).unwrap_or_default();
@@ -88,7 +113,7 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<(), Failure> {
     let text = if args.ps.json { stale_json(&found) } else { stale_lines(&found, args.dry_run) };
     print(&text)?;
     for error in found.iter().filter_map(|stale| stale.removed.as_ref().err()) {
-        say::line(error);
+        text::line(error);
     }
     if failed > 0 { Err(Failure::Unswept(failed)) } else { Ok(()) }
 }

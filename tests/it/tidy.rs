@@ -1,5 +1,6 @@
 //! The rules of this repository, as tests.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,7 @@ fn unsafe_code_lives_in_three_files() {
     found.sort();
     let names: Vec<_> = found.iter().map(|(path, _)| path.strip_prefix(src()).unwrap()).collect();
     // A keeper lives where a child before exec does, for good: its story fills a file of its own.
-    assert_eq!(names, ["born.rs", "keeper.rs", "sys.rs"].map(Path::new));
+    assert_eq!(names, ["exec/child_side.rs", "keeper/process.rs", "sys/mod.rs"].map(Path::new));
 }
 
 fn src() -> PathBuf {
@@ -117,7 +118,12 @@ fn the_table_of_environments_names_tests_that_are_there() {
 fn the_child_never_allocates_panics_or_indexes() {
     let words =
         ["format!", "vec!", "String", "Vec<", "panic!", ".unwrap()", ".expect(", ".to_owned", "]["];
-    for path in ["src/born.rs", "src/keeper.rs", "src/lineage.rs", "src/maps.rs"] {
+    for path in [
+        "src/exec/child_side.rs",
+        "src/keeper/process.rs",
+        "src/proc/walk.rs",
+        "src/keeper/idle_memory.rs",
+    ] {
         let text = read(path);
         let code = text.split("#[cfg(test)]").next().unwrap();
         for word in words {
@@ -127,22 +133,65 @@ fn the_child_never_allocates_panics_or_indexes() {
     }
 }
 
-/// Modules that name each other cannot be read one after the other.
+/// Modules that name each other cannot be read one after the other: the graph of files has no cycle
+/// in the library nor in the tool, and the graph of rooms (folders) has none either.
 #[test]
-fn the_module_graph_has_no_cycles() {
-    use std::collections::{BTreeMap, BTreeSet};
-    let files = files("src", "rs").into_iter().filter(|path| path.parent() == Some(&src()));
-    let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in files.filter(|path| !path.ends_with("lib.rs")) {
-        let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        let named = code.split("crate::").skip(1).map(|rest| {
-            rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()
-        });
-        graph.insert(stem(&path), named.filter(|name| *name != stem(&path)).collect());
+fn the_module_graphs_have_no_cycles() {
+    for root in ["src", "src/cli"] {
+        let graph = imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root));
+        assert!(graph.len() > 15, "{root}: {} modules", graph.len());
+        assert_acyclic(root, &graph);
+        let room = |module: &str| module.split("::").next().unwrap().to_owned();
+        let mut rooms = Graph::new();
+        for (module, needs) in &graph {
+            let others = needs.iter().map(|need| room(need)).filter(|need| *need != room(module));
+            rooms.entry(room(module)).or_default().extend(others);
+        }
+        assert_acyclic(root, &rooms);
     }
-    // Whoever needs nobody that is left goes; who never goes is in a cycle, or needs one.
+}
+
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// The modules of one crate by their paths, each with the modules that its code names.
+fn imports(root: &Path) -> Graph {
+    let name = |path: &Path| {
+        let path = path.strip_prefix(root).unwrap().with_extension("");
+        let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).collect();
+        parts.join("::").trim_end_matches("::mod").to_owned()
+    };
+    // The tool is a crate of its own below the library's folder.
+    let is_other_crate = |path: &Path| root == src() && path.starts_with(src().join("cli"));
+    let files = files(root.to_str().unwrap(), "rs");
+    let files = files.iter().filter(|path| !is_other_crate(path));
+    let files: BTreeMap<String, &PathBuf> = files.map(|path| (name(path), path)).collect();
+    let modules: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    let mut graph = Graph::new();
+    for (module, path) in files.iter().filter(|(name, _)| !["lib", "main"].contains(&&***name)) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let named = code.split("crate::").skip(1).filter_map(|rest| named_module(rest, &modules));
+        graph.insert(module.clone(), named.filter(|name| name != module).collect());
+    }
+    graph
+}
+
+/// The longest module path that `rest`, a path behind `crate::`, starts with.
+fn named_module(rest: &str, modules: &BTreeSet<&str>) -> Option<String> {
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+    let mut path = &rest[..end.unwrap_or(rest.len())];
+    loop {
+        if modules.contains(path.trim_end_matches(':')) {
+            return Some(path.trim_end_matches(':').to_owned());
+        }
+        path = path.rsplit_once("::")?.0;
+    }
+}
+
+/// Takes away, again and again, what needs nothing that is left: the rest is in a cycle, or needs
+/// one.
+fn assert_acyclic(what: &str, graph: &Graph) {
+    let mut graph = graph.clone();
     while let Some(free) = graph
         .iter()
         .find(|(_, needs)| needs.iter().all(|need| !graph.contains_key(need)))
@@ -150,5 +199,5 @@ fn the_module_graph_has_no_cycles() {
     {
         graph.remove(&free);
     }
-    assert!(graph.is_empty(), "cycles among {graph:#?}");
+    assert!(graph.is_empty(), "{what}: cycles among {graph:#?}");
 }

@@ -1,0 +1,294 @@
+//! Limits reach the kernel here: controllers are enabled, values written and read back.
+//!
+//! Controllers are enabled on our own run root, and only those that are asked for. For the run root
+//! to have them its parent must hand them down; that one is not ours, unless it is a delegated
+//! cgroup with nobody in it but this process, which may then step aside into a leaf (a cgroup that
+//! hands down controllers may hold no process itself).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, write};
+
+use crate::cgroup::Cgroup;
+use crate::cgroup::delegation::is_delegated;
+use crate::cgroup::names::is_guard;
+use crate::cgroup::names::{ASIDE, owner};
+use crate::error::{Error, Result};
+use crate::limits::{Limits, Setting};
+use crate::proc::read;
+
+/// Controllers whose counters say something without any limit.
+const COUNTING: [&str; 3] = ["memory", "pids", "io"];
+
+/// Controllers that limits need.
+const LIMITING: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
+
+/// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
+/// first.
+pub(crate) fn apply(limits: &Limits, cgroup: &Cgroup, above: &[&Path]) -> Result<()> {
+    for setting in settings(limits, cgroup)? {
+        put_handed_down(&setting, cgroup, above)?;
+    }
+    Ok(())
+}
+
+/// The limits of a run root. It is not killed as one; its trees are, each for itself.
+pub(crate) fn budget(limits: &Limits, root: &Cgroup, base: &Path) -> Result<()> {
+    for setting in settings(limits, root)?.iter().filter(|s| s.file != GROUP_KILL) {
+        put_handed_down(setting, root, &[base])?;
+    }
+    if limits.has_memory() {
+        let setting = group_kill();
+        hand_down(root.path(), root, &setting)?;
+    }
+    Ok(())
+}
+
+/// If one process of the tree is killed for want of memory, all are.
+pub(crate) fn kill_as_one(leaf: &Cgroup) -> Result<()> {
+    put(leaf, &group_kill())
+}
+
+const GROUP_KILL: &str = "memory.oom.group";
+
+fn group_kill() -> Setting {
+    Setting { controller: "memory", file: GROUP_KILL, value: "1".to_owned() }
+}
+
+fn settings(limits: &Limits, cgroup: &Cgroup) -> Result<Vec<Setting>> {
+    limits.settings().map_err(|(setting, why)| {
+        Error::limit(cgroup.path(), &setting, why.to_owned(), "give another value")
+    })
+}
+
+fn put_handed_down(setting: &Setting, cgroup: &Cgroup, above: &[&Path]) -> Result<()> {
+    if !has(cgroup.path(), "cgroup.controllers", setting.controller) {
+        above.iter().try_for_each(|dir| hand_down(dir, cgroup, setting))?;
+    }
+    put(cgroup, setting)
+}
+
+/// Enables what counts, where it is offered; what is not stays unknown and says so in the report.
+pub(crate) fn count(root: &Cgroup) {
+    for controller in COUNTING {
+        let _ = enable(root.path(), controller);
+    }
+}
+
+/// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
+/// there is told so. `above` as for [`apply`].
+pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
+    for controller in LIMITING {
+        let passes = |dir: &Path| match enable(dir, controller) {
+            Err(Errno::EBUSY) => step_aside(dir).and_then(|()| enable(dir, controller)).is_ok(),
+            answer => answer.is_ok(),
+        };
+        if above.iter().all(|dir| passes(dir)) {
+            // A tree is ours, and holds no process yet.
+            let file = leaf.path().join("cgroup.subtree_control");
+            let _ = write_file(&file, &format!("+{controller}"));
+        }
+    }
+}
+
+/// `+controller` in the parent's `cgroup.subtree_control`.
+fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
+    let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
+    let controller = setting.controller;
+    if !has(parent, "cgroup.controllers", controller) {
+        let remedy = if on_v1(controller) { ON_V1 } else { NOT_OFFERED };
+        return failed(format!("controller {controller} is not offered in {parent:?}"), remedy);
+    }
+    match enable(parent, controller) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => {
+            step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
+                let held = held(parent);
+                let why = format!("{parent:?} holds {held}, so it cannot hand down {controller}");
+                failed(why, HOLDS_PROCESSES)
+            })
+        }
+        Err(errno) => {
+            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), NOT_DELEGATED)
+        }
+    }
+}
+
+const ON_V1: &str = "this host has the controller on cgroup v1: boot it with \
+     systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all";
+const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER to their \
+     cgroup.subtree_control; under systemd: systemd-run --user --scope -p Delegate=yes -- CMD";
+const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
+     systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
+     process; in a service: DelegateSubgroup= in its unit, or tidy-process as its ExecStart=";
+const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
+     systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
+     Delegate=yes in its unit";
+
+/// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
+/// root, or owned by us without being the root's.
+fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
+    if has(dir, "cgroup.subtree_control", controller) {
+        return Ok(());
+    }
+    if !may_change(dir) {
+        return Err(Errno::EPERM);
+    }
+    // Controllers of threads (cpu, cpuset, pids) could be enabled beside processes, but that makes
+    // everything below part of this directory's threads, where no cgroup can have any controller.
+    if holds_processes(dir) {
+        return Err(Errno::EBUSY);
+    }
+    write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// Some of the processes right in it, for an error.
+fn held(dir: &Path) -> String {
+    let pids = pids_in(dir);
+    let known = read::read_all(pids.get(..3).unwrap_or(&pids), true);
+    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let more = pids.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("processes ({}{more})", names.join(", "))
+}
+
+fn pids_in(dir: &Path) -> Vec<i32> {
+    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The root of the hierarchy may hold some: it has no type.
+fn holds_processes(dir: &Path) -> bool {
+    !pids_in(dir).is_empty() && dir.join("cgroup.type").exists()
+}
+
+/// A run root of this user, or a cgroup that was delegated to it.
+fn may_change(dir: &Path) -> bool {
+    let uid = fs::metadata(dir).map(|meta| meta.uid()).ok();
+    let ours = uid == Some(geteuid().as_raw());
+    let run_root = dir.file_name().is_some_and(|name| owner(name).is_some());
+    ours && (run_root || !geteuid().is_root() || is_delegated(dir))
+}
+
+/// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
+/// The leaf goes with the next sweep after us.
+fn step_aside(dir: &Path) -> Result<(), Errno> {
+    let all = pids_in(dir);
+    if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {
+        return Err(Errno::EBUSY);
+    }
+    let leaf = dir.join(ASIDE);
+    match nix::unistd::mkdir(&leaf, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let procs = leaf.join("cgroup.procs");
+    all.iter().try_for_each(|pid| write_file(&procs, &pid.to_string()))
+}
+
+/// This process, or a guard that is its child.
+fn is_us(pid: i32) -> bool {
+    let mine = std::process::id();
+    pid.cast_unsigned() == mine
+        || read::read_all(&[pid], true)
+            .iter()
+            .any(|process| process.ppid == mine && is_guard(&process.command))
+}
+
+fn has(dir: &Path, file: &str, controller: &str) -> bool {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    text.split_whitespace().any(|each| each == controller)
+}
+
+/// Whether a v1 hierarchy holds the controller: its number in `/proc/cgroups` is not 0 then.
+fn on_v1(controller: &str) -> bool {
+    let v1 = if controller == "io" { "blkio" } else { controller };
+    let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(
+        |fields| matches!(fields.as_slice(), [name, number, ..] if *name == v1 && *number != "0"),
+    )
+}
+
+fn write_file(path: &Path, value: &str) -> Result<(), Errno> {
+    let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, value.as_bytes()).map(drop)
+}
+
+/// Writes one value, and reads it back: the kernel rounds some.
+fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
+    let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = cgroup.dir().and_then(|dir| openat(&*dir, setting.file, flags, Mode::empty()));
+    match file.and_then(|file| write(&file, setting.value.as_bytes())) {
+        Ok(_) => {}
+        // A machine without swap has no such file, and 0 of it is what we want.
+        Err(Errno::ENOENT) if setting.file == "memory.swap.max" && setting.value == "0" => {
+            return Ok(());
+        }
+        Err(errno) => {
+            return failed(
+                format!("{} ({errno:?})", errno.desc()),
+                "give a value that the kernel takes",
+            );
+        }
+    }
+    let back = cgroup.read(setting.file).unwrap_or_default();
+    if same(setting, back.trim()) {
+        return Ok(());
+    }
+    failed(format!("the kernel made it {:?}", back.trim()), "give that value, or one it keeps")
+}
+
+/// Whether what was read back means what was written.
+fn same(setting: &Setting, back: &str) -> bool {
+    match setting.file {
+        "io.max" => io_same(&setting.value, back),
+        "cpuset.cpus" => cpus(&setting.value).is_some() && cpus(&setting.value) == cpus(back),
+        _ => setting.value == back,
+    }
+}
+
+/// The device's line has our keys among others: `8:0 rbps=1 wbps=max riops=max wiops=2`.
+fn io_same(value: &str, back: &str) -> bool {
+    let mut wanted = value.split(' ');
+    let device = wanted.next();
+    let mut lines = back.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let line = lines.find(|line| line.first().copied() == device);
+    line.is_some_and(|line| wanted.all(|pair| line.contains(&pair)))
+}
+
+/// `0-2,4` is 0, 1, 2, 4.
+fn cpus(list: &str) -> Option<std::collections::BTreeSet<u32>> {
+    let mut all = std::collections::BTreeSet::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?);
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cpus_are_compared_as_sets() {
+        assert_eq!(cpus("0-2,4"), cpus("0,1,2,4"));
+        assert_ne!(cpus("0-1"), cpus("0"));
+        assert_eq!(cpus("x"), None);
+    }
+
+    #[test]
+    fn the_line_of_a_device_may_have_more_than_was_asked() {
+        let back =
+            "8:16 rbps=9 wbps=max riops=max wiops=max\n8:0 rbps=1 wbps=max riops=max wiops=2";
+        assert!(io_same("8:0 rbps=1 wiops=2", back));
+        assert!(!io_same("8:0 rbps=2", back) && !io_same("8:1 rbps=1", back));
+    }
+}

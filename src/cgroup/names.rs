@@ -1,0 +1,72 @@
+//! What our own directories and processes are called.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::error::{Error, Result, Step};
+
+/// Names of run roots: this, the owner's pid, a dash, eight hex digits.
+pub(crate) const PREFIX: &str = "tidy-process-";
+
+/// Where a supervisor goes that has to leave its delegated cgroup free of processes.
+pub(crate) const ASIDE: &str = "tidy-process-supervisor";
+
+/// The cgroup in a tree that is its command's own.
+pub(crate) const INNER: &str = "delegated";
+
+/// What a guard runs: its command line is known by it.
+pub(crate) const GUARD_SCRIPT: &str = include_str!("../supervisor/guard.sh");
+
+/// Whether systemd calls a unit with processes so.
+pub(crate) fn is_unit(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind.as_bytes()))
+}
+
+/// `tidy-process-4711-89abcdef` is 4711's.
+pub(crate) fn owner(name: &OsStr) -> Option<u32> {
+    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+    let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
+    let hex = random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { pid.parse().ok() } else { None }
+}
+
+/// A name becomes part of a directory's name.
+pub(crate) fn checked(name: &str) -> Result<&str> {
+    let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
+    if name.is_empty() || name.len() > 200 {
+        return no("a name has 1 to 200 bytes");
+    }
+    if name.contains(|c: char| c == '/' || c.is_control()) {
+        return no("a name has no slash and no control character");
+    }
+    Ok(name)
+}
+
+/// Whether a command line is a guard's: somebody else's supervisor that is just being tidied is no
+/// leftover.
+pub(crate) fn is_guard(command: &[String]) -> bool {
+    command.get(2).is_some_and(|script| script == GUARD_SCRIPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_roots_name_has_an_owner() {
+        assert_eq!(owner("tidy-process-4711-89abcdef".as_ref()), Some(4711));
+        for other in [
+            "tidy-process-4711",
+            "tidy-process-4711-89abcde",
+            "tidy-process-4711-89abcdeg",
+            "tidy-process--89abcdef",
+            "tidy-process-x-89abcdef",
+            "tidy-process-4711-89abcdef0",
+            "system.slice",
+            "tidy-process-scratch",
+        ] {
+            assert_eq!(owner(other.as_ref()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The end of a child: what is left of its tree goes, and a report is made of it.
+
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::usage::Usage;
+use crate::child::Child;
+use crate::error::{Error, Result, Step};
+use crate::proc::info::ProcessInfo;
+use crate::report::{Cause, Note, Report};
+use crate::sys::poll::{self, lock};
+
+impl Child {
+    /// `named`: somebody will read who was left.
+    pub(crate) fn end(&self, named: bool) -> Result<Report> {
+        if !self.tree().is_ours() {
+            let why = "this process is a fork of the one that started it";
+            return Err(Error::invalid(Step::Teardown, format!("process {}", self.id()), why));
+        }
+        self.try_wait().inspect_err(|_| self.abandon())?;
+        let leftovers = match self.runs()? {
+            true => self.ask_to_end(),
+            false if named => self.leftovers(),
+            false => Vec::new(),
+        };
+        let usage = self.tree().end()?;
+        let escaped = !self.ended_within(Duration::from_millis(100))?;
+        if escaped {
+            let _ = self.signal(libc::SIGKILL);
+            self.ended_within(PATIENCE)?;
+        }
+        self.log.stop();
+        let deadline = Instant::now() + PATIENCE;
+        let status = self.wait_until(Some(deadline))?;
+        let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
+        let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
+        Ok(Report {
+            status,
+            cause,
+            notes: Note::of(&usage, cause),
+            usage,
+            wall: self.ending.spawned().elapsed(),
+            leftovers,
+            placement: self.placement,
+            mechanism: self.tree().mechanism(),
+        })
+    }
+
+    /// A status that is late (a busy keeper, a tracer) makes nobody run.
+    pub(crate) fn runs(&self) -> Result<bool> {
+        Ok(self.reap()?.is_none() && !self.ended_within(Duration::ZERO)?)
+    }
+
+    /// Nothing is to be learned of the main process any more: it goes all the same.
+    fn abandon(&self) {
+        let _ = self.kill_all();
+    }
+
+    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
+        let left = std::mem::take(&mut *lock(&self.left));
+        if left.is_empty() { self.tree().leftovers() } else { left }
+    }
+
+    /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
+    /// being stopped already had its grace.
+    fn ask_to_end<T>(&self) -> Vec<T> {
+        if let Some(grace) = self.grace_due() {
+            let _ = self.stop(grace);
+        }
+        self.asked(Duration::ZERO);
+        Vec::new()
+    }
+
+    /// The grace that it has to get, if it is ended while it runs.
+    pub(crate) fn grace_due(&self) -> Option<Duration> {
+        let grace = self.ending.keep().grace;
+        (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
+    }
+
+    fn ended_within(&self, time: Duration) -> Result<bool> {
+        if self.has_ended() {
+            return Ok(true);
+        }
+        let deadline = Some(Instant::now() + time);
+        poll::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
+    }
+
+    /// Ours comes first; a SIGKILL that the kernel counts as its own for want of memory is that,
+    /// any other is somebody's signal.
+    fn cause(&self, status: ExitStatus, usage: &Usage) -> Cause {
+        match (self.ending.cause(), status.signal()) {
+            (Some(cause), _) => cause,
+            (None, Some(libc::SIGKILL)) if usage.main_was_oom_killed() => Cause::OutOfMemory,
+            (None, Some(signal)) => Cause::Signaled(signal),
+            (None, None) => Cause::Exited,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Controllers: offered, handed down, and a limit tried on an empty tree.
+//!
+//! To try a limit hands its controller down, where that is allowed; what was changed for that is
+//! changed back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tidy_process::{Error, IoLimit, Limits, Supervisor, Tree};
+
+use crate::doctor::finding::Finding;
+use crate::doctor::probe::own;
+
+pub(crate) const NAMES: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
+
+/// What each controller is needed for.
+fn flags(name: &str) -> &'static str {
+    match name {
+        "memory" => "--memory, --memory-high, --swap, peak memory in reports",
+        "pids" => "--pids, peak number of processes in reports",
+        "cpu" => "--cpus, --cpu-weight",
+        "io" => "--io, bytes read and written in reports",
+        _ => "--cpuset",
+    }
+}
+
+pub(crate) fn all(base: Option<&Path>, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
+    for name in NAMES {
+        tell(controller(name, base, made));
+    }
+}
+
+fn controller(name: &'static str, base: Option<&Path>, made: Option<&Supervisor>) -> Finding {
+    let Some(base) = base else {
+        return Finding::blank(name, format!("not looked for: see base; for {}", flags(name)));
+    };
+    let offered = words(base, "cgroup.controllers").iter().any(|word| word == name);
+    let enabled = words(base, "cgroup.subtree_control").iter().any(|word| word == name);
+    let known = match (offered, enabled) {
+        (true, true) => "offered and handed down",
+        (true, false) => "offered, not handed down",
+        (false, _) => "not offered",
+    };
+    let usable = made.map(|supervisor| try_limit(name, base, supervisor));
+    let finding = match &usable {
+        Some(Ok(())) => Finding::ok(name, format!("a limit was kept ({known})")),
+        Some(Err(error)) if !offered => {
+            let finding = Finding::no(name, format!("not offered in {base:?}"));
+            error.hint().into_iter().fold(finding, Finding::remedy)
+        }
+        Some(Err(error)) => Finding::error(name, error),
+        None => Finding::blank(name, format!("{known} in {base:?}; not tried: see create")),
+    };
+    finding
+        .and(&format!("; for {}", flags(name)))
+        .fact("offered", offered)
+        .fact("enabled", enabled)
+        .fact("usable", usable.is_some_and(|usable| usable.is_ok()))
+}
+
+/// The values that a file lists.
+fn words(dir: &Path, file: &str) -> Vec<String> {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Values that limit nothing on any machine, if they are kept.
+fn try_limit(name: &str, base: &Path, supervisor: &Supervisor) -> Result<(), Error> {
+    let limits = Limits::new();
+    let limits = match name {
+        "memory" => limits.memory_max(1 << 30),
+        "pids" => limits.pids_max(1000),
+        "cpu" => limits.cpus(1.0).cpu_weight(100),
+        "io" => limits.io(device(), IoLimit { read_bytes: Some(1 << 30), ..IoLimit::default() }),
+        _ => limits.cpuset(first_cpu(base)),
+    };
+    Tree::limited(supervisor, None, &limits)?.finish().map(drop)
+}
+
+/// A CPU that may be used here.
+fn first_cpu(base: &Path) -> String {
+    let list = words(base, "cpuset.cpus.effective").concat();
+    let first: String = list.chars().take_while(char::is_ascii_digit).collect();
+    if first.is_empty() { "0".to_owned() } else { first }
+}
+
+/// A block device by its number. Where there is none the kernel says so of the first disk's number.
+fn device() -> String {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut devices: Vec<(bool, PathBuf)> = entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let made_up = ["loop", "ram", "zram", "nbd"].iter().any(|kind| name.starts_with(kind));
+            (made_up, entry.path())
+        })
+        .collect();
+    devices.sort();
+    let numbers = devices.iter().filter_map(|(_, path)| words(path, "dev").pop());
+    numbers.into_iter().next().unwrap_or_else(|| "8:0".to_owned())
+}
+
+/// What stood in the base's `cgroup.subtree_control`, and in which cgroup we were.
+pub(crate) struct HandedDown {
+    base: Option<PathBuf>,
+    before: Vec<String>,
+    own: Option<String>,
+}
+
+impl HandedDown {
+    pub(crate) fn note(base: Option<&Path>) -> Self {
+        let before = base.map(|base| words(base, "cgroup.subtree_control")).unwrap_or_default();
+        Self { base: base.map(Path::to_owned), before, own: own() }
+    }
+
+    /// Takes back what the probes have handed down, and goes back to where we were. A run root that
+    /// somebody made meanwhile may rely on it: then it stays.
+    pub(crate) fn restore(self) {
+        let Some(base) = self.base else { return };
+        let aside = (own() != self.own).then(|| own_dir(&base)).flatten();
+        if subdirectories(&base).all(|dir| Some(&dir) == aside.as_ref()) {
+            for name in words(&base, "cgroup.subtree_control") {
+                if !self.before.contains(&name) {
+                    // What is still in use refuses.
+                    let _ = fs::write(base.join("cgroup.subtree_control"), format!("-{name}"));
+                }
+            }
+        }
+        if let Some(aside) = aside {
+            let _ = fs::write(base.join("cgroup.procs"), "0");
+            let _ = fs::remove_dir(aside);
+        }
+    }
+}
+
+fn subdirectories(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir())
+}
+
+/// The directory below the base that we stepped aside into, if we did.
+fn own_dir(base: &Path) -> Option<PathBuf> {
+    let own = own()?;
+    let dir = base.join(Path::new(&own).file_name()?);
+    dir.is_dir().then_some(dir)
+}

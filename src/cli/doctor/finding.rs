@@ -1,0 +1,98 @@
+//! What `doctor` says of one capability.
+
+use serde_json::{Map, Value};
+use tidy_process::Error;
+
+use crate::exit::Failure;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is there: tried, and it worked.
+    Ok,
+    /// It is not there.
+    No,
+    /// Nothing to judge: for information, or it could not be tried.
+    Blank,
+}
+
+impl State {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::No => "no",
+            Self::Blank => "-",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) name: &'static str,
+    pub(crate) state: State,
+    pub(crate) found: String,
+    /// What closes the gap.
+    pub(crate) remedy: Option<String>,
+    /// More, for programs.
+    facts: Map<String, Value>,
+}
+
+impl Finding {
+    pub(crate) fn new(name: &'static str, state: State, found: impl Into<String>) -> Self {
+        Self { name, state, found: found.into(), remedy: None, facts: Map::new() }
+    }
+
+    pub(crate) fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, State::Ok, found)
+    }
+
+    pub(crate) fn no(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, State::No, found)
+    }
+
+    pub(crate) fn blank(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, State::Blank, found)
+    }
+
+    /// What the library said, and its hint.
+    pub(crate) fn error(name: &'static str, error: &Error) -> Self {
+        let finding = Self::no(name, error.to_string());
+        error.hint().into_iter().fold(finding, Self::remedy)
+    }
+
+    /// What `run` would say, and its hint.
+    pub(crate) fn failure(name: &'static str, failure: &Failure) -> Self {
+        let finding = Self::no(name, failure.to_string());
+        failure.hint().into_iter().fold(finding, Self::remedy)
+    }
+
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Says more of what was found.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.found += more;
+        self
+    }
+
+    pub(crate) fn fact(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn is_ok(&self) -> bool {
+        self.state == State::Ok
+    }
+
+    /// `state`, `found`, `remedy` where there is a gap, and facts of its own.
+    pub(crate) fn json(&self) -> Value {
+        let mut all = self.facts.clone();
+        all.insert("state".to_owned(), self.state.word().into());
+        all.insert("found".to_owned(), self.found.clone().into());
+        if let Some(remedy) = &self.remedy {
+            all.insert("remedy".to_owned(), remedy.clone().into());
+        }
+        Value::Object(all)
+    }
+}

@@ -1,0 +1,222 @@
+//! What surrounds us: mounts, service manager, container, namespace. Looked at, nothing is made.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{Uid, geteuid};
+
+use crate::doctor::finding::Finding;
+
+/// The first cgroup namespace has this number in every kernel (PROC_CGROUP_INIT_INO).
+const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+pub(crate) fn all(tell: &dyn Fn(Finding)) {
+    tell(systemd());
+    tell(manager());
+    tell(container());
+    tell(namespace());
+    tell(nsdelegate());
+}
+
+/// One line of mountinfo: mount point, type, options of the file system.
+struct Mount {
+    point: String,
+    kind: String,
+    options: String,
+}
+
+fn mounts() -> Vec<Mount> {
+    let text = fs::read(MOUNTINFO).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter_map(mount).collect()
+}
+
+fn mount(line: &str) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut after = after.split(' ');
+    Some(Mount {
+        point: before.split(' ').nth(4)?.to_owned(),
+        kind: after.next()?.to_owned(),
+        options: after.nth(1)?.to_owned(),
+    })
+}
+
+/// Which hierarchy there is, and where.
+pub(crate) fn cgroup2() -> Finding {
+    if let Err(error) = fs::metadata(MOUNTINFO) {
+        let found = format!("cannot be told: {MOUNTINFO}: {error}");
+        return Finding::no("cgroup2", found).remedy("mount -t proc proc /proc");
+    }
+    let mounts = mounts();
+    let hybrid = mounts.iter().any(|mount| mount.kind == "cgroup");
+    let beside = if hybrid { "beside v1 hierarchies (a hybrid host)" } else { "no v1 beside it" };
+    let Some(first) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
+        let found = if hybrid { "not mounted, v1 hierarchies are" } else { "not mounted" };
+        return Finding::no("cgroup2", found).remedy(
+            "mount -t cgroup2 none /sys/fs/cgroup, beside v1 ones: mkdir /sys/fs/cgroup/unified && \
+             mount -t cgroup2 none /sys/fs/cgroup/unified; in a container: start it with a \
+             cgroup namespace",
+        );
+    };
+    let flags = statvfs(Path::new(&first.point)).map(|stat| stat.flags());
+    let read_only = flags.is_ok_and(|flags| flags.contains(FsFlags::ST_RDONLY));
+    let access = if read_only { "read-only" } else { "read-write" };
+    Finding::ok("cgroup2", format!("{}, mounted {access}, {beside}", first.point))
+        .fact("mount", first.point.clone())
+        .fact("read_only", read_only)
+        .fact("hybrid", hybrid)
+}
+
+/// As sd_booted(3) has it.
+pub(crate) fn is_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+fn systemd() -> Finding {
+    let first = fs::read_to_string("/proc/1/comm").unwrap_or_else(|_| "not to be seen".to_owned());
+    let first = first.trim();
+    if is_systemd() {
+        Finding::ok("systemd", format!("runs (pid 1 is {first}, /run/systemd/system is there)"))
+    } else {
+        Finding::blank("systemd", format!("does not run here (pid 1 is {first})"))
+    }
+}
+
+/// Who would make a scope for us, by its bus: root's is the system's own manager.
+fn manager() -> Finding {
+    if !is_systemd() {
+        return Finding::blank("manager", "no systemd, so nobody to ask for a cgroup");
+    }
+    let uid = geteuid();
+    if uid.is_root() {
+        let answer = answers("the system's bus", Path::new("/run/dbus/system_bus_socket"));
+        return answer.unwrap_or_else(|no| {
+            no.remedy("apt install dbus (or your system's package of it), systemctl start dbus")
+        });
+    }
+    answers("this user's bus", &runtime_dir(uid).join("bus")).unwrap_or_else(|no| {
+        no.remedy(format!(
+            "log in (ssh, a terminal, machinectl shell) instead of su; or as root: loginctl \
+             enable-linger {uid}; where /run/user/{uid} is there: apt install dbus-user-session"
+        ))
+    })
+}
+
+/// The environment may be another user's, as after su.
+fn runtime_dir(uid: Uid) -> PathBuf {
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let is_ours = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
+    named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{uid}").into())
+}
+
+/// A socket that takes a connection has somebody who listens. A listener that is stuck must not
+/// keep us.
+fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
+    let (tell, told) = channel();
+    let path = socket.to_owned();
+    thread::spawn(move || drop(tell.send(UnixStream::connect(path).map(drop))));
+    let shown = socket.display();
+    match told.recv_timeout(Duration::from_secs(2)) {
+        Ok(Ok(())) => Ok(Finding::ok("manager", format!("{who} answers at {shown}"))),
+        Ok(Err(error)) => {
+            Err(Finding::no("manager", format!("{who} is not there: {shown}: {error}")))
+        }
+        Err(_) => Err(Finding::no("manager", format!("{who} does not answer: {shown}"))),
+    }
+}
+
+/// Marks that container engines leave, the surest first.
+fn container() -> Finding {
+    let finding = |kind: &str, mark: &str| {
+        let found = format!("{kind}, by the sign of {mark}");
+        Finding::blank("container", found).fact("kind", kind)
+    };
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return finding("kubernetes", "KUBERNETES_SERVICE_HOST");
+    }
+    for (mark, kind) in [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")] {
+        if Path::new(mark).exists() {
+            return finding(kind, mark);
+        }
+    }
+    if let Ok(kind) = fs::read_to_string("/run/systemd/container") {
+        return finding(kind.trim(), "/run/systemd/container");
+    }
+    if let Some(kind) = variable_of_first("container") {
+        return finding(&kind, "the variable container of pid 1");
+    }
+    if Path::new("/proc/sys/fs/binfmt_misc/WSLInterop").exists() || Path::new("/run/WSL").exists() {
+        return finding("wsl", "WSLInterop");
+    }
+    Finding::blank("container", "no sign of one")
+}
+
+/// Only root may look.
+fn variable_of_first(name: &str) -> Option<String> {
+    let environ = fs::read("/proc/1/environ").ok()?;
+    let text = String::from_utf8_lossy(&environ).into_owned();
+    let prefix = format!("{name}=");
+    text.split('\0').find_map(|pair| pair.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+fn namespace() -> Finding {
+    let link = fs::read_link("/proc/self/ns/cgroup").map(|link| link.display().to_string());
+    match link {
+        Err(error) => Finding::blank("namespace", format!("cannot be told: {error}")),
+        Ok(link) if link == FIRST_NAMESPACE => {
+            Finding::blank("namespace", "the machine's own cgroup namespace").fact("first", true)
+        }
+        Ok(link) => Finding::blank("namespace", format!("a cgroup namespace of its own, {link}"))
+            .fact("first", false),
+    }
+}
+
+/// An option of the file system, so the same at every mount.
+fn nsdelegate() -> Finding {
+    let mounts = mounts();
+    let Some(mount) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
+        return Finding::blank("nsdelegate", "no cgroup2 is mounted");
+    };
+    if mount.options.split(',').any(|option| option == "nsdelegate") {
+        return Finding::ok(
+            "nsdelegate",
+            "a process in a cgroup namespace of its own cannot leave it",
+        );
+    }
+    let found = "not set: a process of your uid can leave its tree through a cgroup.procs above";
+    Finding::no("nsdelegate", found).remedy(format!(
+        "as root, on the machine itself: mount -o remount,nsdelegate {}",
+        mount.point
+    ))
+}
+
+/// For information; nothing is decided by it.
+pub(crate) fn release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_the_file_system_stand_at_the_end_of_a_line() {
+        let line = "29 23 0:26 / /sys/fs/cgroup ro,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let mount = mount(line).unwrap_or_else(|| unreachable!("a whole line"));
+        assert_eq!(
+            (mount.point.as_str(), mount.kind.as_str(), mount.options.as_str()),
+            ("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate")
+        );
+        assert!(super::mount("29 23 0:26 / /sys/fs/cgroup ro - cgroup2").is_none());
+        assert!(super::mount("29 23 - cgroup2 cgroup2 rw").is_none());
+        assert!(super::mount("").is_none());
+    }
+}

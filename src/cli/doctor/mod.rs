@@ -1,0 +1,188 @@
+//! `doctor`: what works here, tried on the spot, and what to type for what does not.
+//!
+//! The probes run on a thread: should the kernel not answer one of them, what was found before is
+//! told all the same.
+
+mod controllers;
+mod finding;
+mod host;
+pub(crate) mod probe;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value, json};
+
+use crate::doctor::finding::Finding;
+use crate::doctor::probe::Site;
+use crate::exit::{Ended, Failure};
+use crate::print::json::VERSION;
+use crate::print::text::{self, failed, print};
+
+/// What may be required, in the order of the table.
+const CAPABILITIES: [&str; 19] = [
+    "cgroup2",
+    "base",
+    "scope",
+    "create",
+    "guard",
+    "kill",
+    "freeze",
+    "clone",
+    "keeper",
+    "memory",
+    "pids",
+    "cpu",
+    "io",
+    "cpuset",
+    "sweep",
+    "systemd",
+    "manager",
+    "nsdelegate",
+    "kernel",
+];
+
+/// All probes together take some tens of milliseconds; the library gives up after 10 s by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A required capability is not there.
+const UNMET: u8 = 1;
+
+const STATES: &str = "\
+Each line is a capability: ok (tried, and it works), no (it does not), or - (for information,
+or nothing to try), and what was found. Below each gap stands what closes it. Everything is
+tried on a cgroup and processes of its own, which are gone when doctor ends.
+
+Exit status:
+  0    all is told, whatever it is; with --require: all that is required is there
+  1    something required is not there: one line for each on standard error
+  125  bad usage, or doctor itself failed
+
+Examples:
+  tidy-process doctor
+  tidy-process doctor --require kill,guard,memory,pids || exit 1
+  tidy-process doctor --json | jq -e '.capabilities.memory.state == \"ok\"'";
+
+#[derive(Debug, Args)]
+#[command(after_help = STATES)]
+pub(crate) struct DoctorArgs {
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Exit with 1 unless all of these are there
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(value_parser = PossibleValuesParser::new(CAPABILITIES))]
+    require: Vec<String>,
+
+    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
+    #[arg(long, value_name = "CGROUP")]
+    parent: Option<PathBuf>,
+
+    /// Do not ask systemd for a scope, as `run --no-systemd` does not
+    #[arg(long)]
+    no_systemd: bool,
+}
+
+pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
+    let (parent, no_systemd) = (args.parent.clone(), args.no_systemd);
+    let (findings, complete) = examine(move || Site::find(parent, no_systemd));
+    let text = if args.json { json(&findings) } else { table(&findings) };
+    if let Err(failure) = print(&text) {
+        return failed(&failure);
+    }
+    if !complete {
+        let last = findings.last().map_or("start", |finding| finding.name);
+        return failed(&Failure::NoAnswer { after: last, patience: PATIENCE });
+    }
+    Ended { exit: unmet(&args.require, &findings), by_signal: None }
+}
+
+/// All findings, and whether the probes came to their end.
+fn examine(site: impl FnOnce() -> Site + Send + 'static) -> (Vec<Finding>, bool) {
+    let (tell, told) = channel();
+    thread::spawn(move || probe(&site(), &tell));
+    let deadline = Instant::now() + PATIENCE;
+    let mut findings = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match told.recv_timeout(left) {
+            Ok(finding) => findings.push(finding),
+            Err(RecvTimeoutError::Disconnected) => return (findings, true),
+            Err(RecvTimeoutError::Timeout) => return (findings, false),
+        }
+    }
+}
+
+fn probe(site: &Site, tell: &Sender<Finding>) {
+    // Nobody listens any more: then nobody wants to know.
+    let tell = |finding| drop(tell.send(finding));
+    tell(host::cgroup2());
+    tell(site.finding());
+    // Before anything is made: making it must not tidy it away.
+    let leftovers = probe::leftovers(site);
+    let (made, kernel) = probe::make(site, &tell);
+    tell(probe::keeper());
+    let base = made.as_ref().and_then(|made| made.path().parent()).or(site.path());
+    let handed_down = controllers::HandedDown::note(base);
+    controllers::all(base, made.as_ref(), &tell);
+    drop(made);
+    handed_down.restore();
+    tell(leftovers);
+    host::all(&tell);
+    tell(kernel);
+}
+
+fn table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let Finding { name, state, found, remedy, .. } = finding;
+        text += &format!("{:<2}  {name:<10}  {found}\n", state.word());
+        if let Some(remedy) = remedy {
+            text += &format!("{:16}-> {remedy}\n", "");
+        }
+    }
+    text + &format!("\n{}\n", verdict(findings))
+}
+
+fn works(findings: &[Finding]) -> bool {
+    ["create", "kill"].iter().all(|name| has(findings, name))
+}
+
+fn has(findings: &[Finding], name: &str) -> bool {
+    findings.iter().any(|finding| finding.name == name && finding.is_ok())
+}
+
+fn verdict(findings: &[Finding]) -> String {
+    if !works(findings) {
+        return "tidy-process run does not work here: see the first line with \"no\"".to_owned();
+    }
+    let limits = controllers::NAMES.into_iter().filter(|name| has(findings, name));
+    let limits: Vec<&str> = limits.collect();
+    let limits = if limits.is_empty() { "none".to_owned() } else { limits.join(", ") };
+    format!("tidy-process run works here; limits that need a controller: {limits}")
+}
+
+fn json(findings: &[Finding]) -> String {
+    let each = findings.iter().map(|finding| (finding.name.to_owned(), finding.json()));
+    let all = Value::Object(each.collect::<Map<_, _>>());
+    format!("{}\n", json!({ "v": VERSION, "works": works(findings), "capabilities": all }))
+}
+
+/// The exit status; says what is missing.
+fn unmet(required: &[String], findings: &[Finding]) -> u8 {
+    let mut exit = 0;
+    for name in required.iter().filter(|name| !has(findings, name)) {
+        exit = UNMET;
+        let finding = findings.iter().find(|finding| finding.name == *name);
+        let found = finding.map_or("not tried", |finding| finding.found.as_str());
+        let remedy = finding.and_then(|finding| finding.remedy.as_deref());
+        let remedy = remedy.map_or(String::new(), |remedy| format!("; hint: {remedy}"));
+        text::line(format_args!("{name} is required: {found}{remedy}"));
+    }
+    exit
+}

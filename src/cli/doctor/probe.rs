@@ -1,0 +1,276 @@
+//! Cgroups, tried: a run root is made, a process in it is frozen and killed, all of it goes again.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::unistd::{geteuid, getppid};
+use tidy_process::cli_support;
+use tidy_process::{Child, Command, Containment, Error, Placement, Stdio, Supervisor};
+
+use crate::doctor::finding::Finding;
+use crate::doctor::host::{is_systemd, release};
+use crate::exit::{Ended, Failure};
+use crate::place::scope::{self, Wish};
+
+/// Where `run` starts from.
+pub(crate) struct Site {
+    parent: Option<PathBuf>,
+    no_systemd: bool,
+    base: Result<PathBuf, Error>,
+}
+
+impl Site {
+    pub(crate) fn find(parent: Option<PathBuf>, no_systemd: bool) -> Self {
+        let builder = Supervisor::builder();
+        let base = match &parent {
+            Some(parent) => builder.base(parent).find_base(),
+            None => builder.find_base(),
+        };
+        Self { parent, no_systemd, base }
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.base.as_deref().ok()
+    }
+
+    pub(crate) fn finding(&self) -> Finding {
+        let path = match &self.base {
+            Err(error) => return Finding::error("base", error),
+            Ok(path) => path,
+        };
+        let why = if self.parent.is_some() {
+            "named by --parent".to_owned()
+        } else if std::env::var_os("TIDY_PROCESS_PARENT").is_some_and(|value| !value.is_empty()) {
+            "named by TIDY_PROCESS_PARENT".to_owned()
+        } else {
+            format!("the cgroup of this process, {}", own().unwrap_or_default())
+        };
+        Finding::ok("base", format!("{}: {why}", path.display()))
+            .fact("path", path.display().to_string())
+    }
+
+    /// The way of `run`, limits included: it may move this process to a scope of systemd's.
+    fn supervisor(&self, guard: bool) -> Result<(Supervisor, Option<String>), Failure> {
+        let wish = Wish {
+            parent: self.parent.as_deref(),
+            no_systemd: self.no_systemd,
+            containment: Containment::Cgroup,
+            controllers: true,
+            verbose: false,
+            sweep: false,
+        };
+        scope::supervisor(Supervisor::builder().sweep(false).guard(guard), &wish)
+    }
+
+    /// As it is typed.
+    fn option(&self) -> String {
+        self.parent.as_ref().map_or(String::new(), |path| format!(" --parent {}", path.display()))
+    }
+}
+
+/// The path of our own cgroup, as the kernel says it.
+pub(crate) fn own() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// A look, no more.
+pub(crate) fn leftovers(site: &Site) -> Finding {
+    let Some(base) = site.path() else {
+        return Finding::blank("sweep", "not looked for: see base");
+    };
+    let base = scope::everywhere(site.parent.as_deref()).unwrap_or_else(|| base.to_owned());
+    let found = match tidy_process::sweep(Some(&base), true) {
+        Err(error) => return Finding::error("sweep", &error),
+        Ok(found) => found,
+    };
+    let processes: usize = found.iter().map(|stale| stale.processes.len()).sum();
+    let finding = match found.len() {
+        0 => Finding::ok("sweep", format!("nothing is left of supervisors below {base:?}")),
+        count => Finding::no(
+            "sweep",
+            format!("run roots whose owners are gone: {count}, with {processes} processes"),
+        )
+        .remedy(format!("tidy-process sweep{}", site.option())),
+    };
+    let paths: Vec<_> = found.iter().map(|stale| stale.path.display().to_string()).collect();
+    finding.fact("run_roots", paths).fact("processes", processes)
+}
+
+/// Makes a run root of our own, with its guard, and tries everything on it. If the guard cannot
+/// start, without. What this says of the kernel is for the end of the table.
+pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, Finding) {
+    let (made, guard) = match site.supervisor(true) {
+        Ok(made) => {
+            let guard = guard(&made.0);
+            (Ok(made), guard)
+        }
+        Err(Failure::Library(error)) if !error.is_no_cgroup() => {
+            (site.supervisor(false), Finding::error("guard", &error))
+        }
+        Err(failure) => (Err(failure), Finding::blank("guard", "not tried: see create")),
+    };
+    let kernel = kernel(made.as_ref().err());
+    match made {
+        Ok((supervisor, scope)) => {
+            tell(moved(scope.as_deref()));
+            let name = supervisor.path().file_name().unwrap_or_default().display();
+            tell(Finding::ok("create", format!("made {name}, which goes with doctor")));
+            tell(guard);
+            on_a_process(&supervisor).into_iter().for_each(tell);
+            (Some(supervisor), kernel)
+        }
+        Err(failure) => {
+            tell(Finding::blank("scope", "none was entered: see create"));
+            tell(refused(site, &failure));
+            tell(guard);
+            for name in ["kill", "freeze", "clone"] {
+                tell(Finding::blank(name, "not tried: see create"));
+            }
+            (None, kernel)
+        }
+    }
+}
+
+/// All that follows is said of this scope.
+fn moved(scope: Option<&str>) -> Finding {
+    match scope {
+        Some(name) => {
+            let found = "run asks systemd for a scope, for limits at least; so did doctor, and \
+                         tries all that follows there";
+            Finding::ok("scope", format!("{found}: {name}")).fact("name", name)
+        }
+        None => Finding::blank("scope", "run stays in the cgroup that it is started in"),
+    }
+}
+
+fn guard(made: &Supervisor) -> Finding {
+    if made.is_guarded() {
+        return Finding::ok("guard", "/bin/sh waits: it ends everything if tidy-process is killed");
+    }
+    Finding::no("guard", "/bin/sh was started, and has ended at once")
+        .remedy("make /bin/sh a POSIX shell, or do without: --no-guard")
+}
+
+/// Where there is no systemd to delegate a cgroup, root does it by hand.
+fn refused(site: &Site, failure: &Failure) -> Finding {
+    let finding = Finding::failure("create", failure);
+    let Failure::Library(error) = failure else { return finding };
+    let denied = [Errno::EACCES as i32, Errno::EPERM as i32].map(Some);
+    match site.path() {
+        Some(base) if denied.contains(&error.raw_os_error()) && !is_systemd() => {
+            finding.remedy(by_hand(base))
+        }
+        _ => finding,
+    }
+}
+
+/// By trying: what a kernel before 5.14 lacks is `cgroup.kill`. Its number is for information.
+fn kernel(refused: Option<&Failure>) -> Finding {
+    let release = release();
+    let lacks = |failure: &Failure| failure.hint().is_some_and(|hint| hint.starts_with(NO_KILL));
+    match refused {
+        None => Finding::ok("kernel", format!("{release} has all that is needed")),
+        Some(failure) if lacks(failure) => Finding::failure("kernel", failure),
+        Some(_) => Finding::blank("kernel", format!("{release}; not tried: see create")),
+    }
+    .fact("release", release)
+}
+
+/// How the library's hint begins.
+const NO_KILL: &str = "this kernel has no cgroup.kill";
+
+/// What root types for an ordinary user, whose shell is our parent.
+fn by_hand(base: &Path) -> String {
+    let (uid, shell) = (geteuid(), getppid());
+    let dir = base.join(format!("user-{uid}"));
+    let dir = dir.display();
+    format!(
+        "as root: mkdir {dir} && chown -R {uid} {dir} && echo {shell} >{dir}/cgroup.procs \
+         ({shell} is the shell that started doctor)"
+    )
+}
+
+/// Freezes and kills a process that would run on for as long as we do.
+fn on_a_process(supervisor: &Supervisor) -> Vec<Finding> {
+    let child = match idle(supervisor).spawn() {
+        Ok(child) => child,
+        Err(error) => return ["kill", "freeze", "clone"].map(|n| Finding::error(n, &error)).into(),
+    };
+    let freeze = freeze(&child);
+    let kill = kill("kill", &child, "a process was gone");
+    let clone = match child.finish() {
+        Ok(report) => placed(report.placement),
+        Err(error) => Finding::error("clone", &error),
+    };
+    vec![kill, freeze, clone]
+}
+
+fn kill(name: &'static str, child: &Child, found: &str) -> Finding {
+    let start = Instant::now();
+    let killed = child.kill();
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    match killed.and_then(|()| child.wait()).map(|status| status.signal()) {
+        Ok(Some(libc::SIGKILL)) => Finding::ok(name, format!("{found} in {took:.1} ms")),
+        Ok(_) => Finding::no(name, "the process ended in another way than by SIGKILL"),
+        Err(error) => Finding::error(name, &error),
+    }
+}
+
+/// What there is without any cgroup.
+pub(crate) fn keeper() -> Finding {
+    let made = Supervisor::builder().containment(Containment::Keeper).build();
+    match made.and_then(|supervisor| idle(&supervisor).spawn()) {
+        Ok(child) => {
+            let found = "for --containment best-effort: a keeper's process was gone";
+            kill("keeper", &child, found)
+        }
+        Err(error) => Finding::error("keeper", &error),
+    }
+}
+
+/// Our own program once more, which reads its input to the end; so it ends with us.
+fn idle(supervisor: &Supervisor) -> Command {
+    let own = Path::new("/proc/self/exe");
+    // In a chroot without /proc: as the shell found us.
+    let named = || std::env::args_os().next().unwrap_or_default();
+    let program = if own.exists() { own.into() } else { named() };
+    let mut command = Command::new(program);
+    command.arg("idle").supervisor(supervisor);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// `tidy-process idle`, hidden: whatever ends the input ends the wait.
+pub(crate) fn be_idle() -> Ended {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    Ended { exit: 0, by_signal: None }
+}
+
+fn freeze(child: &Child) -> Finding {
+    match child.tree().freeze() {
+        Ok(true) => Finding::ok("freeze", "a process was stopped where it was"),
+        Ok(false) => Finding::no("freeze", "a process did not stop within 1 s"),
+        Err(error) => Finding::error("freeze", &error),
+    }
+}
+
+fn placed(placement: Placement) -> Finding {
+    if placement == Placement::Born {
+        return Finding::ok("clone", "a process was born in its cgroup (CLONE_INTO_CGROUP)");
+    }
+    let joins = "processes fork and join, which works and is slower";
+    if cli_support::clone_refused() {
+        let found = format!("clone3 is refused, by a seccomp filter mostly: {joins}");
+        let remedy = "allow clone3 in the container's seccomp profile";
+        return Finding::no("clone", found).remedy(remedy);
+    }
+    let found = format!("a child is killed at birth, since this cgroup was killed once: {joins}");
+    let remedy =
+        "start again in a new cgroup (log in anew), or update the kernel (6.12.115 is fine)";
+    Finding::no("clone", found).remedy(remedy)
+}

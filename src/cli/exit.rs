@@ -1,0 +1,106 @@
+//! How tidy-process itself ends: what can fail, and the exit status.
+
+use std::borrow::Cow;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use tidy_process::{Cause, Error, Report};
+
+/// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
+pub(crate) const FAILED: u8 = 125;
+
+/// How tidy-process itself is to end.
+pub(crate) struct Ended {
+    pub(crate) exit: u8,
+    pub(crate) by_signal: Option<Signal>,
+}
+
+/// What can go wrong in the command line tool; the library's errors bring a hint.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Library(#[from] Error),
+    #[error("open {path}: {error}")]
+    Open { path: String, error: io::Error },
+    #[error("write report to {path}: {error}")]
+    Report { path: String, error: io::Error },
+    #[error("write to standard output: {0}")]
+    Print(io::Error),
+    #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
+    NoSuchTree(String),
+    #[error("kill {0:?}: more than one tree is meant; give a directory of tidy-process ps --json")]
+    SeveralTrees(String),
+    #[error("sweep: {0} run roots could not be removed")]
+    Unswept(usize),
+    #[error("server {name}: {error}")]
+    Server { name: String, error: Error },
+    #[error("server {name} ended while CMD was running: {status}{tail}")]
+    ServerEnded { name: String, status: ExitStatus, tail: String },
+    #[error("doctor: no answer for {patience:?} from what comes after {after}")]
+    NoAnswer { after: &'static str, patience: Duration },
+    #[error("{what}")]
+    Nowhere { what: String, hint: Cow<'static, str> },
+    #[error("wait for signals: {0}")]
+    Signals(#[from] Errno),
+}
+
+impl Failure {
+    /// What to do about it, where that is known.
+    pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Library(error) | Self::Server { error, .. } => error.hint().map(Cow::from),
+            Self::Nowhere { hint, .. } => Some(hint.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exit(&self) -> u8 {
+        match self {
+            Self::Library(error) if error.is_not_found() => 127,
+            Self::Library(error) if error.is_not_executable() => 126,
+            _ => FAILED,
+        }
+    }
+}
+
+/// What to do with processes that are left when CMD ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Leaks {
+    /// Kill them and name them in one line
+    Kill,
+    /// Kill them and say more of each
+    Report,
+    /// Wait until they end by themselves (--timeout bounds it)
+    Wait,
+    /// Kill them, name them and exit with 123
+    Fail,
+}
+
+/// The exit status as a shell sees it.
+pub(crate) fn seen(exit: u8, by_signal: Option<Signal>) -> u8 {
+    let number = by_signal.and_then(|signal| u8::try_from(signal as i32).ok());
+    number.map_or(exit, |number| 128 + number)
+}
+
+pub(crate) fn open_failure(path: &Path, error: io::Error) -> Failure {
+    Failure::Open { path: format!("{path:?}"), error }
+}
+
+/// As timeout(1) and env(1) have it.
+pub(crate) fn exit(report: &Report, leaks: Leaks) -> u8 {
+    if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
+        return 124;
+    }
+    if leaks == Leaks::Fail && !report.leftovers.is_empty() {
+        return 123;
+    }
+    let status = report.status;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)
+}

@@ -1,0 +1,69 @@
+//! What `run` and `with` are told of the place and the means: where the cgroups are made, and what
+//! holds where there are none.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tidy_process::{Containment, SupervisorBuilder};
+
+use crate::place::scope::Wish;
+
+#[derive(Debug, Args)]
+pub(crate) struct GroundArgs {
+    /// Make the cgroups below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
+    /// cgroup, or under systemd, where that is not delegated, a scope of its own]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) parent: Option<PathBuf>,
+
+    /// Stay in the cgroup that tidy-process was started in; by default it moves to a systemd scope
+    /// of its own where it may or should make no cgroups (a user's scope ends with the user's last
+    /// session, unless the user lingers)
+    #[arg(long)]
+    pub(crate) no_systemd: bool,
+
+    /// What holds a command and its descendants together
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Hold::Cgroup)]
+    pub(crate) containment: Hold,
+
+    /// Start no guard: if tidy-process itself is killed with SIGKILL, everything runs on
+    #[arg(long)]
+    pub(crate) no_guard: bool,
+}
+
+impl GroundArgs {
+    pub(crate) fn guard(&self, builder: SupervisorBuilder) -> SupervisorBuilder {
+        builder.guard(!self.no_guard)
+    }
+
+    pub(crate) fn wish(&self, controllers: bool, verbose: bool) -> Wish<'_> {
+        Wish {
+            parent: self.parent.as_deref(),
+            no_systemd: self.no_systemd,
+            containment: self.containment.into(),
+            controllers,
+            verbose,
+            sweep: true,
+        }
+    }
+}
+
+/// What holds a tree together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hold {
+    /// A cgroup; an error where none can be made
+    Cgroup,
+    /// A cgroup where one can be made, else a keeper, which is said
+    BestEffort,
+    /// A process that adopts orphans and kills them: no limits, no accounting, no ps
+    Keeper,
+}
+
+impl From<Hold> for Containment {
+    fn from(hold: Hold) -> Self {
+        match hold {
+            Hold::Cgroup => Self::Cgroup,
+            Hold::BestEffort => Self::BestEffort,
+            Hold::Keeper => Self::Keeper,
+        }
+    }
+}

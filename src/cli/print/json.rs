@@ -1,0 +1,192 @@
+//! `--json`: the report, stable and versioned. What could not be measured is absent, never 0.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidy_process::{
+    Cause, ListeningPort, Mechanism, Missing, Note, Placement, ProcessInfo, Report, Usage,
+};
+
+use crate::exit::{Failure, open_failure};
+
+/// The version of the format.
+pub(crate) const VERSION: u32 = 1;
+
+/// Where the report goes; opened before the command starts, so that a bad path costs nothing.
+pub(crate) struct Sink(Option<(String, Box<dyn Write>)>);
+
+impl Sink {
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        if path.as_os_str() == "-" {
+            return Ok(Self(Some(("standard output".to_owned(), Box::new(io::stdout())))));
+        }
+        let file = File::create(path).map_err(|error| open_failure(path, error))?;
+        Ok(Self(Some((format!("{path:?}"), Box::new(file)))))
+    }
+
+    pub(crate) fn report(
+        &mut self,
+        command: &[OsString],
+        exit: u8,
+        report: &Report,
+        scope: Option<String>,
+    ) -> Result<(), Failure> {
+        let status = match (report.status.code(), report.status.signal()) {
+            (Some(code), _) => json!({ "code": code }),
+            (None, Some(signal)) => json!({ "signal": signal }),
+            (None, None) => Value::Null,
+        };
+        let mut value = json!({
+            "v": VERSION,
+            "command": words(command),
+            "exit": exit,
+            "status": status,
+            "cause": cause(report.cause),
+            "wall_seconds": report.wall.as_secs_f64(),
+            "placement": placement(report.placement),
+            "mechanism": mechanism(report.mechanism),
+            "usage": usage(&report.usage),
+            "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
+            "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
+            "leftovers": report.leftovers.iter().map(process).collect::<Vec<_>>(),
+        });
+        if let Some(scope) = scope {
+            insert(&mut value, "scope", scope.into());
+        }
+        self.write(&value)
+    }
+
+    pub(crate) fn failure(
+        &mut self,
+        command: &[OsString],
+        exit: u8,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
+        let mut value = json!({
+            "v": VERSION,
+            "command": words(command),
+            "exit": exit,
+            "error": failure.to_string(),
+        });
+        if let Some(hint) = failure.hint()
+            && let Some(object) = value.as_object_mut()
+        {
+            object.insert("hint".to_owned(), hint.into());
+        }
+        self.write(&value)
+    }
+
+    fn write(&mut self, value: &Value) -> Result<(), Failure> {
+        let Some((path, sink)) = &mut self.0 else {
+            return Ok(());
+        };
+        let written = writeln!(sink, "{value}").and_then(|()| sink.flush());
+        written.map_err(|error| Failure::Report { path: path.clone(), error })
+    }
+}
+
+fn words(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Exited => "exited",
+        Cause::Signaled(_) => "signaled",
+        Cause::TimedOut => "timed-out",
+        Cause::CpuTimeExceeded => "cpu-time-exceeded",
+        Cause::OutOfMemory => "out-of-memory",
+        Cause::Stopped => "stopped",
+        Cause::Escaped => "escaped",
+        _ => "other",
+    }
+}
+
+/// What is not known is absent, and in "missing".
+fn usage(usage: &Usage) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| Value::from(time.as_secs_f64()));
+    let number = |number: Option<u64>| number.map(Value::from);
+    let all = [
+        ("user_seconds", seconds(usage.user)),
+        ("system_seconds", seconds(usage.system)),
+        ("memory_peak_bytes", number(usage.memory_peak)),
+        ("pids_peak", number(usage.pids_peak)),
+        ("io_read_bytes", number(usage.io_read)),
+        ("io_written_bytes", number(usage.io_written)),
+        ("cpu_pressure_seconds", seconds(usage.cpu_pressure)),
+        ("memory_pressure_seconds", seconds(usage.memory_pressure)),
+        ("io_pressure_seconds", seconds(usage.io_pressure)),
+        ("oom_kills", number(usage.oom_kills)),
+        ("pids_denied", number(usage.pids_denied)),
+    ];
+    let known = all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(known.collect())
+}
+
+fn missing(missing: &Missing) -> Value {
+    json!({ "field": missing.field, "file": missing.file, "reason": missing.reason })
+}
+
+fn note(note: Note) -> Value {
+    match note {
+        Note::PidsExhausted(denied) => json!({ "note": "pids-exhausted", "denied": denied }),
+        Note::OutOfMemory(kills) => json!({ "note": "out-of-memory", "kills": kills }),
+        _ => json!({ "note": "other" }),
+    }
+}
+
+fn placement(placement: Placement) -> &'static str {
+    match placement {
+        Placement::Born => "born",
+        Placement::Joined => "joined",
+        Placement::Added => "added",
+        Placement::Kept => "kept",
+        _ => "other",
+    }
+}
+
+fn mechanism(mechanism: Mechanism) -> &'static str {
+    match mechanism {
+        Mechanism::Cgroup => "cgroup",
+        Mechanism::Keeper => "keeper",
+        _ => "other",
+    }
+}
+
+pub(crate) fn process(process: &ProcessInfo) -> Value {
+    let mut value = json!({
+        "pid": process.pid,
+        "ppid": process.ppid,
+        "session": process.session,
+        "name": process.name,
+        "command": process.command,
+        "state": process.state.to_string(),
+        "running_seconds": process.running.as_secs_f64(),
+    });
+    if let Some(cwd) = &process.cwd {
+        insert(&mut value, "cwd", cwd.display().to_string().into());
+    }
+    if !process.ports.is_empty() {
+        insert(&mut value, "ports", process.ports.iter().map(port).collect());
+    }
+    value
+}
+
+fn insert(value: &mut Value, key: &str, entry: Value) {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(key.to_owned(), entry);
+    }
+}
+
+fn port(port: &ListeningPort) -> Value {
+    let protocol = port.protocol.to_string();
+    json!({ "protocol": protocol, "address": port.address.ip(), "port": port.address.port() })
+}

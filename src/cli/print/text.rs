@@ -1,0 +1,132 @@
+//! What tidy-process says to a person, on standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+
+use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
+
+use crate::exit::{Ended, Failure, Leaks};
+
+/// How much is said.
+pub(crate) struct Voice {
+    quiet: bool,
+    verbose: bool,
+    leaks: Leaks,
+}
+
+impl Voice {
+    pub(crate) fn new(quiet: bool, verbose: bool, leaks: Leaks) -> Self {
+        Self { quiet, verbose, leaks }
+    }
+
+    pub(crate) fn report(&self, report: &Report) {
+        if self.quiet {
+            return;
+        }
+        if !report.leftovers.is_empty() {
+            self.leftovers(&report.leftovers);
+        }
+        if self.verbose {
+            let wall = report.wall.as_secs_f64();
+            line(format_args!("{} after {wall:.2} s: {}", ending(report), used(report)));
+        }
+    }
+
+    fn leftovers(&self, leftovers: &[ProcessInfo]) {
+        let count = leftovers.len();
+        let noun = if count == 1 { "process" } else { "processes" };
+        if self.leaks != Leaks::Report {
+            let names: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
+            line(format_args!("killed {count} leftover {noun}: {}", names.join(", ")));
+            return;
+        }
+        line(format_args!("killed {count} leftover {noun}:"));
+        for left in leftovers {
+            line(format_args!("  {left} ({})", left.particulars()));
+        }
+    }
+}
+
+/// What was wanted and could not be had.
+pub(crate) fn mechanism(supervisor: &Supervisor) {
+    if let Some(why) = supervisor.why_no_cgroup() {
+        let lacks = "without limits and accounting, for want of a cgroup";
+        line(format_args!("held by a keeper, {lacks}: {why}"));
+    }
+}
+
+/// Errors are said however quiet we are.
+pub(crate) fn failure(failure: &Failure) {
+    line(failure);
+    if let Some(hint) = failure.hint() {
+        line(format_args!("hint: {hint}"));
+    }
+}
+
+fn ending(report: &Report) -> String {
+    match report.cause {
+        Cause::TimedOut => "timed out".to_owned(),
+        Cause::CpuTimeExceeded => "used up its CPU time".to_owned(),
+        Cause::OutOfMemory => "ran out of memory".to_owned(),
+        Cause::Stopped => "stopped".to_owned(),
+        Cause::Escaped => "killed outside its cgroup".to_owned(),
+        _ => match (report.status.code(), report.status.signal()) {
+            (Some(code), _) => format!("exited with {code}"),
+            (None, Some(signal)) => format!("ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        },
+    }
+}
+
+/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper`; what is not known
+/// is left out.
+fn used(report: &Report) -> String {
+    let usage = &report.usage;
+    let cpu = usage.user.zip(usage.system).map(|(user, system)| (user + system).as_secs_f64());
+    let denied = usage.pids_denied.filter(|&denied| denied > 0);
+    let kills = usage.oom_kills.filter(|&kills| kills > 0);
+    let parts = [
+        cpu.map(|cpu| format!("{cpu:.2} s cpu")),
+        usage.memory_peak.map(|bytes| format!("{} peak", mebibytes(bytes))),
+        usage.pids_peak.map(|peak| format!("{peak} processes peak")),
+        denied.map(|denied| format!("{denied} forks refused")),
+        kills.map(|kills| format!("{kills} killed for want of memory")),
+        Some(format!("{} leftovers", report.leftovers.len())),
+        (report.mechanism == Mechanism::Keeper).then(|| "held by a keeper".to_owned()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few digits of a mebibyte are printed")]
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    if mebibytes < 10.0 { format!("{mebibytes:.1} MiB") } else { format!("{mebibytes:.0} MiB") }
+}
+
+/// A standard error that is closed or full must not keep the work from being done.
+pub(crate) fn line(text: impl Display) {
+    let _ = writeln!(io::stderr(), "tidy-process: {text}");
+}
+
+/// A line that a server has written. It chose it, so nothing in it may reach the terminal but text.
+pub(crate) fn quote(name: &str, text: &str) {
+    let plain = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
+    let text: String = text.chars().map(plain).collect();
+    let _ = writeln!(io::stderr(), "[{name}] {text}");
+}
+
+/// Says what failed; how tidy-process is to end then.
+pub(crate) fn failed(failure: &Failure) -> Ended {
+    self::failure(failure);
+    Ended { exit: failure.exit(), by_signal: None }
+}
+
+/// A reader that has seen enough, as `head` has, is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
+        _ => Ok(()),
+    }
+}

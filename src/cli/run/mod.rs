@@ -1,0 +1,123 @@
+//! `tidy-process run`: one command, from start to exit status.
+
+pub(crate) mod args;
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use tidy_process::{Cause, Command, Report, Stdio, Supervisor};
+
+use crate::exit::{Ended, Failure, Leaks, exit, open_failure, seen};
+use crate::place::scope;
+use crate::print::json::Sink;
+use crate::print::text::{self, Voice, failed};
+use crate::run::args::RunArgs;
+use crate::wait::signals::{Asked, Signals};
+use crate::wait::terminal::Modes;
+use crate::wait::watch::{Stop, Watch};
+
+pub(crate) fn run(args: &RunArgs) -> Ended {
+    let voice = Voice::new(args.quiet, args.verbose, args.leaks);
+    let modes = Modes::save();
+    let mut sink = match Sink::open(args.json.as_deref()) {
+        Ok(sink) => sink,
+        Err(failure) => return failed(&failure),
+    };
+    let (ended, written) = match supervise(args) {
+        Ok(Run { report, scope, by_signal }) => {
+            if report.cause != Cause::Exited {
+                modes.put_back();
+            }
+            voice.report(&report);
+            let exit = exit(&report, args.leaks);
+            let written = sink.report(&args.command, seen(exit, by_signal), &report, scope);
+            (Ended { exit, by_signal }, written)
+        }
+        Err(failure) => {
+            let ended = failed(&failure);
+            let written = sink.failure(&args.command, ended.exit, &failure);
+            (ended, written)
+        }
+    };
+    match written {
+        Ok(()) => ended,
+        Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
+    }
+}
+
+/// What has happened.
+struct Run {
+    report: Report,
+    /// Where: if we moved there.
+    scope: Option<String>,
+    by_signal: Option<Signal>,
+}
+
+/// Everything that was made is gone when this returns.
+fn supervise(args: &RunArgs) -> Result<Run, Failure> {
+    let signals = Signals::collect()?;
+    // Whoever asks how it ended wants to know what it used.
+    let account = args.verbose || args.json.is_some();
+    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let wish = args.ground.wish(args.needs_controllers(), args.verbose);
+    let (supervisor, scope) = scope::supervisor(builder, &wish)?;
+    if !args.quiet {
+        text::mechanism(&supervisor);
+    }
+    let child = command(args, &supervisor)?.spawn()?;
+    let stop = Stop { signal: args.signal, kill_after: args.kill_after };
+    let mut watch = Watch::new(&child, &signals, stop);
+    watch.until_main_ended()?;
+    if args.leaks == Leaks::Wait {
+        watch.until_empty()?;
+    }
+    let asked = watch.asked;
+    let report = child.finish()?;
+    // A signal that came while all was ending is answered too: we end by it.
+    let late = std::iter::from_fn(|| signals.next().ok().flatten());
+    let late = late.filter_map(Asked::signal).last();
+    Ok(Run { report, scope, by_signal: asked.or(late) })
+}
+
+fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> {
+    let mut words = args.command.iter();
+    let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
+    command.args(words).supervisor(supervisor);
+    command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
+    command.delegate(args.delegate);
+    command.limits(args.limits());
+    if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
+        command.timeout(timeout);
+    }
+    if let Some(name) = &args.name {
+        command.name(name);
+    }
+    if let Some(dir) = &args.chdir {
+        command.current_dir(dir);
+    }
+    command.envs(args.env.iter().map(|(key, value)| (key, value)));
+    redirect(args, &mut command)?;
+    Ok(command)
+}
+
+fn redirect(args: &RunArgs, command: &mut Command) -> Result<(), Failure> {
+    let mut reading = OpenOptions::new();
+    let mut writing = OpenOptions::new();
+    reading.read(true);
+    writing.write(true).create(true).truncate(true);
+    if let Some(path) = &args.stdin {
+        command.stdin(open(path, &reading)?);
+    }
+    if let Some(path) = &args.stdout {
+        command.stdout(open(path, &writing)?);
+    }
+    if let Some(path) = &args.stderr {
+        command.stderr(open(path, &writing)?);
+    }
+    Ok(())
+}
+
+fn open(path: &Path, how: &OpenOptions) -> Result<Stdio, Failure> {
+    how.open(path).map(Stdio::from).map_err(|error| open_failure(path, error))
+}

@@ -1,0 +1,5 @@
+//! Waiting for a command and for signals, and the terminal that both share.
+
+pub(crate) mod watch;
+pub(crate) mod signals;
+pub(crate) mod terminal;

@@ -1,0 +1,194 @@
+//! Waiting for a command and for signals at the same time.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tidy_process::{Child, Mechanism, ProcessInfo, Tree};
+
+use crate::exit::Failure;
+use crate::wait::signals::{Asked, Signals, suspend};
+
+/// How a command is asked to stop.
+#[derive(Clone, Copy)]
+pub(crate) struct Stop {
+    pub(crate) signal: i32,
+    pub(crate) kill_after: Duration,
+}
+
+pub(crate) struct Watch<'a> {
+    child: &'a Child,
+    signals: &'a Signals,
+    stop: Stop,
+    /// They are suspended with it, and it shall not outlive them.
+    servers: &'a [&'a Child],
+    /// The first signal that asked us to end.
+    pub(crate) asked: Option<Signal>,
+    kill_at: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(child: &'a Child, signals: &'a Signals, stop: Stop) -> Self {
+        Self { child, signals, stop, servers: &[], asked: None, kill_at: None }
+    }
+
+    pub(crate) fn beside(self, servers: &'a [&'a Child]) -> Self {
+        Self { servers, ..self }
+    }
+
+    pub(crate) fn until_main_ended(&mut self) -> Result<(), Failure> {
+        while self.child.try_wait()?.is_none() {
+            self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
+        while !self.child.tree().wait_empty(Instant::now())? {
+            let news = match self.child.tree().mechanism() {
+                Mechanism::Keeper => PollFlags::POLLIN,
+                _ => PollFlags::POLLPRI,
+            };
+            self.sleep(self.child.tree().as_fd(), news)?;
+        }
+        Ok(())
+    }
+
+    /// Until the command has ended or, unless we were asked to end, nothing is left of a server:
+    /// its number.
+    pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
+        while self.child.try_wait()?.is_none() {
+            for (number, server) in self.servers.iter().enumerate() {
+                if self.asked.is_none() && is_over(server)? && !self.signal_comes()? {
+                    return Ok(Some(number));
+                }
+            }
+            self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
+        }
+        Ok(None)
+    }
+
+    /// A Ctrl-C reaches the servers too, and may end one before we have it: give it a moment.
+    fn signal_comes(&mut self) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(50u8)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.take_signals()?;
+        Ok(self.asked.is_some())
+    }
+
+    fn take_signals(&mut self) -> Result<(), Failure> {
+        while let Some(asked) = self.signals.next()? {
+            self.answer(asked)?;
+        }
+        Ok(())
+    }
+
+    /// Until `fd` has news, a signal has come, a server may have ended, or the next step of a
+    /// timeout is due.
+    pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
+        let mut next = [self.child.next_deadline(), self.kill_at].into_iter().flatten().min();
+        let mut fds =
+            vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        for server in self.servers {
+            if server.try_wait()?.is_none() {
+                fds.push(PollFd::new(server.as_fd(), PollFlags::POLLIN));
+            } else {
+                // A daemon: no fd says for sure that it has ended.
+                let look = Instant::now() + Duration::from_millis(100);
+                next = Some(next.map_or(look, |next| next.min(look)));
+            }
+        }
+        match poll(&mut fds, until(next)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.take_signals()?;
+        if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+            self.kill_at = None;
+            self.child.kill()?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
+        match asked {
+            Asked::Suspend => {
+                for child in self.servers.iter().chain([&self.child]) {
+                    set_still(child.tree(), true)?;
+                }
+                suspend()?;
+                for child in self.servers.iter().chain([&self.child]) {
+                    set_still(child.tree(), false)?;
+                }
+            }
+            Asked::Stop { .. } if self.asked.is_some() => {
+                self.kill_at = None;
+                self.child.kill()?;
+            }
+            Asked::Stop { signal, from_terminal } => {
+                self.asked = Some(signal);
+                self.child.stopping(self.stop.kill_after);
+                self.kill_at = Instant::now().checked_add(self.stop.kill_after);
+                // Ctrl-C has reached the whole foreground group already: a second signal on its
+                // heels would cut off a handler that is just cleaning up. Who is outside that group
+                // has not heard.
+                if from_terminal {
+                    let group = nix::unistd::getpgrp();
+                    let outside = |pid: u32| group_of(pid) != Some(group);
+                    self.child.tree().signal_if(self.stop.signal, outside)?;
+                } else {
+                    self.child.signal_all(self.stop.signal)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tree that cannot be frozen is stopped and continued, process by process.
+fn set_still(tree: &Tree, still: bool) -> tidy_process::Result<()> {
+    match (tree.mechanism(), still) {
+        (Mechanism::Keeper, true) => stop_all(tree),
+        (Mechanism::Keeper, false) => tree.signal(Signal::SIGCONT as i32).map(drop),
+        (_, true) => tree.freeze().map(drop),
+        (_, false) => tree.thaw(),
+    }
+}
+
+/// Waits until all have stopped: who is just reading from the terminal would take what is typed to
+/// the shell next.
+fn stop_all(tree: &Tree) -> tidy_process::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    tree.signal(Signal::SIGSTOP as i32)?;
+    let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
+    while tree.processes().iter().any(runs) && Instant::now() < deadline {
+        // Nothing announces that somebody else's child has stopped.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether nothing of it is left: a daemon may have outlived the main process.
+fn is_over(server: &Child) -> Result<bool, Failure> {
+    Ok(server.try_wait()?.is_some() && server.tree().wait_empty(Instant::now())?)
+}
+
+fn group_of(pid: u32) -> Option<Pid> {
+    nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
+}
+
+/// Rounded up, so that a deadline is never found not quite met.
+fn until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else {
+        return PollTimeout::NONE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}

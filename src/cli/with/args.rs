@@ -1,0 +1,258 @@
+//! What may be asked of `tidy-process with`: `--server`, and the options that belong to the one
+//! before them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
+use tidy_process::Ready;
+
+use crate::place::args::GroundArgs;
+use crate::values::{duration, signal};
+
+const WITH: &str = "\
+--ready, --name and --log belong to the --server before them. The servers start one after the
+other, each when the one before it is ready, and learn of those before them as CMD does: from
+TIDY_SERVERS (their names), TIDY_<NAME>_PORT (the port they were waited for, else the first
+one they listen on) and TIDY_<NAME>_PID. When CMD ends they are stopped, the last one first.
+A server that ends earlier ends CMD.
+
+Exit status: CMD's own; 128+N if signal N ended it; 124 if it timed out; 125 if a server was
+not ready in time, or ended early; 126 and 127 if CMD cannot be executed or was not found.
+
+Examples:
+  tidy-process with --server 'flask run -p 8080' --ready tcp:8080 -- pytest
+  tidy-process with --server './db --port 0' --ready tcp --name db \\
+                    --server './api' --ready http://localhost:8080/health -- ./tests";
+
+#[derive(Debug, Args)]
+#[command(after_help = WITH)]
+pub(crate) struct WithArgs {
+    #[command(flatten)]
+    pub(crate) servers: Servers,
+
+    /// How long each server may take until it is ready
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "30s")]
+    pub(crate) ready_timeout: Duration,
+
+    /// End CMD after DUR (500ms, 30s, 5m, 2h; a plain number is seconds; 0 is never)
+    #[arg(short, long, value_name = "DUR", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Time between the stop signal and the kill, for each server and CMD
+    #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
+    pub(crate) kill_after: Duration,
+
+    /// Stop signal, by name or number
+    #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
+    pub(crate) signal: i32,
+
+    #[command(flatten)]
+    pub(crate) ground: GroundArgs,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say what the servers say, and how it ended
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The servers of `with`, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Servers(pub(crate) Vec<ServerArgs>);
+
+#[derive(Debug)]
+pub(crate) struct ServerArgs {
+    pub(crate) command: OsString,
+    pub(crate) ready: Option<What>,
+    pub(crate) name: Option<String>,
+    pub(crate) log: Option<PathBuf>,
+}
+
+/// What a server has done when it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Tcp(Option<u16>),
+    Http(String),
+    Unix(PathBuf),
+    Log(String),
+    File(PathBuf),
+}
+
+impl What {
+    pub(crate) fn ready(&self) -> tidy_process::Result<Ready<'static>> {
+        Ok(match self {
+            Self::Tcp(Some(port)) => Ready::tcp(*port),
+            Self::Tcp(None) => Ready::any_tcp(),
+            Self::Http(url) => return Ready::http(url),
+            Self::Unix(path) => Ready::unix(path),
+            Self::Log(text) => Ready::log(text),
+            Self::File(path) => Ready::file(path),
+        })
+    }
+
+    /// The port that it names.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(port) => *port,
+            Self::Http(url) => {
+                let authority = url.strip_prefix("http://")?.split('/').next()?;
+                let port = authority.rsplit_once(':').map(|(_, port)| port.parse());
+                Some(port.and_then(Result::ok).unwrap_or(80))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn what(text: &str) -> Result<What, String> {
+    if text.starts_with("http://") {
+        return Ready::http(text)
+            .map_err(|error| error.to_string())
+            .map(|_| What::Http(text.into()));
+    }
+    match text.split_once(':') {
+        None if text == "tcp" => Ok(What::Tcp(None)),
+        Some(("tcp", port)) => match port.parse() {
+            Ok(port) if port != 0 => Ok(What::Tcp(Some(port))),
+            _ => Err("a port is a number from 1 to 65535".to_owned()),
+        },
+        Some(("unix", path)) if !path.is_empty() => Ok(What::Unix(path.into())),
+        Some(("file", path)) if !path.is_empty() => Ok(What::File(path.into())),
+        Some(("log", line)) if !line.is_empty() => Ok(What::Log(line.into())),
+        _ => {
+            Err("give it as tcp:PORT, tcp, http://HOST:PORT/PATH, unix:PATH, log:TEXT or file:PATH"
+                .to_owned())
+        }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let fine = plain && text.starts_with(|c: char| c.is_ascii_alphabetic());
+    fine.then(|| text.to_owned())
+        .ok_or_else(|| "a name is a letter, then letters, digits, dashes, dots".to_owned())
+}
+
+fn option(id: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).long(id).value_name(value).help(help).action(ArgAction::Append)
+}
+
+impl Args for Servers {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let server = "Start CMD by sh -c, before the main command; may be given again";
+        let ready = "Wait until the server is ready: tcp:PORT, tcp (any port), \
+            http://HOST:PORT/PATH, unix:PATH, log:TEXT or file:PATH";
+        let name_help = "Name the server; its port is in TIDY_<NAME>_PORT [default: server1, ...]";
+        let log = "Write what the server says to FILE";
+        command
+            .arg(option("server", "CMD", server).value_parser(value_parser!(OsString)))
+            .arg(option("ready", "WHAT", ready).value_parser(what))
+            .arg(option("name", "NAME", name_help).value_parser(name))
+            .arg(option("log", "FILE", log).value_parser(value_parser!(PathBuf)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Servers {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut servers = Vec::new();
+        let starts: Vec<usize> = matches.indices_of("server").into_iter().flatten().collect();
+        for command in matches.get_many::<OsString>("server").into_iter().flatten() {
+            let command = command.clone();
+            servers.push(ServerArgs { command, ready: None, name: None, log: None });
+        }
+        each(matches, "ready", &starts, &mut servers, |server| &mut server.ready)?;
+        each(matches, "name", &starts, &mut servers, |server| &mut server.name)?;
+        each(matches, "log", &starts, &mut servers, |server| &mut server.log)?;
+        for (number, server) in servers.iter_mut().enumerate() {
+            server.name.get_or_insert_with(|| format!("server{}", number + 1));
+        }
+        let mut names: Vec<String> = servers.iter().map(ServerArgs::variable).collect();
+        names.sort();
+        names.dedup();
+        if names.len() < servers.len() {
+            return Err(wrong("two servers have the same name"));
+        }
+        Ok(Self(servers))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl ServerArgs {
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its name as a part of variables' names.
+    pub(crate) fn variable(&self) -> String {
+        self.name().to_ascii_uppercase().replace(['-', '.'], "_")
+    }
+}
+
+/// Gives each value to the last server that was named before it.
+fn each<T: Clone + Send + Sync + 'static>(
+    matches: &ArgMatches,
+    id: &str,
+    starts: &[usize],
+    servers: &mut [ServerArgs],
+    place: impl Fn(&mut ServerArgs) -> &mut Option<T>,
+) -> Result<(), clap::Error> {
+    let values = matches.get_many::<T>(id).into_iter().flatten();
+    for (index, value) in matches.indices_of(id).into_iter().flatten().zip(values) {
+        let before = starts.partition_point(|&start| start < index);
+        let server = before.checked_sub(1).and_then(|number| servers.get_mut(number));
+        let server = server.ok_or_else(|| wrong(&format!("--{id} stands before any --server")))?;
+        if place(server).replace(value.clone()).is_some() {
+            return Err(wrong(&format!("one server has two --{id}")));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(text: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::ArgumentConflict, format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_has_six_forms() {
+        assert_eq!(what("tcp"), Ok(What::Tcp(None)));
+        assert_eq!(what("tcp:80"), Ok(What::Tcp(Some(80))));
+        assert_eq!(what("log:a:b"), Ok(What::Log("a:b".to_owned())));
+        assert_eq!(what("unix:/run/x"), Ok(What::Unix("/run/x".into())));
+        assert_eq!(what("file:x"), Ok(What::File("x".into())));
+        let http = What::Http("http://localhost:81/x".to_owned());
+        assert_eq!((http.port(), what("http://localhost:81/x")), (Some(81), Ok(http)));
+        assert_eq!(What::Http("http://a/".to_owned()).port(), Some(80));
+        for odd in ["", "tcp:", "tcp:0", "tcp:x", "unix:", "log:", "https://a/", "http://"] {
+            assert!(what(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+
+    #[test]
+    fn names_become_parts_of_variables() {
+        assert_eq!(name("my-db.1"), Ok("my-db.1".to_owned()));
+        for odd in ["", "1a", "a b", "a=b", "-a"] {
+            assert!(name(odd).is_err(), "{odd:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `tidy-process with`: servers up and ready, the command, servers down.
+
+pub(crate) mod args;
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
+
+use crate::exit::{Ended, FAILED, Failure, Leaks, exit};
+use crate::place::scope;
+use crate::print::text::{self, Voice, failed};
+use crate::wait::signals::Signals;
+use crate::wait::terminal::Modes;
+use crate::wait::watch::{Stop, Watch};
+use crate::with::args::{ServerArgs, What, WithArgs};
+
+/// How much of what a server says is kept for its epitaph, where it has no log file.
+const KEPT: usize = 64 * 1024;
+
+pub(crate) fn with(args: &WithArgs) -> Ended {
+    let modes = Modes::save();
+    let ended = supervise(args);
+    if !matches!(&ended, Ok((Some(report), _)) if report.cause == Cause::Exited) {
+        modes.put_back();
+    }
+    match ended {
+        Ok((Some(report), by_signal)) => {
+            Voice::new(args.quiet, args.verbose, Leaks::Kill).report(&report);
+            Ended { exit: exit(&report, Leaks::Kill), by_signal }
+        }
+        Ok((None, by_signal)) => Ended { exit: FAILED, by_signal },
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// The report of the main command, if it came to that, and the signal that we are to end by.
+/// Everything that was made is gone when this returns.
+fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failure> {
+    let signals = Signals::collect()?;
+    let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
+    let wish = args.ground.wish(false, args.verbose);
+    let (supervisor, _) = scope::supervisor(builder, &wish)?;
+    if !args.quiet {
+        text::mechanism(&supervisor);
+    }
+    let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };
+    for server in &args.servers.0 {
+        if let Some(signal) = up.start(server)? {
+            up.down()?;
+            return Ok((None, Some(signal)));
+        }
+    }
+    let (report, asked) = up.main()?;
+    up.down()?;
+    Ok((Some(report), asked))
+}
+
+/// The servers that run, and what the next one and the main command are told of them.
+struct Up<'a> {
+    args: &'a WithArgs,
+    supervisor: Supervisor,
+    signals: Signals,
+    servers: Vec<(&'a ServerArgs, Child, Log)>,
+    variables: Vec<(String, String)>,
+}
+
+impl<'a> Up<'a> {
+    fn stop(&self) -> Stop {
+        Stop { signal: self.args.signal, kill_after: self.args.kill_after }
+    }
+
+    fn command(&self, program: &OsString) -> Command {
+        let mut command = Command::new(program);
+        command.supervisor(&self.supervisor);
+        command.grace(self.args.kill_after).stop_signal(self.args.signal);
+        command.envs(self.variables.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Starts a server and waits until it is ready; a signal that came meanwhile ends that.
+    fn start(&mut self, server: &'a ServerArgs) -> Result<Option<Signal>, Failure> {
+        let failed = |error| Failure::Server { name: server.name().to_owned(), error };
+        let log = log(server, self.args.verbose).map_err(failed)?;
+        let mut command = self.command(&"sh".into());
+        command.arg("-c").arg(&server.command).name(server.name());
+        let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
+        if let Some(what) = &server.ready {
+            let (ready, asked) = self.until_ready(&child, what)?;
+            if asked.is_some() {
+                return Ok(asked);
+            }
+            ready.map_err(failed)?;
+        }
+        self.tell(server, &child)?;
+        self.servers.push((server, child, log));
+        Ok(None)
+    }
+
+    /// The wait is a thread's, which ends at once when the server is killed; signals are ours.
+    fn until_ready(
+        &self,
+        child: &Child,
+        what: &What,
+    ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
+        let deadline = Instant::now() + self.args.ready_timeout;
+        let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
+        let mut watch = Watch::new(child, &self.signals, self.stop());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                let ready = what.ready().and_then(|ready| child.wait_ready(ready, deadline));
+                drop(waits);
+                ready
+            });
+            while !waiting.is_finished() {
+                watch.sleep(over.as_fd(), PollFlags::POLLIN)?;
+                if watch.asked.is_some() {
+                    child.kill()?;
+                }
+            }
+            match waiting.join() {
+                Ok(ready) => Ok((ready, watch.asked)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// `TIDY_SERVERS`, `TIDY_<NAME>_PID` and, where it listens on one, `TIDY_<NAME>_PORT`.
+    fn tell(&mut self, server: &ServerArgs, child: &Child) -> Result<(), Failure> {
+        let named = server.ready.as_ref().and_then(What::port);
+        let found = || {
+            let ports = child.tree().listening_ports()?;
+            Ok::<_, tidy_process::Error>(ports.first().map(|port| port.address.port()))
+        };
+        let variable = server.variable();
+        if let Some(port) = named.map_or_else(found, |port| Ok(Some(port)))? {
+            self.variables.push((format!("TIDY_{variable}_PORT"), port.to_string()));
+        }
+        self.variables.push((format!("TIDY_{variable}_PID"), child.id().to_string()));
+        let names = self.servers.iter().map(|(server, ..)| server.name()).chain([server.name()]);
+        let names = names.collect::<Vec<_>>().join(",");
+        self.variables.push(("TIDY_SERVERS".to_owned(), names));
+        Ok(())
+    }
+
+    fn main(&self) -> Result<(Report, Option<Signal>), Failure> {
+        let mut words = self.args.command.iter();
+        let program = words.next().cloned().unwrap_or_default();
+        let mut command = self.command(&program);
+        command.args(words);
+        if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
+            command.timeout(timeout);
+        }
+        let child = command.spawn()?;
+        let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
+        let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
+        let ended = watch.until_server_ended()?;
+        let asked = watch.asked;
+        let report = child.finish()?;
+        match ended.and_then(|number| self.servers.get(number)) {
+            Some((server, child, log)) => Err(epitaph(server, child, log)?),
+            None => Ok((report, asked)),
+        }
+    }
+
+    /// The last one that was started goes first: it may need the others.
+    fn down(self) -> Result<(), Failure> {
+        for (_, child, _) in self.servers.into_iter().rev() {
+            child.finish()?;
+        }
+        Ok(())
+    }
+}
+
+fn log(server: &ServerArgs, verbose: bool) -> tidy_process::Result<Log> {
+    let log = match &server.log {
+        Some(path) => Log::create(path)?,
+        None => Log::bounded(0, KEPT),
+    };
+    let name = server.name().to_owned();
+    let say = move |line: &str| text::quote(&name, line);
+    Ok(if verbose { log.on_line(say) } else { log })
+}
+
+fn epitaph(server: &ServerArgs, child: &Child, log: &Log) -> Result<Failure, Failure> {
+    let status = child.wait()?;
+    let lines = log.tail(10);
+    let tail = if lines.is_empty() {
+        "; it has written nothing".to_owned()
+    } else {
+        format!("; its last lines:\n  {}", lines.replace('\n', "\n  "))
+    };
+    Ok(Failure::ServerEnded { name: server.name().to_owned(), status, tail })
+}

@@ -1,0 +1,7 @@
+//! What the command-line tool takes from the library beyond its public API. No stability is
+//! promised.
+
+pub use crate::cgroup::own::{Place, place, top};
+pub use crate::exec::launch::clone_refused;
+pub use crate::supervisor::sweep::sweep_briefly;
+pub use crate::sys::{ignores, reset_sigchld};

@@ -1,0 +1,236 @@
+//! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the
+//! child exists.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use nix::errno::Errno;
+
+use crate::error::{Error, Result, Step};
+use crate::exec::program::Program;
+
+/// What execvp(3) searches where there is no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A list of strings, and the null-ended list of pointers to them that exec wants. They stand one
+/// behind the other: an environment has dozens.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    pointers: Vec<*const c_char>,
+    _bytes: Vec<u8>,
+}
+
+/// The same while it grows. Where memory has run out that is an error: a caller may have some to
+/// let go.
+#[derive(Default)]
+struct Growing {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Growing {
+    /// Room for this many strings: growing piece by piece would cost more than all the rest.
+    fn new(count: usize, bytes: usize) -> Result<Self> {
+        let mut new = Self::default();
+        new.reserve(count, bytes)?;
+        Ok(new)
+    }
+
+    fn reserve(&mut self, count: usize, bytes: usize) -> Result<()> {
+        let reserved = self.starts.try_reserve(count).and_then(|()| self.bytes.try_reserve(bytes));
+        reserved.map_err(|_| Error::os(Step::Prepare, "arguments and environment", Errno::ENOMEM))
+    }
+
+    /// A string comes in pieces, none of them with a NUL in it.
+    fn push(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        self.reserve(1, pieces.iter().map(|piece| piece.len()).sum::<usize>() + 1)?;
+        self.starts.push(self.bytes.len());
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    /// The same, for what a caller has given.
+    fn push_checked(&mut self, what: &str, pieces: &[&[u8]]) -> Result<()> {
+        if pieces.iter().any(|piece| piece.contains(&0)) {
+            return Err(has_nul(what, &pieces.concat()));
+        }
+        self.push(pieces)
+    }
+
+    fn done(self) -> Strings {
+        // Only now: they do not move any more.
+        let places = self.starts.iter().filter_map(|&start| self.bytes.get(start..));
+        let mut pointers = Vec::with_capacity(self.starts.len() + 1);
+        pointers.extend(places.map(|string| string.as_ptr().cast()));
+        pointers.push(ptr::null());
+        Strings { pointers, _bytes: self.bytes }
+    }
+}
+
+impl Strings {
+    pub(crate) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
+    /// The pointers without the null at the end.
+    pub(crate) fn each(&self) -> &[*const c_char] {
+        self.pointers.split_last().map_or(&[], |(_, each)| each)
+    }
+}
+
+/// Program, arguments, environment and directory of one exec.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) candidates: Strings,
+    pub(crate) argv: Strings,
+    /// `["/bin/sh", PATH, arguments.., null]` for a file that turns out to be no program; PATH is
+    /// filled in by the child.
+    pub(crate) shell_argv: Vec<*const c_char>,
+    pub(crate) envp: Strings,
+    pub(crate) cwd: Option<CString>,
+    pub(crate) groups: Option<Vec<libc::gid_t>>,
+}
+
+impl Image {
+    pub(crate) fn new(command: &Program) -> Result<Self> {
+        let program = command.program.as_bytes();
+        if program.contains(&0) {
+            return Err(has_nul("program", program));
+        }
+        let (envp, path) = environment(command)?;
+        let path = path.as_ref().map_or(DEFAULT_PATH, |path| path.as_bytes());
+        let argv = arguments(command)?;
+        let arguments = argv.pointers.iter().copied().skip(1);
+        let shell_argv = [c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments);
+        let cwd = command.cwd.as_ref();
+        Ok(Self {
+            shell_argv: shell_argv.collect(),
+            candidates: candidates(program, path)?,
+            argv,
+            envp,
+            cwd: cwd.map(|dir| directory(dir)).transpose()?,
+            groups: groups(command),
+        })
+    }
+}
+
+fn directory(dir: &Path) -> Result<CString> {
+    let bytes = dir.as_os_str().as_bytes();
+    CString::new(bytes).map_err(|_| has_nul("directory", bytes))
+}
+
+fn has_nul(what: &str, bytes: &[u8]) -> Error {
+    let shown = String::from_utf8_lossy(bytes);
+    Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
+}
+
+fn arguments(command: &Program) -> Result<Strings> {
+    let mut argv = Growing::new(command.args.len() + 1, 256)?;
+    let first = command.arg0.as_ref().unwrap_or(&command.program);
+    for arg in [first].into_iter().chain(&command.args) {
+        argv.push_checked("argument", &[arg.as_bytes()])?;
+    }
+    Ok(argv.done())
+}
+
+/// What the child's environment will be, and `PATH` in it. A snapshot: another thread may set
+/// variables while the child is born.
+fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
+    let mut envp = Growing::new(64, 4096)?;
+    let mut path = None;
+    if command.env.is_empty() && !command.env_clear {
+        // What we have ourselves needs no check.
+        for (key, value) in std::env::vars_os() {
+            envp.push(&[key.as_bytes(), b"=", value.as_bytes()])?;
+            if path.is_none() && key == "PATH" {
+                path = Some(value);
+            }
+        }
+        return Ok((envp.done(), path));
+    }
+    let mut env = changed(command);
+    for (key, value) in &env {
+        if is_odd(key) {
+            let subject = format!("environment variable {key:?}");
+            return Err(Error::invalid(Step::Prepare, subject, "not a name"));
+        }
+        let pieces = [key.as_bytes(), b"=", value.as_bytes()];
+        envp.push_checked("environment variable", &pieces)?;
+    }
+    Ok((envp.done(), env.remove(OsStr::new("PATH"))))
+}
+
+fn changed(command: &Program) -> BTreeMap<OsString, OsString> {
+    let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
+    let mut env: BTreeMap<OsString, OsString> = inherited.collect();
+    for (key, value) in &command.env {
+        match value {
+            Some(value) => env.insert(key.clone(), value.clone()),
+            None => env.remove(key),
+        };
+    }
+    env
+}
+
+/// An equals sign may open a name (as in "=C:"), but not stand later in it.
+fn is_odd(key: &OsStr) -> bool {
+    key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=')
+}
+
+/// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty
+/// program is nowhere. Both have been checked.
+fn candidates(program: &[u8], path: &[u8]) -> Result<Strings> {
+    let mut all = Growing::new(8, 256)?;
+    if program.contains(&b'/') {
+        all.push(&[program])?;
+    } else if !program.is_empty() {
+        for dir in path.split(|&byte| byte == b':') {
+            let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+            all.push(&[dir, slash, program])?;
+        }
+    }
+    Ok(all.done())
+}
+
+/// As std has it: whoever drops root's uid drops root's groups too.
+fn groups(command: &Program) -> Option<Vec<libc::gid_t>> {
+    let drops_root = command.uid.is_some() && nix::unistd::geteuid().is_root();
+    command.groups.clone().or_else(|| drops_root.then(Vec::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(program: &str, path: &str) -> Vec<String> {
+        let Ok(all) = candidates(program.as_bytes(), path.as_bytes()) else { return Vec::new() };
+        let strings = all._bytes.split(|&byte| byte == 0);
+        strings.take(all.each().len()).map(|s| String::from_utf8_lossy(s).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_each_directory_of_the_path() {
+        assert_eq!(found("ls", "/bin:/usr/bin"), ["/bin/ls", "/usr/bin/ls"]);
+    }
+
+    #[test]
+    fn an_empty_place_in_the_path_is_the_current_directory() {
+        assert_eq!(found("ls", ":/bin:"), ["ls", "/bin/ls", "ls"]);
+        assert_eq!(found("ls", ""), ["ls"]);
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_a_path() {
+        assert_eq!(found("./ls", "/bin"), ["./ls"]);
+        assert_eq!(found("dir/ls", "/bin"), ["dir/ls"]);
+    }
+
+    #[test]
+    fn an_empty_name_is_nowhere() {
+        assert_eq!(found("", "/bin"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,211 @@
+//! The clone: the child is born in its cgroup, or, where that is refused, forked and joined.
+
+use std::io::{PipeReader, Read, pipe};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::cgroup::Cgroup;
+use crate::containment::Placement;
+use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
+use crate::exec::child_side::{self, Closure, Orders, RUNNING, UNBORN};
+use crate::exec::image::Image;
+use crate::exec::program::Program;
+use crate::exec::stdio::Stream;
+use crate::sys::poll::{self, BackOff};
+use crate::sys::{self, Newborn, SignalsBlocked, above_two};
+
+/// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
+/// more.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether clone3 was refused here. A child that is joined all the same was killed at its birth.
+#[cfg(feature = "cli")]
+pub fn clone_refused() -> bool {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// All that one launch needs.
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) closures: &'a mut [Closure],
+    /// Fork and join, though birth in the cgroup may do.
+    pub(crate) force_join: bool,
+    pub(crate) image: &'a mut Image,
+    pub(crate) streams: &'a [Stream<'a>; 3],
+    pub(crate) home: Home<'a>,
+}
+
+/// Where a child is to live.
+#[derive(Clone, Copy)]
+pub(crate) enum Home<'a> {
+    Cgroup(&'a Cgroup),
+    /// Beside us: a guard.
+    Aside,
+    /// Below a keeper.
+    Kept,
+}
+
+impl<'a> Home<'a> {
+    fn cgroup(self) -> Option<&'a Cgroup> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup),
+            Self::Aside | Self::Kept => None,
+        }
+    }
+}
+
+/// Why an attempt brought no running child.
+enum Miss {
+    /// The kernel will not do it this way.
+    Refused,
+    /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a
+    /// kernel bug up to 6.12.114). Nothing of the command has run.
+    Unborn,
+    /// A step failed.
+    Failed(Step, Errno),
+}
+
+impl Launch<'_> {
+    /// Starts the child; on return it has executed.
+    ///
+    /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by
+    /// any fork that happened meanwhile, until that one's exec.
+    pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
+        let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
+        loop {
+            match self.attempt() {
+                Err((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
+                Err((step, errno)) => return Err(self.error(step, errno)),
+                Ok(launched) => return Ok(launched),
+            }
+        }
+    }
+
+    fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
+        if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
+            match self.clone_into() {
+                Ok(newborn) => return Ok((newborn, Placement::Born)),
+                Err(Miss::Failed(step, errno)) => return Err((step, errno)),
+                Err(Miss::Refused) => REFUSED.store(true, Ordering::Relaxed),
+                Err(Miss::Unborn) => {}
+            }
+        }
+        Ok((self.fork()?, Placement::Joined))
+    }
+
+    /// In shared memory a child of another user would be a way into this process.
+    pub(crate) fn may_share(&self) -> bool {
+        let other_user = self.program.uid.is_some() || self.program.gid.is_some();
+        !(self.force_join || other_user || !self.closures.is_empty())
+    }
+
+    fn clone_into(&mut self) -> Result<Newborn, Miss> {
+        let dir = self.home.cgroup().map(Cgroup::dir).transpose();
+        let dir = dir.map_err(|errno| Miss::Failed(Step::Clone, errno))?;
+        let orders = self.orders(-1, -1);
+        let newborn = {
+            let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
+            child_side::clone_into(dir.as_deref(), &orders)
+        };
+        let newborn = newborn.map_err(|errno| match errno {
+            Errno::ENOSYS | Errno::EPERM => Miss::Refused,
+            errno => Miss::Failed(Step::Clone, errno),
+        })?;
+        match orders.word.load(Ordering::Relaxed) {
+            RUNNING => Ok(newborn),
+            word => {
+                bury(&newborn);
+                if word == UNBORN {
+                    return Err(Miss::Unborn);
+                }
+                let (step, errno) = read_word(word);
+                Err(Miss::Failed(step, errno))
+            }
+        }
+    }
+
+    /// The pipe closes with exec: end of file and no word means that all went well.
+    fn fork(&mut self) -> Result<Newborn, (Step, Errno)> {
+        let failed = |step| move |errno| (step, errno);
+        let procs =
+            self.home.cgroup().map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
+        let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
+        let channel = above_two(channel.into()).map_err(failed(Step::Fork))?;
+        let orders = self.orders(channel.as_raw_fd(), join);
+        let newborn = {
+            let _blocked = SignalsBlocked::new().map_err(failed(Step::Fork))?;
+            child_side::fork(&orders).map_err(failed(Step::Fork))?
+        };
+        drop(channel);
+        match last_word(news) {
+            None => Ok(newborn),
+            Some(word) => {
+                bury(&newborn);
+                Err(read_word(word))
+            }
+        }
+    }
+
+    pub(crate) fn orders(&mut self, channel: i32, join: i32) -> Orders<'_> {
+        let image = &mut *self.image;
+        let [stdin, stdout, stderr] = self.streams;
+        Orders {
+            word: AtomicU32::new(UNBORN),
+            channel,
+            join,
+            forked: channel >= 0,
+            aside: matches!(self.home, Home::Aside),
+            stdio: [stdin.child, stdout.child, stderr.child],
+            groups: image.groups.as_deref(),
+            gid: self.program.gid,
+            uid: self.program.uid,
+            cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
+            process_group: self.program.process_group,
+            closures: &raw mut *self.closures,
+            candidates: image.candidates.each(),
+            argv: image.argv.as_ptr(),
+            shell_argv: image.shell_argv.as_mut_ptr(),
+            envp: image.envp.as_ptr(),
+        }
+    }
+
+    /// The value that the failed step was about.
+    pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
+        let command = self.program;
+        let subject = match step {
+            Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
+            Step::Groups => format!("{:?}", self.image.groups.as_deref().unwrap_or_default()),
+            Step::Gid => command.gid.unwrap_or_default().to_string(),
+            Step::Uid => command.uid.unwrap_or_default().to_string(),
+            Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
+            Step::Stdio => "of the child".to_owned(),
+            Step::Clone | Step::Join => match self.home.cgroup() {
+                Some(cgroup) => return cgroup.error(step, errno),
+                None => "beside us".to_owned(),
+            },
+            _ => format!("{:?}", command.program),
+        };
+        Error::os(step, subject, errno)
+    }
+}
+
+pub(crate) fn read_word(word: u32) -> (Step, Errno) {
+    let step = CHILD_STEPS.get((word >> 24) as usize).copied().unwrap_or(Step::Exec);
+    (step, Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
+}
+
+pub(crate) fn last_word(mut news: PipeReader) -> Option<u32> {
+    let mut word = [0; 4];
+    news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
+}
+
+/// A child that never executed: it has ended, or is about to.
+fn bury(newborn: &Newborn) {
+    let _ = sys::pidfd_send_signal(newborn.pidfd.as_fd(), libc::SIGKILL);
+    let _ = poll::ended(newborn.pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(1)));
+    let _ = sys::reap(newborn.pidfd.as_fd());
+}

@@ -1,0 +1,9 @@
+//! From a program's name to a running main process: what is executed, its streams, the prepared
+//! memory image, and the birth itself. Where the process lives is the cgroup's and the keeper's
+//! business.
+
+pub(crate) mod program;
+pub(crate) mod stdio;
+pub(crate) mod image;
+pub(crate) mod launch;
+pub(crate) mod child_side;

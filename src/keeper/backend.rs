@@ -1,0 +1,59 @@
+//! A supervisor's ground where trees have keepers instead of cgroups.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use crate::cgroup::teardown::PATIENCE;
+use crate::error::{Error, Result};
+use crate::keeper::handle::{self, Kept};
+use crate::limits::Limits;
+use crate::sys::poll::lock;
+
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    /// Why there is no cgroup, where one was wanted.
+    pub(crate) why: Option<Error>,
+    /// The directory `/proc`.
+    pub(crate) proc: Arc<OwnedFd>,
+    /// Trees that were left to the supervisor.
+    left: Mutex<Vec<Arc<Kept>>>,
+}
+
+impl Keepers {
+    pub(crate) fn new(limits: &Limits, why: Option<Error>) -> Result<Self> {
+        refuse(limits)?;
+        Ok(Self { why, proc: Arc::new(handle::proc()?), left: Mutex::default() })
+    }
+
+    /// Keeps a tree alive until [`end`](Self::end). Those that have ended meanwhile are forgotten.
+    pub(crate) fn take_over(&self, kept: &Arc<Kept>) {
+        let mut left = lock(&self.left);
+        left.retain(|kept| {
+            let over = kept.has_ended();
+            if over {
+                kept.bury();
+            }
+            !over
+        });
+        left.push(Arc::clone(kept));
+    }
+
+    pub(crate) fn end(&self) {
+        for kept in lock(&self.left).drain(..) {
+            let _ = kept.end(PATIENCE);
+        }
+    }
+}
+
+/// Only a timeout needs no cgroup.
+pub(crate) fn refuse(limits: &Limits) -> Result<()> {
+    let settings = limits.settings().unwrap_or_else(|(setting, _)| vec![setting]);
+    if let Some(first) = settings.first() {
+        let what = format!("limit {}: {} {}", first.controller, first.file, first.value);
+        return Err(Error::unsupported(what, true));
+    }
+    match limits.cpu_time {
+        None => Ok(()),
+        Some(time) => Err(Error::unsupported(format!("limit cpu time: {time:?}"), true)),
+    }
+}

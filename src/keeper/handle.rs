@@ -1,0 +1,273 @@
+//! The owner's side of a keeper: what it hears from it, what it tells it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::error::{Error, Result, Step, errno_of};
+use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
+use crate::proc::read;
+use crate::proc::walk::{each_child, each_task, open, state_and_parent};
+use crate::sys::poll::{self, lock, timeout_until};
+use crate::sys::{self, Newborn};
+
+/// How long a keeper is listened to for the status of a main process that has ended.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
+/// nobody waits for that.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    keeper: Newborn,
+    proc: Arc<OwnedFd>,
+    line: UnixStream,
+    heard: Mutex<Heard>,
+}
+
+/// What the keeper has said so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    main: Option<i32>,
+    status: Option<ExitStatus>,
+    /// Nobody is left.
+    done: bool,
+    /// It says no more: without `done` somebody has killed it.
+    silent: bool,
+}
+
+impl Kept {
+    /// `line` does not block.
+    pub(crate) fn new(keeper: Newborn, proc: &Arc<OwnedFd>, line: OwnedFd) -> Self {
+        let line = line.into();
+        Self { keeper, proc: Arc::clone(proc), line, heard: Mutex::default() }
+    }
+
+    /// Takes what the keeper has said; never waits for more. A record is written at once, so it is
+    /// never read in parts.
+    fn hear(&self) -> Result<Heard, Errno> {
+        let mut heard = lock(&self.heard);
+        let mut record = [0; 8];
+        while !heard.silent {
+            match nix::unistd::read(&self.line, &mut record) {
+                Ok(0) | Err(Errno::ECONNRESET) => heard.silent = true,
+                Ok(_) => heard.note(u64::from_ne_bytes(record)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(*heard)
+    }
+
+    /// Waits for the pid of the main process; none if the keeper could not start it. It is not
+    /// reaped until [`acknowledge`](Self::acknowledge).
+    pub(crate) fn main_pid(&self) -> Result<Option<i32>, Errno> {
+        loop {
+            let heard = self.hear()?;
+            if heard.main.is_some() || heard.silent {
+                return Ok(heard.main);
+            }
+            readable(&[self.line.as_fd()], None)?;
+        }
+    }
+
+    pub(crate) fn acknowledge(&self) -> Result<(), Errno> {
+        sys::send(self.line.as_fd(), KNOWN)
+    }
+
+    /// Waits until the main process's status may be there, or the keeper has gone; false at the
+    /// deadline.
+    ///
+    /// Several threads may wait, and one takes the news from the others: the pidfds tell all. Once
+    /// the main process has ended the keeper needs a moment to say so.
+    pub(crate) fn main_ended(
+        &self,
+        main: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Errno> {
+        loop {
+            let heard = self.hear()?;
+            if heard.status.is_some() || heard.silent {
+                return Ok(true);
+            }
+            let either = [main, self.keeper.pidfd.as_fd()];
+            if readable(&either, deadline)? {
+                readable(&[self.line.as_fd()], Some(Instant::now() + MOMENT))?;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let heard = self.hear()?;
+                return Ok(heard.status.is_some() || heard.silent);
+            }
+        }
+    }
+
+    /// The main process's status, if it has ended.
+    pub(crate) fn status(&self) -> Result<Option<ExitStatus>> {
+        let heard = self.hear().map_err(|errno| self.error(Step::Wait, errno))?;
+        if heard.status.is_none() && heard.silent {
+            return Err(self.lost());
+        }
+        Ok(heard.status)
+    }
+
+    /// Waits until nobody is left; false at the deadline.
+    pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool> {
+        let failed = |errno| self.error(Step::Wait, errno);
+        if self.hear().map_err(failed)?.done {
+            return Ok(true);
+        }
+        if !poll::ended(self.keeper.pidfd.as_fd(), deadline).map_err(failed)? {
+            return Ok(false);
+        }
+        if self.hear().map_err(failed)?.done { Ok(true) } else { Err(self.lost()) }
+    }
+
+    /// Has everybody killed, and waits for that; at the deadline the error names who is left.
+    pub(crate) fn kill(&self, patience: Duration) -> Result<()> {
+        let start = Instant::now();
+        self.ask_to_kill();
+        if self.wait_empty(Some(start + patience))? {
+            return Ok(());
+        }
+        let left = read::read_all(&self.pids(), false);
+        Err(Error::kept_survivors(self.name(), start.elapsed(), left))
+    }
+
+    /// The same, and reaps the keeper; while somebody is left it goes on trying.
+    pub(crate) fn end(&self, patience: Duration) -> Result<()> {
+        let killed = self.kill(patience);
+        if !killed.as_ref().is_err_and(Error::is_survivors) {
+            self.bury();
+        }
+        killed
+    }
+
+    /// Asks to kill all, without waiting.
+    pub(crate) fn ask_to_kill(&self) {
+        if sys::send(self.line.as_fd(), KILL).is_err() {
+            // The end of the line says the same; a keeper that has gone hears neither.
+            let _ = self.line.shutdown(Shutdown::Write);
+        }
+        // Somebody may have stopped it.
+        let _ = sys::pidfd_send_signal(self.keeper.pidfd.as_fd(), libc::SIGCONT);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        poll::ended(self.keeper.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false)
+    }
+
+    /// Reaps a keeper that has gone or is about to. Where SIGCHLD is ignored nothing is to be
+    /// reaped.
+    pub(crate) fn bury(&self) {
+        let pidfd = self.keeper.pidfd.as_fd();
+        let _ = poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
+        let _ = sys::reap(pidfd);
+    }
+
+    /// Who descends from the keeper now, zombies excepted; a process whose main thread alone has
+    /// ended is none.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let keeper = self.keeper.pid;
+        let mut found = vec![keeper];
+        let mut at = 0;
+        // A number that was read may be a stranger's by now: its parent must be one of ours.
+        let known = |found: &[i32], process: &OwnedFd| {
+            let state = state_and_parent(process);
+            state.filter(|(_, parent)| found.contains(parent)).map(|(state, _)| state)
+        };
+        let mut dead = Vec::new();
+        while let Some(&pid) = found.get(at) {
+            at += 1;
+            let Some(process) = open(self.proc.as_fd(), pid) else { continue };
+            let state = if pid == keeper { Some(b'S') } else { known(&found, &process) };
+            match state {
+                Some(b'Z') if threads(&process) < 2 => dead.push(pid),
+                Some(_) => each_child(&process, &mut |child| found.push(child)),
+                None => dead.push(pid),
+            }
+        }
+        if self.has_ended() {
+            // Its pid may have been a stranger's all the while.
+            return Vec::new();
+        }
+        found.retain(|pid| *pid != keeper && !dead.contains(pid));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The keeper's pidfd: readable once nobody is left.
+    pub(crate) fn end_fd(&self) -> BorrowedFd<'_> {
+        self.keeper.pidfd.as_fd()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("tree of keeper {}", self.keeper.pid)
+    }
+
+    pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
+        Error::os(step, self.name(), errno)
+    }
+
+    pub(crate) fn lost(&self) -> Error {
+        Error::keeper_lost(self.keeper.pid)
+    }
+}
+
+impl Heard {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of a record")]
+    fn note(&mut self, record: u64) {
+        let value = (record as u32).cast_signed();
+        match (record >> 32) as u32 {
+            BORN => self.main = Some(value),
+            ENDED => self.status = Some(ExitStatus::from_raw(value)),
+            DONE => self.done = true,
+            _ => {}
+        }
+    }
+}
+
+/// Whether one of these can be read; false at the deadline, and now and then before.
+fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<bool, Errno> {
+    let fds = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    let mut fds: Vec<PollFd<'_>> = fds.collect();
+    match poll(&mut fds, timeout_until(deadline)) {
+        Ok(number) => Ok(number > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn threads(process: &OwnedFd) -> usize {
+    let mut number = 0;
+    each_task(process, &mut |_| number += 1);
+    number
+}
+
+/// `/proc`, if a keeper can work with it.
+pub(crate) fn proc() -> Result<OwnedFd> {
+    let failed = |errno| Error::os(Step::Keeper, "\"/proc\"", errno);
+    let directory = File::open("/proc").map_err(|error| failed(errno_of(&error)))?;
+    let no = |why| Err(Error::invalid(Step::Keeper, "\"/proc\"", why));
+    let me = std::fs::read_link("/proc/self").map_err(|error| failed(errno_of(&error)))?;
+    if me.to_str() != Some(&std::process::id().to_string()) {
+        return no("it is not of this process's pid namespace");
+    }
+    let children = File::open("/proc/thread-self/children");
+    match children.and_then(|mut file| file.read_to_end(&mut Vec::new())) {
+        Ok(_) => sys::above_two(directory.into()).map_err(failed),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            no("it does not list children: the kernel is built without CONFIG_PROC_CHILDREN")
+        }
+        Err(error) => Err(failed(errno_of(&error))),
+    }
+}

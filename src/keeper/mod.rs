@@ -1,0 +1,8 @@
+//! Containment without a cgroup: one sub-reaper process for each command. It kills its descendants
+//! when it is told to, and when its owner dies.
+
+pub(crate) mod process;
+pub(crate) mod handle;
+pub(crate) mod spawn;
+pub(crate) mod backend;
+pub(crate) mod idle_memory;

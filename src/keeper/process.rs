@@ -1,0 +1,397 @@
+//! What a keeper does, which holds one tree where there is no cgroup to do it.
+//!
+//! It is a fork of the supervisor that stays, and forks the main process. As a sub-reaper it
+//! becomes the parent of every descendant that has lost its own; so it has children for as long as
+//! the tree has processes, and it ends with the last one.
+//!
+//! 1. It runs in a copy of its owner's memory taken while other threads held locks, and for long:
+//!    the rules of `born.rs` hold for all of it. No allocation, no lock, no panic, no return.
+//! 2. All signals are blocked. It learns by a signalfd that a child has ended (SIGCHLD) or that the
+//!    thread that forked it has (SIGURG); then its parent's pid says whether the owner lives.
+//! 3. A pair of sockets is the line to its owner: `KILL` and end of file both mean that the tree is
+//!    to die. A fork of the owner may hold the line for longer than the owner lives: hence SIGURG.
+//! 4. It does not reap before it hears `KNOWN`, so the owner can open a pidfd for the main process
+//!    while the number is surely that one's.
+//! 5. To kill is to go round until `waitpid` knows of no child. Each process gets SIGKILL *before*
+//!    its children are listed: from then on it can fork no more, so the list is complete. What was
+//!    born before and has lost its parent since is a child of the keeper, and met in the next
+//!    round.
+//! 6. A pid of a descendant that is not its own child may go to a stranger at any moment. So
+//!    `/proc/PID` is opened, the parent's pid read in it, and the signal sent through that fd,
+//!    which is as good as a pidfd (pidfd_send_signal(2)).
+//!
+//! # Safety
+//! One of the three files of this crate with `unsafe` in them. A keeper relies on a `Charge` whose
+//! pointers are all valid when it is forked: it has a copy of all that they point to.
+#![expect(unsafe_code, reason = "a process that lives on in a copy of its owner's memory")]
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use crate::exec::child_side::{self, FORK, Failure, KEEPER, Orders, born, ok};
+use crate::keeper::idle_memory;
+use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
+use crate::sys;
+
+/// What the owner writes: it has a pidfd of the main process; everything is to die.
+pub(crate) const KNOWN: u8 = b'n';
+pub(crate) const KILL: u8 = b'k';
+
+/// What the keeper writes: records of eight bytes, one of these in the upper half and the main
+/// process's pid, its wait status or nothing in the lower one.
+pub(crate) const BORN: u32 = 1;
+pub(crate) const ENDED: u32 = 2;
+pub(crate) const DONE: u32 = 3;
+
+/// So many dead are reaped between two looks at the line: a chain may make them as fast as that.
+const BATCH: u32 = 64;
+
+/// So many rounds in which nobody died follow each other at once; then pauses grow to 100 ms.
+const EAGER: u32 = 300;
+
+/// What a keeper is told, besides what the main process is: fds by their numbers.
+pub(crate) struct Charge<'a> {
+    pub(crate) orders: &'a Orders<'a>,
+    /// The main process may share the keeper's memory until its exec.
+    pub(crate) share: bool,
+    pub(crate) owner: libc::pid_t,
+    /// The directory `/proc`.
+    pub(crate) proc: BorrowedFd<'a>,
+    /// The keeper's end of the line between the two, and the owner's.
+    pub(crate) line: c_int,
+    pub(crate) owners_end: c_int,
+}
+
+/// Forks a keeper; says its pid.
+pub(crate) fn fork(charge: &Charge<'_>) -> Result<i32, Errno> {
+    let arg = ptr::from_ref(charge).cast();
+    // SAFETY: `live` keeps the rules at the top of this file, and `arg` is the Charge it expects;
+    // closures are the caller's own promise (`Command::pre_exec` is unsafe).
+    unsafe { sys::fork_alone(live, arg) }
+}
+
+extern "C" fn live(charge: *const c_void) -> ! {
+    // SAFETY: `fork` passes a Charge, and this process has a copy of it for ever.
+    let charge: &Charge<'_> = unsafe { &*charge.cast() };
+    match Keeper::begin(charge) {
+        Err(failure) => child_side::end(charge.orders, &failure),
+        Ok(mut keeper) => keeper.keep(),
+    }
+    // SAFETY: ends this process without running anything of the owner's.
+    unsafe { libc::_exit(0) }
+}
+
+struct Keeper<'a> {
+    owner: libc::pid_t,
+    proc: BorrowedFd<'a>,
+    me: libc::pid_t,
+    main: libc::pid_t,
+    signals: c_int,
+    line: c_int,
+    /// The line is at its end.
+    cut: bool,
+    known: bool,
+    killing: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reaped {
+    Nobody,
+    Some,
+    /// So many that there may be more.
+    Many,
+    /// Nobody is left.
+    All,
+}
+
+impl<'a> Keeper<'a> {
+    /// All that can fail comes before the main process.
+    fn begin(charge: &'a Charge<'a>) -> Result<Self, Failure> {
+        // A copy of the owner's end would keep the line from ending.
+        close(charge.owners_end);
+        // SAFETY: no memory is involved.
+        ok(KEEPER, unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }.into())?;
+        // SAFETY: no memory is involved.
+        ok(KEEPER, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGURG) }.into())?;
+        if !is_parent(charge.owner) {
+            return Err(Failure { step: KEEPER, errno: libc::ESRCH });
+        }
+        let signals = hear_signals()?;
+        // Where the owner ignores it, the kernel would keep no exit status for us.
+        // SAFETY: SIG_DFL is a valid disposition.
+        let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        // SAFETY: no memory is involved.
+        let me = unsafe { libc::getpid() };
+        let ignored = before == libc::SIG_IGN;
+        let birth = Birth { orders: charge.orders, keeper: me, ignored };
+        let main =
+            birth.give(charge.share).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
+        let Charge { owner, proc, line, .. } = *charge;
+        let (cut, known, killing) = (false, false, false);
+        let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing };
+        keeper.stand_aside();
+        keeper.tell(&[record(BORN, main)]);
+        Ok(keeper)
+    }
+
+    /// A session of its own, no fds but its own, no directory, a name. Nothing of this is worth
+    /// failing for.
+    fn stand_aside(&self) {
+        // SAFETY: no memory is involved.
+        unsafe { libc::setsid() };
+        self.close_all();
+        // SAFETY: a string that ends in NUL.
+        unsafe { libc::chdir(c"/".as_ptr()) };
+        // SAFETY: as above.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"tidy-keeper".as_ptr()) };
+    }
+
+    /// What stayed open here would keep the other ends of pipes waiting. Where the fds have to be
+    /// listed, what was closed first makes room for it.
+    fn close_all(&self) {
+        let kept = [self.proc.as_raw_fd(), self.line, self.signals];
+        // SAFETY: nothing in this process uses what was the owner's.
+        if unsafe { sys::close_all_but(kept) } {
+            return;
+        }
+        (0..3).filter(|fd| !kept.contains(fd)).for_each(close);
+        let Some(own) = open(self.proc, self.me) else { return };
+        each_fd(&own, &mut |fd| {
+            if fd != own.as_raw_fd() && !kept.contains(&fd) {
+                close(fd);
+            }
+        });
+    }
+
+    /// Until nobody is left.
+    fn keep(&mut self) {
+        let mut idle: u32 = 0;
+        let mut reaped = Reaped::Nobody;
+        while reaped != Reaped::All {
+            self.listen(match reaped {
+                Reaped::Many => 0,
+                _ if self.killing => pause(idle),
+                _ => -1,
+            });
+            if self.killing {
+                self.kill_round();
+            }
+            if self.known || self.killing {
+                reaped = self.reap();
+            }
+            idle = if reaped == Reaped::Nobody { idle.saturating_add(1) } else { 0 };
+        }
+    }
+
+    fn listen(&mut self, timeout: c_int) {
+        let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [poll(if self.cut { -1 } else { self.line }), poll(self.signals)];
+        // SAFETY: two entries that live across the call.
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) };
+        let [line, signals] = fds;
+        let mut buffer = [0; 1024];
+        if signals.revents != 0 {
+            while read(fd(self.signals), &mut buffer).is_some() {}
+        }
+        if line.revents != 0 {
+            self.hear();
+        }
+        if !is_parent(self.owner) {
+            self.killing = true;
+        }
+    }
+
+    fn hear(&mut self) {
+        let mut byte = [0];
+        match read(fd(self.line), &mut byte) {
+            Some(&[KNOWN]) => {
+                self.known = true;
+                self.forget();
+            }
+            Some(_) => self.killing = true,
+            None => {
+                self.killing = true;
+                self.cut = true;
+            }
+        }
+    }
+
+    /// Gives the owner's memory back: what the owner changes from now on would be there twice.
+    fn forget(&self) {
+        let here = 0u8;
+        // SAFETY: no memory is involved.
+        let errno = unsafe { libc::__errno_location() };
+        let used = [(&raw const here).addr(), errno.addr()];
+        idle_memory::each_idle(self.proc, self.me, used, &mut |start, len| {
+            let start = ptr::without_provenance_mut(start);
+            // SAFETY: anonymous memory that is neither this stack nor this thread's own: all that a
+            // keeper uses is there, in its registers, and in the files of program and libraries.
+            unsafe { libc::munmap(start, len) };
+        });
+    }
+
+    /// One write for the main process's end and the tree's, if both come at once: the owner then
+    /// need not look for leftovers.
+    fn reap(&self) -> Reaped {
+        let mut ended = None;
+        let mut reaped = Reaped::Nobody;
+        for number in 1..=BATCH {
+            let mut status: c_int = 0;
+            // SAFETY: `status` is writable.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+            if pid > 0 {
+                reaped = if number == BATCH { Reaped::Many } else { Reaped::Some };
+                if pid == self.main {
+                    ended = Some(record(ENDED, status));
+                }
+            } else if pid == 0 {
+                break;
+            } else if Errno::last_raw() == libc::ECHILD {
+                reaped = Reaped::All;
+                break;
+            }
+        }
+        match (ended, reaped) {
+            (Some(ended), Reaped::All) => self.tell(&[ended, record(DONE, 0)]),
+            (None, Reaped::All) => self.tell(&[record(DONE, 0)]),
+            (Some(ended), _) => self.tell(&[ended]),
+            (None, _) => {}
+        }
+        reaped
+    }
+
+    /// SIGKILL for everybody who can be found from here, parents first.
+    fn kill_round(&self) {
+        let mut todo = Queue::new();
+        if let Some(own) = open(self.proc, self.me) {
+            each_child(&own, &mut |pid| {
+                // SAFETY: our own child, which nobody else can reap: the number is still its.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                if !is_dead(pid) {
+                    todo.push(pid, self.me);
+                }
+            });
+        }
+        while let Some((pid, parent)) = todo.pop() {
+            if let Some(process) = self.find(pid, parent) {
+                each_child(&process, &mut |child| {
+                    if let Some(found) = self.find(child, pid) {
+                        let _ = sys::pidfd_send_signal(found.as_fd(), libc::SIGKILL);
+                        todo.push(child, pid);
+                    }
+                });
+            }
+        }
+    }
+
+    /// The process, if it is still this one's child, or ours by now.
+    fn find(&self, pid: libc::pid_t, parent: libc::pid_t) -> Option<OwnedFd> {
+        let process = open(self.proc, pid)?;
+        let now = parent_of(&process)?;
+        (now == parent || now == self.me).then_some(process)
+    }
+
+    fn tell(&self, records: &[u64]) {
+        // An owner that has gone hears nothing, and SIGPIPE is blocked.
+        // SAFETY: the kernel reads the records, eight bytes each.
+        unsafe { libc::write(self.line, records.as_ptr().cast(), size_of_val(records)) };
+    }
+}
+
+/// What a main process is told by its keeper.
+struct Birth<'a> {
+    orders: &'a Orders<'a>,
+    keeper: libc::pid_t,
+    /// SIGCHLD was ignored before.
+    ignored: bool,
+}
+
+impl Birth<'_> {
+    /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
+    fn give(&self, share: bool) -> Result<libc::pid_t, Errno> {
+        let arg = ptr::from_ref(self).cast();
+        if share {
+            // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
+            match unsafe { sys::clone_plain(main_process, arg) } {
+                Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {}
+                born => return born,
+            }
+        }
+        // SAFETY: this process has one thread; closures are the caller's own promise.
+        unsafe { sys::fork_alone(main_process, arg) }
+    }
+}
+
+/// It dies with its keeper, should somebody kill that.
+extern "C" fn main_process(birth: *const c_void) -> ! {
+    // SAFETY: `give` passes a Birth that outlives the child's use of it.
+    let Birth { orders, keeper, ignored } = unsafe { &*birth.cast() };
+    if *ignored {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+    // SAFETY: no memory is involved.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if !is_parent(*keeper) {
+        // SAFETY: ends this process without running anything of the owner's.
+        unsafe { libc::_exit(127) }
+    }
+    born(ptr::from_ref(*orders).cast())
+}
+
+/// Whether a child has ended with all its threads, and so has no children any more.
+fn is_dead(pid: libc::pid_t) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let found = waitid(Id::Pid(Pid::from_raw(pid)), look | WaitPidFlag::__WALL);
+    !matches!(found, Ok(WaitStatus::StillAlive))
+}
+
+fn pause(idle: u32) -> c_int {
+    let late = idle.saturating_sub(EAGER).min(100);
+    c_int::try_from(late).unwrap_or(100)
+}
+
+fn record(kind: u32, value: c_int) -> u64 {
+    (u64::from(kind) << 32) | u64::from(value.cast_unsigned())
+}
+
+fn is_parent(pid: libc::pid_t) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { libc::getppid() == pid }
+}
+
+/// Everything is blocked, libc's own two signals too: the raw calls.
+fn hear_signals() -> Result<c_int, Failure> {
+    let all: u64 = u64::MAX;
+    let none = ptr::null_mut::<u64>();
+    let set = libc::SIG_SETMASK;
+    // SAFETY: the kernel reads eight bytes.
+    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, &raw const all, none, 8) };
+    ok(KEEPER, answer)?;
+    let ours: u64 = bit(libc::SIGCHLD) | bit(libc::SIGURG);
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the kernel reads eight bytes.
+    let answer = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const ours, 8, flags) };
+    ok(KEEPER, answer)?;
+    c_int::try_from(answer).map_err(|_| Failure { step: KEEPER, errno: libc::EOVERFLOW })
+}
+
+fn bit(signal: c_int) -> u64 {
+    1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
+}
+
+fn close(fd: c_int) {
+    // SAFETY: a fd of this process, which is not used after this.
+    unsafe { libc::close(fd) };
+}
+
+/// One of the keeper's own.
+fn fd(number: c_int) -> BorrowedFd<'static> {
+    // SAFETY: those are open for as long as this process lives.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}

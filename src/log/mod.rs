@@ -1,0 +1,263 @@
+//! Where a tree's output goes: to a file, or through a pipe into bounded memory and whatever else.
+//!
+//! A file needs nobody to read it, so it can never block the tree, and anybody may look at it while
+//! it grows. A bound, a copy and callbacks need somebody who reads a pipe all the time: one thread
+//! for each spawn, that ends with the tree.
+
+pub(crate) mod excerpt;
+pub(crate) mod reader;
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, Write, pipe};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::error::{Error, Result, Step, errno_of};
+use crate::exec::stdio::{Stdio, set_appending};
+use crate::log::excerpt::{Excerpt, Lines, Memory};
+
+/// What a command writes to its standard output and error, merged in order, kept for whoever wants
+/// to look: [`Ready::log`](crate::Ready::log), the errors of
+/// [`wait_ready`](crate::Child::wait_ready), you. Given to a command by
+/// [`Command::log`](crate::Command::log); a handle, clones share what is kept.
+///
+/// [`create`](Self::create) and [`unnamed`](Self::unnamed) hand the command a file: no thread,
+/// nothing that could block it, and no bound but the disk's. [`bounded`](Self::bounded), and any
+/// log with [`tee`](Self::tee) or [`on_line`](Self::on_line), hands it a pipe that a thread reads,
+/// one for each spawn. That thread ends with the tree; what the tree had written by then is kept,
+/// and a stranger who holds the pipe is not waited for.
+///
+/// # Cleanup
+/// The file of [`unnamed`](Self::unnamed) goes with the last handle and the last process that
+/// writes to it; that of [`create`](Self::create) stays.
+///
+/// # Examples
+/// ```
+/// use tidy_process::{Command, Log};
+///
+/// let log = Log::bounded(4096, 4096);
+/// Command::new("sh").args(["-c", "echo one; echo two >&2"]).log(&log).run()?;
+/// assert_eq!(log.text().to_string(), "one\ntwo\n");
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    sinks: Mutex<Vec<Sink>>,
+}
+
+enum Store {
+    File(File),
+    Memory(Mutex<Memory>),
+}
+
+type Callback = Box<dyn FnMut(&str) + Send>;
+
+enum Sink {
+    Tee(Box<dyn Write + Send>),
+    Lines(Lines, Callback),
+}
+
+/// The first and last part of a text, and how much was left out between them; see [`Log::text`].
+///
+/// How much of a file is read into an excerpt, at either end.
+const PART: usize = 64 * 1024;
+
+/// How far from the end the last lines are looked for.
+const TAIL: usize = 8 * 1024;
+
+impl Log {
+    /// Into a new file, or an existing one made empty.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |error| Error::at(Step::Log, path, errno_of(&error));
+        // Appending alone lets two streams, and several spawns, share the file.
+        File::create(path).map_err(failed)?;
+        let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+        Ok(Self::new(Store::File(file)))
+    }
+
+    /// Into a file without a name, in memory (or swapped out); charged to who writes it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn unnamed() -> Result<Self> {
+        let failed = |errno| Error::os(Step::Log, "in memory", errno);
+        let file =
+            File::from(memfd_create(c"tidy-process-log", MFdFlags::MFD_CLOEXEC).map_err(failed)?);
+        set_appending(&file).map_err(failed)?;
+        Ok(Self::new(Store::File(file)))
+    }
+
+    /// Into this process's memory: the first `head` and the last `tail` bytes, and how many are
+    /// missing between them.
+    #[must_use]
+    pub fn bounded(head: usize, tail: usize) -> Self {
+        Self::new(Store::Memory(Mutex::new(Memory::new(head, tail))))
+    }
+
+    fn new(store: Store) -> Self {
+        Self(Arc::new(Inner { store, sinks: Mutex::new(Vec::new()) }))
+    }
+
+    /// Copies everything to this writer too, as it comes. A writer that fails gets nothing more;
+    /// one that blocks holds up the tree, as it would without us.
+    #[must_use]
+    pub fn tee(self, writer: impl Write + Send + 'static) -> Self {
+        lock(&self.0.sinks).push(Sink::Tee(Box::new(writer)));
+        self
+    }
+
+    /// Calls this with each line as it comes, without its newline, bytes that are no UTF-8
+    /// replaced. Called by the thread that reads; what it takes long for the tree may wait for.
+    #[must_use]
+    pub fn on_line(self, callback: impl FnMut(&str) + Send + 'static) -> Self {
+        lock(&self.0.sinks).push(Sink::Lines(Lines::default(), Box::new(callback)));
+        self
+    }
+
+    /// What was written so far; of a file the first and the last 64 KiB.
+    #[must_use]
+    pub fn text(&self) -> Excerpt {
+        match &self.0.store {
+            Store::Memory(memory) => lock(memory).excerpt(),
+            Store::File(file) => {
+                let len = length(file);
+                let head = read_at(file, 0, PART);
+                let rest = len.saturating_sub(head.len() as u64);
+                let kept = rest.min(PART as u64);
+                let tail = read_at(file, len - kept, PART);
+                Excerpt { head, omitted: rest - kept, tail }
+            }
+        }
+    }
+
+    /// The last lines, this many at the most; not more than 8 KiB.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> String {
+        let bytes = match &self.0.store {
+            Store::Memory(memory) => lock(memory).last(TAIL),
+            Store::File(file) => {
+                let from = length(file).saturating_sub(TAIL as u64);
+                read_at(file, from, TAIL)
+            }
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let all: Vec<&str> = text.lines().collect();
+        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+
+    /// How much was written so far.
+    pub(crate) fn len(&self) -> u64 {
+        match &self.0.store {
+            Store::Memory(memory) => lock(memory).total,
+            Store::File(file) => length(file),
+        }
+    }
+
+    /// What a child gets as its stream, and the pipe that is to be read, if it is one.
+    pub(crate) fn attach(&self) -> Result<(Stdio, Option<PipeReader>)> {
+        let failed = |error| Error::os(Step::Log, "of the command", errno_of(&error));
+        match &self.0.store {
+            Store::File(file) if lock(&self.0.sinks).is_empty() => {
+                Ok((file.try_clone().map_err(failed)?.into(), None))
+            }
+            _ => {
+                let (reads, writes) = pipe().map_err(failed)?;
+                Ok((writes.into(), Some(reads)))
+            }
+        }
+    }
+
+    /// Takes what came out of the pipe: to the store first, so that a slow sink hides nothing.
+    pub(crate) fn take(&self, bytes: &[u8]) {
+        match &self.0.store {
+            Store::Memory(memory) => lock(memory).push(bytes),
+            Store::File(file) => drop((&*file).write_all(bytes)),
+        }
+        lock(&self.0.sinks).retain_mut(|sink| match sink {
+            Sink::Tee(writer) => writer.write_all(bytes).and_then(|()| writer.flush()).is_ok(),
+            Sink::Lines(lines, callback) => {
+                lines.push(bytes, &mut **callback);
+                true
+            }
+        });
+    }
+
+    /// The pipe has ended: a last line without newline is one too.
+    pub(crate) fn close(&self) {
+        for sink in &mut *lock(&self.0.sinks) {
+            if let Sink::Lines(lines, callback) = sink {
+                lines.finish(&mut **callback);
+            }
+        }
+    }
+
+    /// Everything that is written from `start` on, for one who comes back for it again and again.
+    pub(crate) fn watch(&self, start: u64) -> Watch<'_> {
+        match &self.0.store {
+            Store::Memory(memory) => Watch::Memory(memory, lock(memory).tap(start)),
+            Store::File(file) => Watch::File(file, start),
+        }
+    }
+}
+
+/// See [`Log::watch`].
+pub(crate) enum Watch<'a> {
+    File(&'a File, u64),
+    Memory(&'a Mutex<Memory>, u64),
+}
+
+impl Watch<'_> {
+    /// What has come since the last time.
+    pub(crate) fn fresh(&mut self) -> Vec<u8> {
+        match self {
+            Self::Memory(memory, tap) => lock(memory).tapped(*tap),
+            Self::File(file, at) => {
+                let bytes = read_at(file, *at, PART);
+                *at += bytes.len() as u64;
+                bytes
+            }
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Self::Memory(memory, tap) = self {
+            lock(memory).untap(*tap);
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |meta| meta.len())
+}
+
+/// As much as there is from here on; what cannot be read is not there.
+fn read_at(file: &File, from: u64, most: usize) -> Vec<u8> {
+    let there = length(file).saturating_sub(from);
+    let mut bytes = vec![0; usize::try_from(there).map_or(most, |there| there.min(most))];
+    let len = file.read_at(&mut bytes, from).unwrap_or(0);
+    bytes.truncate(len);
+    bytes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

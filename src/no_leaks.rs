@@ -1,0 +1,127 @@
+//! A guard for tests: what they leave behind fails them, by name.
+
+use std::panic::Location;
+use std::process::Command as StdCommand;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::{leftovers, teardown};
+use crate::command::Command;
+use crate::error::Result;
+use crate::proc::info::ProcessInfo;
+use crate::supervisor::Supervisor;
+use crate::tree::Tree;
+
+/// What ends by itself this soon was not left behind: it was on its way.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Fails the test that holds it if something that was started with it is left.
+///
+/// Make it first, so that it is dropped last. What counts: processes that live when it is dropped,
+/// and leftovers of its [`command`](Self::command)s, though those were killed when the command had
+/// ended. What a [`Child`](crate::Child) that is dropped or finished *while its main process runs*
+/// takes with it was not left, it was stopped.
+///
+/// # Cleanup
+/// Dropping it kills what is left, then panics with the names, unless the thread is panicking
+/// already. [`check`](Self::check) returns the names instead.
+///
+/// # Examples
+/// ```should_panic
+/// fn starts_the_service() -> Result<(), Box<dyn std::error::Error>> {
+///     let tidy = tidy_process::NoLeaks::new()?;
+///     let mut command = std::process::Command::new("sh");
+///     tidy.enroll(command.args(["-c", "sleep 60 &"]))?;
+///     assert!(command.status()?.success());
+///     Ok(()) // panics: left behind: 4711 sleep 60 (parent 1, ...)
+/// }
+/// # starts_the_service().unwrap();
+/// ```
+#[derive(Debug)]
+pub struct NoLeaks {
+    supervisor: Supervisor,
+    trees: Mutex<Vec<Tree>>,
+    made: &'static Location<'static>,
+    checked: bool,
+}
+
+impl NoLeaks {
+    /// A guard with a supervisor of its own.
+    ///
+    /// # Errors
+    /// No cgroup can be made here; see [`Error::hint`](crate::Error::hint).
+    #[track_caller]
+    pub fn new() -> Result<Self> {
+        let made = Location::caller();
+        let supervisor = Supervisor::builder().remember().build()?;
+        Ok(Self { supervisor, trees: Mutex::default(), made, checked: false })
+    }
+
+    /// Where everything lives that it watches: for [`Command::supervisor`] and [`Tree::within`].
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// A command that it watches.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.supervisor(&self.supervisor);
+        command
+    }
+
+    /// Makes it watch a command of std's, and with that whatever builds on one.
+    ///
+    /// # Errors
+    /// As for [`Tree::within`] and [`Tree::enroll`].
+    pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
+        let tree = Tree::within(&self.supervisor, None)?;
+        tree.enroll(command)?;
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner).push(tree);
+        Ok(())
+    }
+
+    /// Kills what is left, and says what that was; nothing is to panic about then.
+    ///
+    /// # Errors
+    /// Somebody outlived SIGKILL for 10 s.
+    pub fn check(mut self) -> Result<Vec<ProcessInfo>> {
+        self.checked = true;
+        self.end()
+    }
+
+    fn end(&self) -> Result<Vec<ProcessInfo>> {
+        let mut left = self.supervisor.remembered();
+        // It asked for cgroups, so there is one.
+        let Some(root) = self.supervisor.root() else { return Ok(left) };
+        // An error here is one of the teardown too, which says it.
+        if !root.wait_empty(Some(Instant::now() + MOMENT)).unwrap_or(false) {
+            left.extend(leftovers::leftovers(root).unwrap_or_default());
+            teardown::kill(root, teardown::PATIENCE)?;
+        }
+        Ok(left)
+    }
+}
+
+impl Drop for NoLeaks {
+    fn drop(&mut self) {
+        if self.checked {
+            return;
+        }
+        let left = self.end();
+        if thread::panicking() {
+            return;
+        }
+        let what = match &left {
+            Ok(left) => left.iter().map(describe).collect::<Vec<_>>().join("\n  "),
+            Err(error) => error.to_string(),
+        };
+        assert!(what.is_empty(), "left behind by what started at {}:\n  {what}", self.made);
+    }
+}
+
+fn describe(left: &ProcessInfo) -> String {
+    format!("{left} ({})", left.particulars())
+}

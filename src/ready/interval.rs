@@ -1,0 +1,60 @@
+//! How often to look: as often as a hundredth of a CPU allows, within reason.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::child::Child;
+use crate::sys::poll;
+
+/// Half of this is how late a thing is found, on average.
+const SHORT: Duration = Duration::from_millis(4);
+const LONG: Duration = Duration::from_millis(250);
+
+/// A look that takes 1 us of this thread's CPU time is followed by 150 us of rest at least.
+const REST: u32 = 150;
+
+pub(crate) struct Pace {
+    since: Duration,
+    mean: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self { since: cpu_time(), mean: Duration::ZERO }
+    }
+
+    /// Until the next look is due, the deadline or the child's own next step has come, or its main
+    /// process has ended.
+    pub(crate) fn rest(&mut self, child: &Child, deadline: Instant) {
+        let due = self.due();
+        let next = child.next_deadline().unwrap_or(deadline).min(deadline);
+        let until = next.min(due);
+        if child.has_ended() {
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+        } else {
+            let _ = poll::ended(child.as_fd(), Some(until));
+        }
+    }
+
+    /// A look begins, by a thread that has done other things since the last one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look(&mut self) {
+        self.since = cpu_time();
+    }
+
+    /// When the next one is due, after one by this thread.
+    pub(crate) fn due(&mut self) -> Instant {
+        let now = cpu_time();
+        let cost = now.saturating_sub(self.since);
+        self.since = now;
+        self.mean = (self.mean * 7 + cost) / 8;
+        Instant::now() + (self.mean * REST).clamp(SHORT, LONG)
+    }
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}

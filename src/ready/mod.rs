@@ -1,0 +1,288 @@
+//! Waiting until a child is ready: what to look for, the loop, and what to say when it is not.
+//!
+//! What is looked for must be *of the tree*: a port counts when one of its processes listens on it,
+//! so that a server that an earlier run has left is never taken for ours.
+
+pub(crate) mod condition;
+pub(crate) mod probe;
+pub(crate) mod http;
+pub(crate) mod interval;
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use crate::child::Child;
+use crate::error::{Error, Result, Step};
+use crate::proc::read;
+use crate::proc::sockets::listening;
+use crate::ready::condition::{Found, Kind, Url};
+use crate::ready::interval::Pace;
+use crate::ready::probe::Look;
+
+/// What a child has done when it is ready; for [`Child::wait_ready`].
+///
+/// The closures of [`line`](Self::line) and [`when`](Self::when) take what this crate has no
+/// opinion on, a regular expression say.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+/// use tidy_process::{Command, Log, Ready};
+///
+/// let log = Log::unnamed()?;
+/// let server = Command::new("sh").args(["-c", "echo serving; sleep 60"]).log(&log).spawn()?;
+/// server.wait_ready(Ready::log("serving"), Instant::now() + Duration::from_secs(5))?;
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+pub struct Ready<'a> {
+    pub(crate) kind: Kind<'a>,
+    what: String,
+}
+
+impl<'a> Ready<'a> {
+    fn new(kind: Kind<'a>, what: String) -> Self {
+        Self { kind, what }
+    }
+
+    /// A process of the tree listens on this TCP port, on whichever address. If a process that is
+    /// not of the tree does, the wait fails at once and names it.
+    #[must_use]
+    pub fn tcp(port: u16) -> Self {
+        Self::new(Kind::Tcp(Some(port)), format!("tcp port {port}"))
+    }
+
+    /// A process of the tree listens on any TCP port. Which one
+    /// [`Tree::listening_ports`](crate::Tree::listening_ports) says.
+    #[must_use]
+    pub fn any_tcp() -> Self {
+        Self::new(Kind::Tcp(None), "any tcp port".to_owned())
+    }
+
+    /// A process of the tree listens on this Unix socket; `@name` is in the abstract namespace.
+    #[must_use]
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        let what = format!("unix socket {path:?}");
+        Self::new(Kind::Unix(path), what)
+    }
+
+    /// This file was made or changed since the spawn: what an earlier run left does not count.
+    #[must_use]
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        let what = format!("file {path:?}");
+        Self::new(Kind::File(path), what)
+    }
+
+    /// A GET of this `http://HOST[:PORT]/PATH` is answered, with a status from 200 to 399, by a
+    /// process of the tree. The request goes to the address that the tree listens on, on this
+    /// machine; HOST is what the `Host:` line says.
+    ///
+    /// # Errors
+    /// It is no such URL.
+    pub fn http(url: &str) -> Result<Self> {
+        let parsed = parse(url).ok_or_else(|| {
+            let why = "give it as http://HOST:PORT/PATH";
+            Error::invalid(Step::Prepare, format!("url {url:?}"), why)
+        })?;
+        Ok(Self::new(Kind::Http(parsed), url.to_owned()))
+    }
+
+    /// As [`http`](Self::http), for exactly this status.
+    ///
+    /// # Errors
+    /// It is no such URL.
+    pub fn http_status(url: &str, status: u16) -> Result<Self> {
+        let mut ready = Self::http(url)?;
+        ready.what = format!("{url} with status {status}");
+        if let Kind::Http(url) = &mut ready.kind {
+            url.status = Some(status);
+        }
+        Ok(ready)
+    }
+
+    /// A line with this text in it, in what the child writes to its
+    /// [`log`](crate::Command::log).
+    #[must_use]
+    pub fn log(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let what = format!("log line {text:?}");
+        let matches = move |line: &str| line.contains(&text);
+        Self::new(Kind::Line(Box::new(matches)), what)
+    }
+
+    /// A line for which this is true, in what the child writes to its
+    /// [`log`](crate::Command::log). A last line without newline is looked at too, and again when
+    /// it has grown.
+    #[must_use]
+    pub fn line(matches: impl FnMut(&str) -> bool + Send + 'a) -> Self {
+        Self::new(Kind::Line(Box::new(matches)), "log line".to_owned())
+    }
+
+    /// This is true. Asked every few milliseconds, less often if it takes much CPU time.
+    #[must_use]
+    pub fn when(condition: impl FnMut() -> bool + Send + 'a) -> Self {
+        Self::new(Kind::When(Box::new(condition)), "condition".to_owned())
+    }
+}
+
+impl fmt::Debug for Ready<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ready").field(&self.what).finish()
+    }
+}
+
+fn parse(url: &str) -> Option<Url> {
+    let rest = url.strip_prefix("http://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let bracket = authority.rfind(']').unwrap_or(0);
+    let port = match authority.rfind(':').filter(|&colon| colon > bracket) {
+        Some(colon) => authority.get(colon + 1..)?.parse().ok().filter(|&port| port != 0)?,
+        None => 80,
+    };
+    let plain = url.chars().all(|c| c.is_ascii_graphic());
+    let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+    (plain && !authority.is_empty() && !authority.starts_with(':')).then(|| Url {
+        host: authority.to_owned(),
+        port,
+        path,
+        status: None,
+    })
+}
+
+impl Child {
+    /// Waits until the child is ready. It is looked for every few milliseconds, seldom enough to
+    /// cost less than a hundredth of a CPU.
+    ///
+    /// The child need not live: a server may have become a daemon. Somebody of its tree must.
+    ///
+    /// # Errors
+    /// All of these say the last lines of the [`log`](crate::Command::log), if there is one, and
+    /// are [`Error::is_not_ready`]. Nothing of the tree is left: at once, with the exit status. A
+    /// process that is not of the tree has the port or socket: at once, with its pid and command
+    /// line; [`Error::is_taken`]. The deadline has passed: with the processes of the tree and the
+    /// ports that they listen on. And a log line cannot be waited for without a log.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tidy_process::{Command, Ready};
+    ///
+    /// let soon = || Instant::now() + Duration::from_secs(5);
+    /// let child = Command::new("false").spawn()?;
+    /// let error = child.wait_ready(Ready::tcp(8080), soon()).unwrap_err();
+    /// assert!(error.is_not_ready()); // and it did not take 5 s
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    pub fn wait_ready(&self, ready: Ready<'_>, deadline: Instant) -> Result<()> {
+        let mut search = Search::new(self, ready, deadline)?;
+        let mut pace = Pace::new();
+        loop {
+            let status = self.try_wait()?;
+            let found = match search.look(status)? {
+                Found::Ask(question) => http::answer(&question, deadline),
+                found => found,
+            };
+            if search.judge(found)? {
+                return Ok(());
+            }
+            pace.rest(self, deadline);
+        }
+    }
+
+    fn not_ready(&self, what: &str, mut why: String, taken: bool) -> Error {
+        if let Some(log) = &self.log.log {
+            let lines = log.tail(10);
+            let indented = lines.replace('\n', "\n  ");
+            let none = "; it has written nothing".to_owned();
+            why +=
+                &if lines.is_empty() { none } else { format!("; its last lines:\n  {indented}") };
+        }
+        Error::not_ready(what.to_owned(), why, taken)
+    }
+
+    fn seen_instead(&self, after: Duration, seen: Option<String>) -> String {
+        let pids = self.tree().pids();
+        let processes = few(&read::read_all(&pids, true));
+        let ports = few(&listening(&pids));
+        let seen = seen.map(|seen| format!("{seen}; ")).unwrap_or_default();
+        format!("not yet after {after:.1?}; {seen}processes: {processes}; listening on: {ports}")
+    }
+}
+
+/// One wait: what has to be said if it fails.
+pub(crate) struct Search<'a> {
+    child: &'a Child,
+    what: String,
+    look: Look<'a>,
+    started: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(child: &'a Child, ready: Ready<'a>, deadline: Instant) -> Result<Self> {
+        let Ready { kind, what } = ready;
+        let look = Look::new(child, kind, &what)?;
+        Ok(Self { child, what, look, started: Instant::now(), deadline })
+    }
+
+    /// Looks, unless nothing of the tree is left: then there is nothing to wait for.
+    pub(crate) fn look(&mut self, status: Option<ExitStatus>) -> Result<Found> {
+        if let Some(status) = status
+            && self.child.tree().wait_empty(Instant::now())?
+        {
+            self.child.log.stop();
+            let why = format!("nothing of the tree is left, main process: {status}");
+            return Err(self.child.not_ready(&self.what, why, false));
+        }
+        Ok(self.look.look())
+    }
+
+    /// Whether that was it; not any more, once the deadline has passed.
+    pub(crate) fn judge(&mut self, found: Found) -> Result<bool> {
+        self.look.heard(&found);
+        let seen = match found {
+            Found::It => return Ok(true),
+            Found::Taken(other) => {
+                let why = format!("process {other} has it, which is not of the tree");
+                return Err(self.child.not_ready(&self.what, why, true));
+            }
+            Found::NotYet(seen) => seen,
+            Found::Ask(_) => None,
+        };
+        if Instant::now() >= self.deadline {
+            let why = self.child.seen_instead(self.started.elapsed(), seen);
+            return Err(self.child.not_ready(&self.what, why, false));
+        }
+        Ok(false)
+    }
+}
+
+fn few(all: &[impl fmt::Display]) -> String {
+    let mut text: Vec<String> = all.iter().take(10).map(ToString::to_string).collect();
+    if all.len() > text.len() {
+        text.push(format!("{} more", all.len() - text.len()));
+    }
+    if text.is_empty() { "none".to_owned() } else { text.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_have_a_host_a_port_and_a_path() {
+        let parts = |url| parse(url).map(|url| (url.host, url.port, url.path));
+        let are = |host: &str, port, path: &str| Some((host.to_owned(), port, path.to_owned()));
+        assert_eq!(parts("http://localhost:8080/a?b"), are("localhost:8080", 8080, "/a?b"));
+        assert_eq!(parts("http://localhost"), are("localhost", 80, "/"));
+        assert_eq!(parts("http://[::1]:81"), are("[::1]:81", 81, "/"));
+        assert_eq!(parts("http://[::1]/"), are("[::1]", 80, "/"));
+        for odd in ["https://a/", "a:80", "http://", "http://:80/", "http://a:0/", "http://a:x/"] {
+            assert_eq!(parts(odd), None, "{odd}");
+        }
+        assert_eq!(parts("http://a/\r\nX: y"), None);
+    }
+}

@@ -1,0 +1,357 @@
+//! A child in a tokio runtime: the same child, waited for without a thread.
+//!
+//! What takes long in a [`Child`] is to kill a tree, to list who is left of it, and to wait. The
+//! first two are done aside (see `aside.rs`), so that they happen whether or not the future that
+//! began them is polled again; waiting is left to the runtime's readiness and timers.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::runtime::Handle;
+use tokio::time::{sleep, sleep_until, timeout_at};
+
+use crate::child::Child;
+use crate::error::{Error, Result, Step, errno_of};
+use crate::ready::condition::Found;
+use crate::ready::http;
+use crate::ready::interval::Pace;
+use crate::ready::{Ready, Search};
+use crate::report::Report;
+use crate::runtime::offload::aside;
+use crate::sys;
+use crate::tree::Tree;
+
+/// Between two looks at whether a tree is empty, once its main process has ended.
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_millis(16);
+
+/// A [`Child`] in a [tokio] runtime, of either kind, with its io and time enabled (feature
+/// `tokio`). No thread waits for it, and no signal handler is set.
+///
+/// The timeout, the CPU time limit and the grace of the [`Command`](crate::Command) are kept by
+/// every future here that waits, as they are by the blocking ones.
+///
+/// Every future here can be dropped at any time and nothing is lost: the exit status is still to be
+/// had, and a kill, a stop signal or a teardown that has begun goes on.
+///
+/// # Cleanup
+/// Dropping it kills the tree *at once*, without the grace: one write and one signal, and the
+/// runtime goes on. Killing who survives that and removing the cgroup is left to a thread that
+/// ends with it, a few milliseconds later. A runtime that is dropped waits for that; outside of any
+/// runtime, Drop does it itself, as [`Child`]'s does. [`finish`](Self::finish) is for who wants to
+/// know when nothing is left.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tidy_process::{Cause, Command};
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(async {
+///     let server = Command::new("sh").args(["-c", "sleep 60 & sleep 60"]).spawn_async()?;
+///     assert_eq!(server.wait_timeout(Duration::from_millis(5)).await?, None);
+///     let report = server.finish().await?; // whatever it started is gone now
+///     assert_eq!(report.cause, Cause::Stopped);
+///     Ok::<(), tidy_process::Error>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [tokio]: https://docs.rs/tokio
+pub struct AsyncChild {
+    /// The write end of its standard input, if that was piped.
+    pub stdin: Option<Sender>,
+    /// The read end of its standard output, if that was piped.
+    pub stdout: Option<Receiver>,
+    /// The read end of its standard error, if that was piped.
+    pub stderr: Option<Receiver>,
+    child: Arc<Child>,
+    pidfd: AsyncFd<Arc<OwnedFd>>,
+    /// Somebody else ends the tree.
+    done: bool,
+}
+
+impl AsyncChild {
+    /// Takes a child, however it was spawned, into the runtime of the caller.
+    ///
+    /// # Errors
+    /// There is no runtime here, or fds cannot be watched (`ENOMEM`, `ENOSPC`: see
+    /// `/proc/sys/fs/epoll/max_user_watches`). The child is ended then.
+    ///
+    /// # Panics
+    /// The runtime has no io (`enable_io`).
+    pub fn new(mut child: Child) -> Result<Self> {
+        if Handle::try_current().is_err() {
+            let why = "there is no tokio runtime here";
+            return Err(Error::invalid(Step::Wait, format!("process {}", child.id()), why));
+        }
+        let failed = |error| Error::os(Step::Stdio, "for the runtime", errno_of(&error));
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let reads = |pipe: OwnedFd| Receiver::from_owned_fd(pipe).map_err(failed);
+        let child = Arc::new(child);
+        let pidfd = sys::watch(Arc::clone(&child.pidfd));
+        Ok(Self {
+            pidfd: pidfd.map_err(|error| child.failed(Step::Wait, errno_of(&error)))?,
+            stdin: stdin
+                .map(|pipe| Sender::from_owned_fd(pipe.into()))
+                .transpose()
+                .map_err(failed)?,
+            stdout: stdout.map(Into::into).map(reads).transpose()?,
+            stderr: stderr.map(Into::into).map(reads).transpose()?,
+            child,
+            done: false,
+        })
+    }
+
+    /// The main process's pid: a label to print.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The tree that the main process lives in.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        self.child.tree()
+    }
+
+    /// The child itself, for what does not wait: [`signal`](Child::signal),
+    /// [`signal_all`](Child::signal_all).
+    #[must_use]
+    pub fn as_child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Waits until the main process has ended. The rest of the tree lives on until
+    /// [`finish`](Self::finish) or Drop. Unlike tokio's, it does not close a piped stdin.
+    ///
+    /// # Errors
+    /// The exit status was taken by somebody else (`ECHILD`), or the runtime that the child was
+    /// spawned in has shut down.
+    pub async fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.wait_until(None).await? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Waits until the main process has ended, this long at the most; then `None`, and it runs on.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub async fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        self.wait_until(Instant::now().checked_add(timeout)).await
+    }
+
+    /// Waits until the child is ready, as [`Child::wait_ready`] does. Each look is taken by the
+    /// task itself and costs some ten microseconds to a few milliseconds; an HTTP request does not.
+    ///
+    /// # Errors
+    /// As for [`Child::wait_ready`].
+    pub async fn wait_ready(&self, ready: Ready<'_>, deadline: Instant) -> Result<()> {
+        let mut search = Search::new(&self.child, ready, deadline)?;
+        let mut pace = Pace::new();
+        loop {
+            let step = self.step().await?;
+            let status = self.child.reap()?;
+            pace.look();
+            let found = search.look(status)?;
+            let due = pace.due();
+            let found = match found {
+                Found::Ask(question) => {
+                    self.aside(move |_| http::answer(&question, deadline)).await?
+                }
+                found => found,
+            };
+            if search.judge(found)? {
+                return Ok(());
+            }
+            let next = step.unwrap_or(deadline).min(deadline).min(due);
+            if status.is_some() {
+                sleep_until(next.into()).await;
+            } else {
+                self.news(Some(next)).await?;
+            }
+        }
+    }
+
+    /// Sends the stop signal to all (or to the main process,
+    /// [`stop_main_only`](crate::Command::stop_main_only)), gives them `grace` to end, then kills
+    /// what is left.
+    ///
+    /// # Errors
+    /// Somebody is left 10 s after the kill: [`Error::is_survivors`].
+    pub async fn stop(&self, grace: Duration) -> Result<()> {
+        self.aside(move |child| child.begin_stop(grace)).await?;
+        if self.over(Instant::now().checked_add(grace)).await? {
+            return Ok(());
+        }
+        self.kill().await
+    }
+
+    /// Kills the whole tree; completes when nothing is left.
+    ///
+    /// # Errors
+    /// As for [`stop`](Self::stop).
+    pub async fn kill(&self) -> Result<()> {
+        self.aside(Child::kill).await?
+    }
+
+    /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened. If
+    /// the main process still runs it is stopped, with the command's grace.
+    ///
+    /// Dropping the future ends the tree all the same, at once; the report is lost.
+    ///
+    /// # Errors
+    /// As for [`Child::finish`].
+    pub async fn finish(mut self) -> Result<Report> {
+        if self.child.runs()?
+            && let Some(grace) = self.child.grace_due()
+        {
+            // Who cannot be asked is killed all the same.
+            let _ = self.stop(grace).await;
+        }
+        self.done = true;
+        if self.is_quick() {
+            return self.child.end(true);
+        }
+        self.aside(|child| child.end(true)).await?
+    }
+
+    /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends;
+    /// see [`Child::detach`].
+    pub fn detach(mut self) {
+        self.done = true;
+        self.child.leave();
+    }
+
+    /// Whether its end is a matter of microseconds: everybody has ended, and no thread reads for
+    /// its log.
+    fn is_quick(&self) -> bool {
+        matches!(self.is_over(), Ok(true)) && !self.child.log.has_reader()
+    }
+
+    fn is_over(&self) -> Result<bool> {
+        Ok(self.child.reap()?.is_some() && self.tree().wait_empty(Instant::now())?)
+    }
+
+    /// The one wait path: status, timeout, pidfd, deadline.
+    async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.child.reap()? {
+                return Ok(Some(status));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+            let step = self.step().await?;
+            self.news([deadline, step].into_iter().flatten().min()).await?;
+        }
+    }
+
+    /// Takes the step of the timeout that is due, if one is; says when to look again.
+    async fn step(&self) -> Result<Option<Instant>> {
+        match self.child.ending.next(&*self.child) {
+            Some(at) if at <= Instant::now() => self.aside(Child::next_deadline).await,
+            next => Ok(next),
+        }
+    }
+
+    /// Until the main process has ended, or this moment.
+    async fn news(&self, until: Option<Instant>) -> Result<()> {
+        let ended = async {
+            let why = "the runtime that it was spawned in has shut down";
+            let gone = |_| Error::invalid(Step::Wait, self.named(), why);
+            self.pidfd.readable().await.map_err(gone)?.retain_ready();
+            if self.child.reap()?.is_none() {
+                // A tracer has still to let it go.
+                sleep(SHORT).await;
+            }
+            Ok(())
+        };
+        match until {
+            None => ended.await,
+            Some(until) => timeout_at(until.into(), ended).await.unwrap_or(Ok(())),
+        }
+    }
+
+    /// Waits until everybody has ended; false at the deadline.
+    async fn over(&self, deadline: Option<Instant>) -> Result<bool> {
+        let mut pause = SHORT;
+        while !self.is_over()? {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            if !self.child.has_ended() {
+                self.news(deadline).await?;
+                continue;
+            }
+            let next = Instant::now() + pause;
+            sleep_until(deadline.map_or(next, |deadline| next.min(deadline)).into()).await;
+            pause = (pause * 2).min(LONG);
+        }
+        Ok(true)
+    }
+
+    /// Until the main process or, lingering, the whole tree has ended. Keeps the timeout.
+    pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
+        self.wait().await?;
+        while self.child.keep().linger && !self.over(self.step().await?).await? {}
+        Ok(())
+    }
+
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Child) -> T + Send + 'static,
+    ) -> Result<T> {
+        let child = Arc::clone(&self.child);
+        let why = "the thread that was to do it has panicked";
+        let answer = aside(move || work(&child)).await;
+        answer.map_err(|_| Error::invalid(Step::Wait, self.named(), why))
+    }
+
+    fn named(&self) -> String {
+        format!("process {}", self.id())
+    }
+}
+
+/// The main process's pidfd: readable once it has ended.
+impl AsFd for AsyncChild {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+}
+
+impl fmt::Debug for AsyncChild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncChild").field(&self.child).finish()
+    }
+}
+
+impl Drop for AsyncChild {
+    fn drop(&mut self) {
+        if self.done || !self.tree().is_ours() {
+            return;
+        }
+        // Before anything else: whatever becomes of the rest, they have got it.
+        self.tree().hold().kill_at_once();
+        let _ = self.child.signal(libc::SIGKILL);
+        let child = Arc::clone(&self.child);
+        let end = move || {
+            child.stopping(Duration::ZERO);
+            child.end(child.tree().remembers())
+        };
+        if self.is_quick() || Handle::try_current().is_err() {
+            let _ = end();
+        } else {
+            drop(aside(end));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The ends of a command in a tokio runtime.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::child::output::{AT_A_TIME, Capture, Output};
+use crate::command::Command;
+use crate::error::{Error, Result, Step, errno_of};
+use crate::exec::stdio::Stdio;
+use crate::report::Report;
+use crate::runtime::child::AsyncChild;
+
+/// In a tokio runtime (feature `tokio`).
+impl Command {
+    /// As [`spawn`](Self::spawn). The spawn itself is done by the caller's thread, as tokio's own
+    /// is: it takes about a millisecond, most of which is the child's exec.
+    ///
+    /// # Errors
+    /// As for [`spawn`](Self::spawn) and [`AsyncChild::new`].
+    ///
+    /// # Panics
+    /// The runtime has no io (`enable_io`).
+    pub fn spawn_async(&mut self) -> Result<AsyncChild> {
+        AsyncChild::new(self.spawn()?)
+    }
+
+    /// As [`run`](Self::run). Dropping the future ends the tree, as dropping an [`AsyncChild`]
+    /// does.
+    ///
+    /// # Errors
+    /// As for [`spawn_async`](Self::spawn_async) and [`AsyncChild::finish`].
+    pub async fn run_async(&mut self) -> Result<Report> {
+        let mut child = self.spawn_async()?;
+        drop(child.stdin.take());
+        child.all_that_is_waited_for().await?;
+        child.finish().await
+    }
+
+    /// As [`output`](Self::output). Dropping the future ends the tree, as dropping an
+    /// [`AsyncChild`] does, and what it has written is lost.
+    ///
+    /// # Errors
+    /// As for [`run_async`](Self::run_async), and reading may fail.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::Command;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "sleep 30 & echo hi"]);
+    /// let output = runtime.block_on(command.output_async())?;
+    /// assert_eq!(output.stdout, b"hi\n"); // milliseconds, not 30 s
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn output_async(&mut self) -> Result<Output> {
+        let defaults = [Stdio::null(), Stdio::piped(), Stdio::piped()];
+        AsyncChild::new(self.spawn_with(defaults)?)?.wait_with_output().await
+    }
+}
+
+impl AsyncChild {
+    /// As [`Child::wait_with_output`](crate::Child::wait_with_output). Dropping the future ends the
+    /// tree, and what it has written is lost.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
+    /// gone all the same.
+    pub async fn wait_with_output(mut self) -> Result<Output> {
+        let subject = format!("output of process {}", self.id());
+        let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
+        drop(self.stdin.take());
+        let mut streams = [self.stdout.take(), self.stderr.take()].map(Stream::new);
+        {
+            let mut over = pin!(self.all_that_is_waited_for());
+            let news = poll_fn(|cx| {
+                for stream in &mut streams {
+                    stream.poll(cx).map_err(|error| failed(errno_of(&error)))?;
+                }
+                over.as_mut().poll(cx)
+            });
+            news.await?;
+        }
+        let report = self.finish().await?;
+        let [stdout, stderr] = streams;
+        Ok(Output {
+            status: report.status,
+            stdout: stdout.drain().map_err(failed)?,
+            stderr: stderr.drain().map_err(failed)?,
+            report,
+        })
+    }
+}
+
+/// One output pipe, and what came out of it.
+struct Stream {
+    pipe: Option<Receiver>,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    fn new(pipe: Option<Receiver>) -> Self {
+        Self { pipe, bytes: Vec::new() }
+    }
+
+    /// Takes what is there, within bounds; the task is woken when there is more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let most = self.bytes.len() + AT_A_TIME;
+        let mut buffer = vec![0; 16 * 1024];
+        while let Some(pipe) = &self.pipe {
+            if self.bytes.len() >= most {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let Poll::Ready(ready) = pipe.poll_read_ready(cx) else { break };
+            ready?;
+            match pipe.try_read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(len) => self.bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left once the tree is gone. Read from the pipe itself: the runtime may not have
+    /// heard of it yet.
+    fn drain(self) -> Result<Vec<u8>, Errno> {
+        let pipe = self.pipe.map(Receiver::into_nonblocking_fd).transpose();
+        let mut capture = Capture::new(pipe.map_err(|error| errno_of(&error))?)?;
+        capture.bytes = self.bytes;
+        capture.drain()?;
+        Ok(capture.bytes)
+    }
+}

@@ -1,0 +1,186 @@
+//! The run root: a cgroup of the caller's own, held by a lease, with its guard beside it. The trees
+//! are its children.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod};
+
+use crate::cgroup::Cgroup;
+use crate::cgroup::controllers;
+use crate::cgroup::delegation;
+use crate::cgroup::hierarchy::Base;
+use crate::cgroup::names::checked;
+use crate::cgroup::names::{ASIDE, INNER, PREFIX};
+use crate::cgroup::teardown::{PATIENCE, teardown};
+use crate::error::{Error, Result, Step};
+use crate::limits::Limits;
+use crate::supervisor::guard::Guard;
+use crate::supervisor::sweep::{lease, sweep_siblings};
+
+#[derive(Debug)]
+pub(crate) struct RunRoot {
+    pub(crate) cgroup: Cgroup,
+    /// flock(2) on the directory: free once this process is gone, however it went.
+    _lease: File,
+    guard: Option<Guard>,
+    made: AtomicU64,
+    memory_budget: bool,
+    pub(crate) counts: bool,
+}
+
+impl RunRoot {
+    /// Run roots beside it whose owners are gone are removed first, if that is wanted.
+    pub(crate) fn make(
+        base: Base,
+        sweep: bool,
+        guard: bool,
+        limits: &Limits,
+        account: bool,
+    ) -> Result<Self> {
+        let parent = Arc::new(base.dir);
+        if sweep {
+            sweep_siblings(&parent, &base.path);
+        }
+        loop {
+            let name = format!("{PREFIX}{}-{}", process::id(), random());
+            let start = || Guard::start(&base.path.join(&name));
+            let guard = guard.then(start).transpose()?;
+            let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
+                continue;
+            };
+            let mut root = Self {
+                cgroup,
+                _lease: lease,
+                guard,
+                made: AtomicU64::new(0),
+                memory_budget: limits.has_memory(),
+                counts: account || !limits.is_none(),
+            };
+            let prepared = controllers::budget(limits, &root.cgroup, &base.path);
+            if let Err(error) = prepared {
+                root.end();
+                return Err(error);
+            }
+            if account {
+                controllers::count(&root.cgroup);
+            }
+            return Ok(root);
+        }
+    }
+
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_alive)
+    }
+
+    /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
+    pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let name = match name {
+            Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
+            None => OsString::from(number.to_string()),
+        };
+        let root = &self.cgroup;
+        let mode = Mode::from_bits_truncate(0o755);
+        let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
+        let leaf = dir
+            .and_then(|dir| Cgroup::make(&dir, root.path(), &name, mode))
+            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
+        match self.limit_leaf(&leaf, limits) {
+            Ok(()) => Ok(leaf),
+            Err(error) => {
+                let _ = leaf.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Under a budget of memory each tree dies as one: the budget itself must not kill them all.
+    pub(crate) fn limit_leaf(&self, leaf: &Cgroup, limits: &Limits) -> Result<()> {
+        if self.memory_budget {
+            controllers::kill_as_one(leaf)?;
+        }
+        if limits.is_none() {
+            return Ok(());
+        }
+        let root = self.cgroup.path();
+        controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
+    }
+
+    /// Makes a cgroup in a tree that is the command's own, or another user's, and in that the leaf
+    /// where the command starts: so it can be subdivided, with controllers, from its first moment.
+    /// The tree itself, and with that its limits, stays ours.
+    pub(crate) fn delegate_in(
+        &self,
+        tree: &Cgroup,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<Cgroup> {
+        let root = self.cgroup.path();
+        controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
+        let mode = Mode::from_bits_truncate(0o755);
+        let below = |above: &Cgroup, name: &str| {
+            let dir = above.dir().map_err(|errno| tree.error(Step::Delegate, errno))?;
+            let made = Cgroup::make(&dir, above.path(), name.as_ref(), mode)
+                .map_err(|(step, errno)| Error::at(step, &above.path().join(name), errno))?;
+            let owned = delegation::hand_over(&made, uid, gid);
+            owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
+        };
+        if uid.is_some() {
+            // On the way to it others may pass, but not look around.
+            let passing = Mode::from_bits_truncate(0o711);
+            let opened = self.cgroup.dir().and_then(|dir| fchmod(&*dir, passing));
+            opened.map_err(|errno| self.cgroup.error(Step::Delegate, errno))?;
+        }
+        below(&below(tree, INNER)?, ASIDE)
+    }
+
+    /// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
+    /// trying.
+    pub(crate) fn end(&mut self) {
+        let gone = teardown(&self.cgroup, PATIENCE).is_ok();
+        if !gone && let Some(guard) = &mut self.guard {
+            guard.stay();
+        }
+    }
+
+    /// Its owner ends it, or the guard.
+    pub(crate) fn leave(&mut self) {
+        self.guard.iter_mut().for_each(Guard::stay);
+    }
+}
+
+/// Eight hex digits that differ from call to call and process to process.
+fn random() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(process::id());
+    format!("{:08x}", bits & 0xffff_ffff)
+}
+
+/// A new run root and its lease. None where another name is due: this one is taken, or a sweep took
+/// the new directory for a stale one in the moment between mkdir and lock.
+fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgroup, File)>> {
+    let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
+        Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
+        Err((step, errno)) => return Err(Error::at(step, &base.join(name), errno)),
+        Ok(made) => made,
+    };
+    match lease(&cgroup) {
+        Ok(lease) if cgroup.exists() => Ok(Some((cgroup, lease))),
+        Ok(_) | Err(Errno::EWOULDBLOCK) => {
+            // Who only looked leaves it to us, who sweeps has removed it.
+            let _ = cgroup.remove();
+            Ok(None)
+        }
+        Err(errno) => {
+            let _ = cgroup.remove();
+            Err(cgroup.error(Step::Lease, errno))
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Run roots whose owners are gone: found by their free lease, killed and removed.
+//!
+//! A lease is an flock(2) on the directory, so the kernel gives it back however the owner ended,
+//! and in every pid namespace. Whoever sweeps holds it meanwhile: two sweepers never meet, and an
+//! owner that has just made its directory and finds the lease taken makes another one. Directories
+//! of other users are left to their own sweeps.
+
+use std::fs::{File, TryLockError};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+use crate::cgroup::hierarchy;
+use crate::cgroup::leftovers::listed;
+use crate::cgroup::names::{ASIDE, owner};
+use crate::cgroup::teardown::{PATIENCE, teardown};
+use crate::cgroup::{Cgroup, children, open_dir};
+use crate::error::{Result, errno_of};
+use crate::proc::info::ProcessInfo;
+
+/// How long a new supervisor spends on one stale run root before it goes on with its own.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// A run root whose owner is gone; see [`sweep`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Stale {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The pid that its owner had, in the owner's pid namespace.
+    pub owner: u32,
+    /// Who was still alive in it.
+    pub processes: Vec<ProcessInfo>,
+    /// Whether it was removed, or why not. Looking alone (`dry_run`) removes nothing: `Ok(false)`.
+    pub removed: Result<bool>,
+}
+
+/// Kills and removes every run root below `base`, at any depth, whose owner is gone.
+///
+/// `base` is found as for [`SupervisorBuilder::base`](crate::SupervisorBuilder::base) if `None`.
+/// With `dry_run` it only looks. A run root whose owner lives, one of another user, and any other
+/// directory is never touched.
+///
+/// # Errors
+/// The base cannot be found. What cannot be removed is in [`Stale::removed`].
+pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<Stale>> {
+    let base = hierarchy::base(base)?;
+    let mut found = Vec::new();
+    for (path, owner) in run_roots(&base.path) {
+        visit_stale(&path, |cgroup| {
+            let processes = listed(cgroup);
+            let torn = if dry_run { Ok(()) } else { teardown(cgroup, PATIENCE) };
+            let removed = torn.map(|()| !dry_run);
+            found.push(Stale { path: path.clone(), owner, processes, removed });
+        });
+    }
+    Ok(found)
+}
+
+/// What every new supervisor does first, with the run roots beside its own to be. Costs one listing
+/// of the base when there is nothing to do. What fails here is left to the next one, and to
+/// `sweep`, which says so.
+pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
+    let names = children(base).unwrap_or_default();
+    if names.iter().any(|name| name == ASIDE) {
+        // Where a supervisor stood that had to step aside; busy while it still does.
+        let _ = unlinkat(base, ASIDE, UnlinkatFlags::RemoveDir);
+    }
+    for name in names.into_iter().filter(|name| owner(name).is_some()) {
+        visit_stale(&path.join(name), |cgroup| {
+            let _ = teardown(cgroup, BRIEFLY);
+        });
+    }
+}
+
+/// The same, for a directory by its path; for the command line.
+#[cfg(feature = "cli")]
+pub fn sweep_briefly(base: &Path) {
+    if let Ok(dir) = open_dir(base) {
+        sweep_siblings(&dir, base);
+    }
+}
+
+/// Visits a run root while its lease is held, if it is ours to tidy: its owner is gone, and we are
+/// the same user.
+fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
+    // Gone meanwhile, or no permission: not ours to tidy.
+    let Ok(cgroup) = open(path) else { return };
+    let ours = cgroup
+        .dir()
+        .and_then(|dir| fstat(&*dir))
+        .is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
+    if ours && let Ok(_lease) = lease(&cgroup) {
+        visit(&cgroup);
+    }
+}
+
+pub(crate) fn open(path: &Path) -> Result<Cgroup, Errno> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    Cgroup::open(&Arc::new(open_dir(above)?), above, name)
+}
+
+/// The run roots below a directory, at any depth (a supervised process may supervise others),
+/// outermost first.
+pub(crate) fn run_roots(base: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    let mut todo = vec![base.to_owned()];
+    while let Some(dir) = todo.pop() {
+        if let Some(owner) = dir.file_name().and_then(owner) {
+            found.push((dir.clone(), owner));
+        }
+        todo.extend(subdirectories(&dir));
+    }
+    found
+}
+
+/// A directory of a cgroup has two links and one for each below it: a leaf need not be read.
+pub(crate) fn subdirectories(dir: &Path) -> Vec<PathBuf> {
+    if std::fs::metadata(dir).is_ok_and(|meta| meta.nlink() <= 2) {
+        return Vec::new();
+    }
+    let names = open_dir(dir).and_then(|fd| children(&fd)).unwrap_or_default();
+    names.into_iter().map(|name| dir.join(name)).collect()
+}
+
+/// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy
+/// does not.
+pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
+    let file = cgroup.dir()?.try_clone().map(File::from).map_err(|error| errno_of(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
+        Err(TryLockError::Error(error)) => Err(errno_of(&error)),
+    }
+}
