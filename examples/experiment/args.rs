@@ -11,8 +11,8 @@ nothing behind.
 Usage: experiment [OPTIONS]
 
   --port N        where the server listens (default 5055)
-  --dir DIR       where out.log and err.log go (default: tidy-experiment-PORT below the system's
-                  directory for temporary files)
+  --dir DIR       makes the directory of its log in DIR and keeps it (default: in the system's
+                  directory for temporary files, and removed again unless something fails)
   --flask         a real Flask application in debug mode, instead of the server built in
   --python PATH   the Python that has Flask (default python3); this makes one, V/bin/python:
                   python3 -m venv V && V/bin/pip install flask
@@ -37,7 +37,7 @@ pub(crate) enum Request {
 
 pub(crate) struct Options {
     pub(crate) port: u16,
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) server: Server,
     pub(crate) failure: Option<Failure>,
     pub(crate) plain: bool,
@@ -53,16 +53,6 @@ pub(crate) enum Failure {
 pub(crate) struct Server {
     pub(crate) program: OsString,
     pub(crate) args: Vec<OsString>,
-}
-
-impl Options {
-    pub(crate) fn out_log(&self) -> PathBuf {
-        self.dir.join("out.log")
-    }
-
-    pub(crate) fn err_log(&self) -> PathBuf {
-        self.dir.join("err.log")
-    }
 }
 
 impl fmt::Display for Server {
@@ -120,10 +110,7 @@ impl Flags {
         }
         let port = self.port.unwrap_or(DEFAULT_PORT);
         let server = if self.flask { flask(self.python, port) } else { built_in(port)? };
-        let dir = self
-            .dir
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("tidy-experiment-{port}")));
-        Ok(Options { port, dir, server, failure: self.failure, plain: self.plain })
+        Ok(Options { port, dir: self.dir, server, failure: self.failure, plain: self.plain })
     }
 }
 

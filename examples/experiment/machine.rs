@@ -1,65 +1,117 @@
-//! What the machine knows: is the port free, who holds it, which processes belong to this run.
+//! What the machine knows: is the port free, which process has it, what is left of this run.
+//!
+//! Of processes that are not of this run only the names and the links in `/proc/PID/fd` are read:
+//! a process may make a reader of its command line or environment wait for as long as it likes.
 
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Write, pipe};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
 
 use crate::Result;
 
-/// An environment variable that the server is started with, and that all its descendants inherit.
-pub(crate) const MARKER: &str = "TIDY_EXPERIMENT_RUN";
+/// One experiment at a time for each port: a name in the abstract namespace of Unix sockets, which
+/// goes with this process however that ends.
+pub(crate) fn claim(port: u16) -> Result<UnixListener> {
+    let name = format!("tidy-process experiment on port {port}");
+    let claimed = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
+    claimed.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another experiment is using port {port}: wait until it has ended, or give this one \
+             another port with --port"
+        )
+        .into(),
+        _ => format!("cannot bind the Unix socket @{name}: {error}").into(),
+    })
+}
 
-/// The marker's value: this process's number.
-pub(crate) fn run_name() -> String {
-    std::process::id().to_string()
+/// What tells whether a process of this run is left: the write end of a pipe whose read end is the
+/// server's standard input, and so that of every process that descends from it.
+pub(crate) struct Line(PipeWriter);
+
+/// The line, and the end that goes to the server.
+pub(crate) fn line() -> Result<(Line, PipeReader)> {
+    let (reader, writer) = pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
+    Ok((Line(writer), reader))
+}
+
+impl Line {
+    /// Whether a process has the other end open: if not, the kernel refuses a write (`EPIPE`).
+    pub(crate) fn is_held(&mut self) -> Result<bool> {
+        match self.0.write(b"\n") {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(format!("cannot write to the server's pipe: {error}").into()),
+        }
+    }
+
+    /// The processes that have it open, this one excepted.
+    pub(crate) fn holders(&self) -> Result<Vec<Process>> {
+        let this = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let pipe = fs::read_link(&this).map_err(|error| format!("cannot read {this}: {error}"))?;
+        let others = pids().filter(|pid| *pid != std::process::id() && holds(*pid, &[&pipe]));
+        Ok(others.map(Process::of_ours).collect())
+    }
+
+    /// Ok if the port is free and no process of this run is alive.
+    pub(crate) fn require_clean(&mut self, port: u16) -> Result<()> {
+        require_free(port)?;
+        if !self.is_held()? {
+            return Ok(());
+        }
+        let left: Vec<String> = self.holders()?.iter().map(ToString::to_string).collect();
+        Err(format!("left of the server: {}", left.join(", ")).into())
+    }
 }
 
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    command: String,
+    name: String,
 }
 
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.pid, self.command)
+        write!(f, "{} {}", self.pid, self.name)
     }
 }
 
 impl Process {
-    fn dir(&self) -> PathBuf {
-        format!("/proc/{}", self.pid).into()
+    /// With its command line.
+    fn of_ours(pid: u32) -> Self {
+        Self { pid, name: read(pid, "cmdline") }
     }
 
-    fn is_marked(&self) -> bool {
-        let mark = format!("{MARKER}={}", run_name());
-        // A process that is gone, or not ours to look at, has none.
-        let environ = fs::read(self.dir().join("environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    /// With the kernel's name of it alone.
+    fn of_others(pid: u32) -> Self {
+        Self { pid, name: format!("({})", read(pid, "comm")) }
     }
 
     /// Whether it has one of these sockets open.
     pub(crate) fn holds(&self, sockets: &[PathBuf]) -> bool {
-        let fds = fs::read_dir(self.dir().join("fd")).into_iter().flatten().flatten();
-        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|target| sockets.contains(&target))
+        holds(self.pid, sockets)
     }
 }
 
-/// The live processes that were started by this run.
-pub(crate) fn marked() -> Vec<Process> {
-    processes().filter(Process::is_marked).collect()
+/// NUL separates the words, and nothing else that a terminal obeys may pass either.
+fn read(pid: u32, file: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace(char::is_control, " ").trim_end().into()
 }
 
-fn processes() -> impl Iterator<Item = Process> {
+fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let words = fs::read(entry.path().join("cmdline")).ok()?;
-        // NUL separates the words, and nothing else that a terminal obeys may pass either.
-        let command = String::from_utf8_lossy(&words).replace(char::is_control, " ");
-        Some(Process { pid, command: command.trim_end().into() })
-    })
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether the process has one of these open; false for one that is gone or not ours to look at.
+fn holds(pid: u32, targets: &[impl AsRef<Path>]) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| fs::read_link(fd.path()).ok())
+        .any(|link| targets.iter().any(|target| target.as_ref() == link))
 }
 
 /// The sockets that listen on `port`, as the links in /proc/PID/fd name them.
@@ -78,31 +130,26 @@ fn listening_socket(line: &str, port: u16) -> Option<PathBuf> {
     here.then(|| format!("socket:[{}]", fields.get(9).unwrap_or(&"?")).into())
 }
 
-/// Ok if the port can be bound right now, as a server would; otherwise an error that says who has
-/// it.
+/// Ok if the port can be bound right now, as a server would; otherwise an error that names the
+/// process that has it.
 pub(crate) fn require_free(port: u16) -> Result<()> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Err(format!("port {port} is in use by {}", holder(port)).into())
+            let holder = holder(port);
+            Err(format!(
+                "port {port} is in use by {holder}: end it, or choose another port with --port"
+            )
+            .into())
         }
         Err(error) => Err(format!("port {port} cannot be bound: {error}").into()),
     }
 }
 
-/// Ok if the port is free and no process of this run is alive.
-pub(crate) fn require_clean(port: u16) -> Result<()> {
-    require_free(port)?;
-    match marked().first() {
-        Some(process) => Err(format!("process {process} is left").into()),
-        None => Ok(()),
-    }
-}
-
 fn holder(port: u16) -> String {
     let sockets = listening_sockets(port);
-    match processes().find(|process| process.holds(&sockets)) {
-        Some(process) => format!("process {process}"),
+    match pids().find(|pid| holds(*pid, &sockets)) {
+        Some(pid) => format!("process {}", Process::of_others(pid)),
         None => "a process that cannot be seen from here".into(),
     }
 }

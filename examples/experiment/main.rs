@@ -12,35 +12,53 @@
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows what it does")]
 
-use std::fs::File;
-use std::panic::{self, UnwindSafe};
+use std::error::Error;
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use tidy_process::{Command, Report, Tree};
+use tidy_process::{Child, Command, Containment, Log, Ready, Report, Supervisor, Tree};
 
 use crate::args::{Options, Request};
+use crate::logs::Logs;
+use crate::machine::Line;
 
 mod args;
 mod client;
+mod logs;
 mod machine;
 mod plain;
 mod server;
 
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// Starts the server, talks to it, ends it. From `spawn` on, every way out of this function, be it
-/// the last line, a `?` or a panic, ends the server *and everything that it started* first.
-fn experiment(options: &Options) -> Result<Report> {
-    let server = Command::new(&options.server.program)
-        .args(&options.server.args)
-        .env(machine::MARKER, machine::run_name())
-        .stdout(File::create(options.out_log())?)
-        .stderr(File::create(options.err_log())?)
-        .spawn()?;
+/// Python on a busy machine takes seconds to start.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 
-    // It may also end before it ever answers: so between two attempts it is the server that we wait
-    // for, not the clock.
-    client::wait_until_it_answers(options, |pause| Ok(server.wait_timeout(pause)?))?;
+/// Starts the server. From here on every way out, be it the last line, a `?` or a panic, ends the
+/// server *and everything that it started*.
+fn start(
+    options: &Options,
+    logs: &Logs,
+    supervisor: &Supervisor,
+    stdin: PipeReader,
+) -> Result<Child> {
+    let log = Log::create(logs.file())?;
+    let mut command = Command::new(&options.server.program);
+    command.args(&options.server.args).stdin(OwnedFd::from(stdin)).log(&log);
+    Ok(command.supervisor(supervisor).spawn()?)
+}
+
+/// Talks to the server, and ends it.
+fn experiment(options: &Options, server: Child) -> Result<Report> {
+    // A process of *this* server answers: one that an earlier run has left does not count, and one
+    // that ends instead is an error at once, with the last lines of its log.
+    let started = Instant::now();
+    let answers = Ready::http(&format!("http://127.0.0.1:{}/", options.port))?;
+    server.wait_ready(answers, started + READY_WITHIN)?;
+    println!("ready after {:.0?}", started.elapsed());
     show(server.tree());
 
     // With `--error` or `--panic` this is where it ends, in the middle: `server` is dropped, and
@@ -52,7 +70,7 @@ fn experiment(options: &Options) -> Result<Report> {
     Ok(server.finish()?)
 }
 
-/// The one that we started, and those that we did not.
+/// The process that we started, and those that we did not.
 fn show(tree: &Tree) {
     for process in tree.processes() {
         println!("  {process}   <- child of {}", process.ppid);
@@ -79,46 +97,89 @@ fn end_with(outcome: Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(&*error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(options: &Options) -> Result<()> {
-    machine::require_free(options.port)?;
-    std::fs::create_dir_all(&options.dir)
-        .map_err(|error| format!("cannot create {}: {error}", options.dir.display()))?;
-    println!("server  {}", options.server);
-    println!("logs    {} and err.log\n", options.out_log().display());
-    if options.plain {
-        return and_at_once(
-            || plain::experiment(options),
-            || plain::show_what_stays_behind(options.port),
-        );
+/// The error and, where it is the library's, what to do about it.
+fn tell(error: &(dyn Error + 'static)) {
+    eprintln!("error: {error}");
+    if let Some(hint) = error.downcast_ref().and_then(tidy_process::Error::hint) {
+        eprintln!("hint: {hint}");
     }
-    let report = and_at_once(|| experiment(options), || check_that_nothing_stays(options.port))?;
+}
+
+fn run(options: &Options) -> Result<()> {
+    let _claim = machine::claim(options.port)?;
+    machine::require_free(options.port)?;
+    let logs = Logs::make(options.dir.as_deref())?;
+    println!("server  {}\nlog     {}\n", options.server, logs.file().display());
+    if options.plain {
+        run_plain(options, &logs)?
+    } else {
+        run_tidy(options, &logs)?
+    }
+    logs.done();
+    Ok(())
+}
+
+fn run_tidy(options: &Options, logs: &Logs) -> Result<()> {
+    let supervisor = supervisor()?;
+    let (line, stdin) = machine::line()?;
+    let server = start(options, logs, &supervisor, stdin)?;
+    let report = and_at_once(
+        || experiment(options, server),
+        || {
+            // Its guard ends with it.
+            drop(supervisor);
+            check_that_nothing_stays(options.port, line)
+        },
+    )?;
     println!("the server was {:?} after {:.0?}", report.cause, report.wall);
     Ok(())
 }
 
+fn run_plain(options: &Options, logs: &Logs) -> Result<()> {
+    let (line, stdin) = machine::line()?;
+    let server = plain::start(options, logs, stdin)?;
+    and_at_once(
+        || plain::experiment(options, server),
+        || plain::show_what_stays_behind(options.port, line),
+    )
+}
+
+/// Cgroups where they can be made; in a default container, or for a user without a delegated
+/// cgroup, a keeper.
+fn supervisor() -> Result<Supervisor> {
+    let supervisor = Supervisor::builder().containment(Containment::BestEffort).build()?;
+    if let Some(why) = supervisor.why_no_cgroup() {
+        println!("best effort: a keeper process holds the server, for want of a cgroup: {why}\n");
+    }
+    Ok(supervisor)
+}
+
 /// Does `after` as soon as `job` has ended, even by a panic; that goes on afterwards.
 fn and_at_once<T>(
-    job: impl FnOnce() -> Result<T> + UnwindSafe,
+    job: impl FnOnce() -> Result<T>,
     after: impl FnOnce() -> Result<()>,
 ) -> Result<T> {
-    let ended = panic::catch_unwind(job);
+    let ended = panic::catch_unwind(AssertUnwindSafe(job));
     let checked = after();
     match (ended.unwrap_or_else(|payload| panic::resume_unwind(payload)), checked) {
-        (Err(error), Err(worse)) => Err(format!("{error}; and then: {worse}").into()),
+        (Err(error), Err(worse)) => {
+            tell(&*error);
+            Err(worse)
+        }
         (outcome, checked) => checked.and(outcome),
     }
 }
 
 /// The claim of this library, checked at the moment when the teardown has returned: no retry, no
 /// sleep.
-fn check_that_nothing_stays(port: u16) -> Result<()> {
-    machine::require_clean(port)?;
+fn check_that_nothing_stays(port: u16, mut line: Line) -> Result<()> {
+    line.require_clean(port)?;
     println!("\nport {port} is free again, no process is left");
     Ok(())
 }

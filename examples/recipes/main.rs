@@ -3,36 +3,32 @@
 //! `cargo run --example recipes -- NAME [PORT [DIR [END]]]`
 //!
 //! NAME is flask, gunicorn, npm, postgres, redis or chromium.
+//! DIR is made with mode 0700, or is one of yours that nobody else may write to; `-` or none is a
+//! fresh one, which is removed again after success.
 //! END is `finish`, `panic`, or `stay`: then kill this program with SIGKILL, and see that nothing
 //! is left. `TIDY_PYTHON` names a Python that has Flask and gunicorn.
 
 #![expect(clippy::print_stdout, reason = "an example says what it does")]
 
+mod place;
 mod servers;
 
 use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tidy_process::{Child, Log};
 
-type Any = Box<dyn Error>;
+use crate::place::Place;
 
-/// Where a server is to be.
-struct Place {
-    port: u16,
-    dir: PathBuf,
-}
+type Any = Box<dyn Error>;
 
 fn main() -> Result<(), Any> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let word = |at: usize| words.get(at).map(String::as_str);
     let recipe = servers::find(word(0).unwrap_or_default()).ok_or("which recipe? see the top")?;
     let port = word(1).unwrap_or("8300").parse()?;
-    let dir = word(2).map_or_else(|| std::env::temp_dir().join("tidy-recipe"), PathBuf::from);
-    std::fs::create_dir_all(&dir)?;
-    let place = Place { port, dir };
+    let place = Place::make(port, word(2).filter(|dir| *dir != "-"))?;
 
     let log = Log::create(place.dir.join("log"))?;
     let started = Instant::now();
@@ -62,5 +58,5 @@ fn main() -> Result<(), Any> {
     server.finish()?;
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     println!("stopped in {:.1?}, port {port} is free", stopping.elapsed());
-    Ok(())
+    place.done()
 }

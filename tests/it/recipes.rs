@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -106,6 +107,33 @@ fn again_and_again(recipe: &'static str, program: &str) {
 fn of_venv(program: &str) -> String {
     let python = std::env::var("TIDY_FLASK_PYTHON").unwrap_or_default();
     Path::new(&python).with_file_name(program).display().to_string()
+}
+
+/// Another user's directory, one that others may write to and a symbolic link are refused before
+/// anything is written.
+#[test]
+#[parallel]
+fn a_directory_that_others_may_change_is_refused() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = std::env::temp_dir().join(format!("tidy-recipe-{}-modes", std::process::id()));
+    let (open, link) = (dir.join("open"), dir.join("link"));
+    fs::create_dir_all(dir.join("precious")).unwrap();
+    fs::write(dir.join("precious/log"), "mine").unwrap();
+    symlink(dir.join("precious"), &link).unwrap();
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    for wrong in [&open, &link] {
+        let mut command = Command::new(example());
+        stage.mark_std(command.args(["redis", &free_port().to_string()]).arg(wrong));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot use directory"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(dir.join("precious/log")).unwrap(), "mine");
+    assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
+    fs::remove_dir_all(&dir).unwrap();
+    stage.close(Alone::No);
 }
 
 #[test]
