@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use serial_test::serial;
 
-use crate::support::{Alone, Stage, skip, tool};
+use crate::server::free_port;
+use crate::support::{Alone, Stage, example, skip, tool};
 use crate::victim;
 
 /// What Docker and Podman leave to a container's root.
@@ -253,6 +254,25 @@ fn in_a_default_container_best_effort_ends_all_victims() {
         assert_eq!(report["mechanism"], "keeper", "{said}");
         assert_eq!(report["leftovers"].as_array().unwrap().len(), 2, "{said}");
         suite(Cgroupfs::ReadOnly, user, "keeper::every_victim");
+    }
+}
+
+/// The first command of the README, where most try it: in the `rust` image, as root or not.
+#[test]
+#[serial]
+fn in_a_default_container_the_experiment_says_that_it_does_its_best() {
+    for user in [0, 1000] {
+        let example = example("experiment");
+        let port = free_port().to_string();
+        let run = [example.to_str().unwrap(), "--port", &port];
+        let Some(container) = Container::make(Cgroupfs::ReadOnly, user, &run) else { return };
+        let output = container.run();
+        drop(container);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let effort = said.lines().find(|line| line.starts_with("best effort: "));
+        assert!(effort.is_some_and(|line| line.contains("(EROFS)")), "{said}");
+        assert!(said.contains(&format!("port {port} is free again, no process is left")), "{said}");
     }
 }
 
