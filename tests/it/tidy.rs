@@ -82,7 +82,7 @@ fn every_dependency_says_why_it_is_there() {
 #[test]
 fn the_readme_is_short_and_nothing_is_left_open() {
     let readme = read("README.md");
-    assert!(readme.lines().count() <= 120, "{} lines", readme.lines().count());
+    assert!(readme.lines().count() <= 130, "{} lines", readme.lines().count());
     for (path, text) in sources() {
         for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimple", "mented!")] {
             assert!(!text.contains(word), "{path:?} has {word}");
@@ -92,26 +92,47 @@ fn the_readme_is_short_and_nothing_is_left_open() {
 
 /// A row that names a test is shown by one that is there.
 #[test]
-fn the_table_of_environments_names_tests_that_are_there() {
+fn the_tables_of_the_documents_name_tests_that_are_there() {
     let tests: String = sources().into_iter().map(|(_, text)| text).collect();
     let environments = read("ci/systemd.d/environments");
     let exists = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
-    let mut named = 0;
-    for row in read("docs/environments.md").lines().filter(|line| line.starts_with("| ")) {
-        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        for word in cell.split('`').skip(1).step_by(2) {
-            named += 1;
-            let there = exists(word)
-                || exists(&format!("tests/it/{word}"))
-                || exists(&format!("src/{word}"))
-                || tests.contains(&format!("fn {word}("))
-                || environments.contains(&format!("in_{word}()"));
-            assert!(there, "{word} is not there: {row}");
+    for (document, least) in [("docs/environments.md", 30), ("docs/guarantees.md", 20)] {
+        let mut named = 0;
+        for row in read(document).lines().filter(|line| line.starts_with("| ")) {
+            let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            for word in cell.split('`').skip(1).step_by(2) {
+                named += 1;
+                let there = exists(word)
+                    || exists(&format!("tests/it/{word}"))
+                    || exists(&format!("src/{word}"))
+                    || tests.contains(&format!("fn {word}("))
+                    || environments.contains(&format!("in_{word}()"));
+                assert!(there, "{document}: {word} is not there: {row}");
+            }
+            let honest = cell.contains('`') || cell.starts_with("not tested");
+            let honest = honest || cell == "shown by" || cell == "the same test";
+            assert!(honest, "{document}: neither shown nor \"not tested\": {row}");
         }
-        let honest = cell.contains('`') || cell.starts_with("not tested") || cell == "shown by";
-        assert!(honest || cell == "the same test", "neither shown nor \"not tested\": {row}");
+        assert!(named > least, "{document}: {named} names");
     }
-    assert!(named > 30, "{named} names");
+}
+
+/// What a page links to or shows is in the repository.
+#[test]
+fn the_links_between_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = files("docs", "md").into_iter().chain([root.join("README.md")]);
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap()) {
+            let outside = link.is_empty() || link.contains("://");
+            let target = page.parent().unwrap().join(link);
+            assert!(outside || target.exists(), "{page:?} links to {link:?}");
+            links += 1;
+        }
+    }
+    assert!(links > 5, "{links} links");
 }
 
 #[test]
