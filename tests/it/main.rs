@@ -15,6 +15,7 @@
 mod actor;
 mod load;
 mod server;
+mod skipped;
 mod support;
 mod victim;
 
