@@ -18,14 +18,14 @@ pub(crate) fn skip(why: &str) {
 }
 
 /// The same for a lack that has a name, since it is one of a whole kind of host: `controllers` (a
-/// pure cgroup v2 hierarchy, and all controllers in it), `systemd` (a host without it), `users` (the
-/// right to become another user). `ci/test` allows what its host lacks, by name; `ci/all` runs these
-/// tests where nothing is lacking.
+/// pure cgroup v2 hierarchy, and all controllers in it), `systemd` (a host without it), `users`
+/// (the right to become another user). `ci/test` allows what its host lacks, by name; `ci/all` runs
+/// these tests where nothing is lacking.
 #[track_caller]
 pub(crate) fn lacks(lack: &str, why: &str) {
     let allowed = std::env::var(MAY_SKIP).unwrap_or_default();
     let allowed = allowed.split(',').any(|word| word == "1" || word == lack);
-    assert!(allowed, "this test cannot run here: {why} ({MAY_SKIP}=1 skips such tests)");
+    assert!(allowed, "cannot run here: {why} ({MAY_SKIP}=1 skips such tests)");
     at_the_end();
     let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     skipped.entry(of_any_run_root(why)).or_default().insert(test());
