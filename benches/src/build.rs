@@ -22,7 +22,14 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let start = Instant::now();
     cargo(
         &hello,
-        &["build", "--release", "--quiet", "--target-dir", &target.display().to_string()],
+        &[
+            "build",
+            "--release",
+            "--examples",
+            "--quiet",
+            "--target-dir",
+            &target.display().to_string(),
+        ],
     )?;
     let took = start.elapsed().as_secs_f64();
     let mut rows = vec![
@@ -30,7 +37,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
         vec!["clean release build, with them".to_owned(), format!("{took:.1} s")],
     ];
     for name in ["hello-std", "hello-tidy"] {
-        let size = fs::metadata(target.join("release").join(name))?.len();
+        let size = fs::metadata(target.join("release/examples").join(name))?.len();
         rows.push(vec![format!("{name}, stripped"), format!("{} KiB", size >> 10)]);
     }
     println!("\n## Build\n\n{}", table(&["", ""], &rows));

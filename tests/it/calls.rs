@@ -34,7 +34,7 @@ const FREE: [&str; 4] = ["getpid", "brk", "clock_gettime", "fcntl"];
 #[test]
 fn a_clean_run_makes_no_more_system_calls_than_it_has_to() {
     if StdCommand::new("strace").arg("-V").output().is_err() {
-        return skip("strace is missing");
+        return skip("strace is missing: install the package strace");
     }
     let Some(stage) = Stage::set() else { return };
     let (few, many) = (calls(&stage, 10), calls(&stage, 30));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serial_test::parallel;
 use tidy_process::{Cause, Command, Placement, Stdio};
 
-use crate::support::{Alone, Stage};
+use crate::support::{Alone, Stage, lacks};
 
 /// Runs a check on both spawn paths.
 fn on_both_paths(check: impl Fn(&Stage, bool)) {
@@ -180,7 +180,7 @@ fn the_child_stays_in_our_process_group_and_session() {
 #[parallel]
 fn user_group_and_groups_are_set_and_we_stay_dumpable() {
     if !nix::unistd::geteuid().is_root() {
-        return crate::support::skip("only root can change users");
+        return lacks("users", "only root can change users");
     }
     on_both_paths(|stage, join| {
         let mut command = stage.command("id");

@@ -10,7 +10,7 @@ use serial_test::serial;
 use tidy_process::{Cause, Containment, Mechanism, Ready, Stdio, Supervisor};
 
 use crate::server::{server, soon};
-use crate::support::{Alone, SOON, Stage, read_ready, rounds, skip, tool, until};
+use crate::support::{Alone, SOON, Stage, lacks, read_ready, rounds, tool, until};
 use crate::terminal::{CTRL_C, CTRL_Z, Terminal};
 
 const KEEPER: [&str; 3] = ["run", "--containment", "keeper"];
@@ -85,7 +85,7 @@ fn read_only(stage: &Stage, options: &str) -> Output {
 fn a_read_only_cgroupfs_is_no_hindrance_if_one_says_so() {
     let Some(stage) = Stage::of_keepers() else { return };
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can mount");
+        return lacks("users", "only root can mount");
     }
     let output = read_only(&stage, "");
     assert_eq!(output.status.code(), Some(125), "{}", said(&output));
@@ -170,6 +170,16 @@ fn a_keepers_tree_is_waited_for_signalled_and_listed_like_any() {
     assert_eq!((report.status.code(), report.leftovers.len()), (Some(1), 0));
     let report = stage.sh("sleep 20").timeout(Duration::from_millis(50)).run().unwrap();
     assert_eq!(report.cause, Cause::TimedOut);
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
+fn a_keepers_command_becomes_another_user() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return lacks("users", "only root can change users");
+    }
     let report = stage.sh("exit $(id -u)").uid(65534).gid(65534).run().unwrap();
     assert_eq!(report.status.code(), Some(65534 % 256));
     stage.close(Alone::Yes);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::unistd::geteuid;
 use serial_test::parallel;
 
-use crate::support::{Alone, Stage, read_ready, skip};
+use crate::support::{Alone, Stage, lacks, read_ready};
 
 /// A daemon beside it, and it stays.
 const DAEMON: &str = "setsid -f sleep 60; echo ready; exec sleep 60";
@@ -36,7 +36,7 @@ fn the_command_starts_in_a_leaf_of_a_cgroup_of_its_own() {
 fn the_inner_cgroup_is_the_users_and_the_tree_around_it_is_not() {
     let Some(stage) = Stage::set() else { return };
     if !geteuid().is_root() {
-        return skip("only root can start a command as somebody else");
+        return lacks("users", "only root can start a command as another user");
     }
     let script = "d=$(dirname \"$1\"); mkdir \"$d/mine\" && echo $$ >\"$d/mine/cgroup.procs\" \
         || exit 3; echo 0 >\"$2\" && exit 4; mkdir \"$(dirname \"$2\")/x\" && exit 5; exit 0";

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use serial_test::{parallel, serial};
 
-use crate::support::{Alone, SOON, Stage, skip, tool};
+use crate::support::{Alone, SOON, Stage, lacks, skip, tool};
 
 const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
@@ -204,7 +204,7 @@ fn without_a_shell_the_guard_is_the_only_gap() {
 #[serial]
 fn where_clone3_is_refused_the_fallback_and_its_reason_are_told() {
     if Command::new("strace").arg("-V").output().is_err() {
-        return skip("strace is missing");
+        return skip("strace is missing: install the package strace");
     }
     let Some(stage) = Stage::set() else { return };
     let mut command = Command::new("strace");
@@ -244,7 +244,7 @@ const NOBODY: u32 = 65534;
 /// A shell of an ordinary user, in a directory where root alone may make cgroups.
 fn shell_of_nobody(stage: &Stage, script: &str) -> Option<std::process::Child> {
     if !nix::unistd::geteuid().is_root() {
-        skip("only root can change users");
+        lacks("users", "only root can change users");
         return None;
     }
     let passing = fs::Permissions::from_mode(0o755);
@@ -260,7 +260,7 @@ fn shell_of_nobody(stage: &Stage, script: &str) -> Option<std::process::Child> {
 #[serial]
 fn an_ordinary_user_without_systemd_is_told_what_root_has_to_type() {
     if Path::new("/run/systemd/system").exists() {
-        return;
+        return lacks("systemd", "this host has systemd; ci/systemd checks what is said then");
     }
     let Some(stage) = Stage::set() else { return };
     let script = "$T doctor --json; read -r go; unset TIDY_PROCESS_PARENT; $T run sh -c 'exit 7'; \

@@ -98,7 +98,7 @@ fn arguments_that_are_too_long_are_an_error_of_exec() {
     fails("exec \"true\": Argument list too long (E2BIG)", |c| c.arg("x".repeat(1 << 20)), "true");
 }
 
-/// At every number of free fds the spawn works or says what it lacks, and leaves nothing.
+/// At every number of free fds the spawn works or says what it and leaves nothing.
 #[test]
 #[serial]
 fn running_out_of_fds_is_an_error_at_every_step_and_leaves_nothing() {
@@ -185,7 +185,7 @@ fn a_read_only_base_is_named_with_its_remedy() {
 #[parallel]
 fn a_base_of_somebody_else_is_named_with_its_remedy() {
     if !nix::unistd::geteuid().is_root() {
-        return crate::support::skip("only root can change users");
+        return crate::support::lacks("users", "only root can change users");
     }
     let Some(stage) = Stage::set() else { return };
     let mut command = std::process::Command::new(crate::support::tool());

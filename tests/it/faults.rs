@@ -92,7 +92,7 @@ fn the_same_by_a_keeper() {
 
 fn each_fails_once(kind: Kind, least: (u32, usize)) {
     if StdCommand::new("strace").arg("-V").output().is_err() {
-        return skip("strace is missing");
+        return skip("strace is missing: install the package strace");
     }
     let Some(stage) = Stage::set() else { return };
     let counts = counts(&stage, kind);

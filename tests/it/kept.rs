@@ -15,7 +15,7 @@ use serial_test::serial;
 use tidy_process::{Cause, Child, Containment, Mechanism, Stdio, Supervisor};
 
 use crate::keeper::{keeper, keepers_of};
-use crate::support::{Alone, SOON, Stage, skip, until};
+use crate::support::{Alone, SOON, Stage, lacks, skip, until};
 
 /// Fails instead of hanging; what hangs is left.
 fn in_time<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
@@ -92,7 +92,7 @@ fn leftovers_are_named_though_the_keeper_is_late() {
 fn a_main_process_of_another_user_dies_with_its_keeper_too() {
     let Some(stage) = Stage::of_keepers() else { return };
     if !geteuid().is_root() {
-        return skip("only root can change users");
+        return lacks("users", "only root can change users");
     }
     let become_nobody = || nix::unistd::setuid(Uid::from_raw(65534)).map_err(Into::into);
     for by_closure in [false, true] {
@@ -134,7 +134,7 @@ fn a_lost_keeper_of_a_detached_tree_is_buried_with_its_supervisor() {
 fn a_stranger_with_the_keepers_pid_is_not_taken_for_it() {
     let Some(stage) = Stage::of_keepers() else { return };
     if !geteuid().is_root() {
-        return skip("only root says which pid is next");
+        return lacks("users", "only root says which pid is next");
     }
     let child = stage.command("sleep").arg("20").spawn().unwrap();
     let keeper = keeper();
@@ -142,7 +142,11 @@ fn a_stranger_with_the_keepers_pid_is_not_taken_for_it() {
     waitpid(keeper, None).unwrap();
     for _ in 0..100 {
         let before = (keeper.as_raw() - 1).to_string();
-        fs::write("/proc/sys/kernel/ns_last_pid", before).unwrap();
+        if let Err(error) = fs::write("/proc/sys/kernel/ns_last_pid", before) {
+            // A container's view of /proc/sys.
+            drop(child);
+            return skip(&format!("nothing here says which pid is next: ns_last_pid: {error}"));
+        }
         let mut stranger = StdCommand::new("sh");
         stranger.args(["-c", "sleep 20 & echo ready; read x; kill $!"]);
         stranger.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());

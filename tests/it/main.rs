@@ -15,6 +15,7 @@
 mod actor;
 mod load;
 mod server;
+mod skipped;
 mod support;
 mod victim;
 
@@ -37,12 +38,10 @@ mod containment;
 mod doctor;
 mod delegate;
 mod errors;
-mod examples;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
 mod guard;
-mod interop;
 mod keeper;
 mod kept;
 mod leaks;
@@ -52,8 +51,6 @@ mod ports;
 mod pressure;
 mod ready;
 mod recipes;
-#[cfg(feature = "cli")]
-mod runners;
 mod soak;
 mod supervisor;
 mod stuck;

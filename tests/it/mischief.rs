@@ -115,7 +115,7 @@ fn streams_that_the_caller_has_closed_are_not_mistaken() {
 fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
     use std::os::unix::process::CommandExt;
     if !nix::unistd::geteuid().is_root() {
-        return crate::support::skip("only root can delegate a cgroup to somebody else");
+        return crate::support::lacks("users", "only root can delegate a cgroup to another user");
     }
     let Some(stage) = Stage::set() else { return };
     let tree = Tree::within(&stage.supervisor, None).unwrap();

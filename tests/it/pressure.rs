@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use serial_test::parallel;
 use tidy_process::{Cause, Child, Command, Error, Limits, Supervisor, Tree};
 
-use crate::support::{Alone, SOON, Stage, skip};
+use crate::support::{Alone, SOON, Stage, lacks, skip};
 use crate::victim;
 
 const ROLE: &str = "TIDY_PRESSURE";
@@ -260,7 +260,7 @@ fn without_address_space_a_spawn_says_so_and_leaves_nothing() {
 #[parallel]
 fn without_a_process_to_spare_a_spawn_says_so_and_teardown_works() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can change users");
+        return lacks("users", "only root can change users");
     }
     let Some(stage) = Stage::set() else { return };
     let tree = Tree::within(&stage.supervisor, None).unwrap();
@@ -278,6 +278,7 @@ fn limited(stage: &Stage, limits: &Limits) -> Option<Tree> {
         Err(error) => {
             assert!(error.is_limit(), "{error}");
             assert!(std::env::var_os("TIDY_CONTROLLERS").is_none(), "{error}");
+            lacks("controllers", "no controller on cgroup v2 limits memory and processes here");
             None
         }
     }

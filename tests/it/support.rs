@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidy_process::{Command, Containment, Stdio, Supervisor};
 
+pub(crate) use crate::skipped::{lacks, skip};
 use crate::victim;
 
 /// Every process of a test has this in its environment, and so have its descendants.
@@ -28,8 +29,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// None, loudly, where no cgroups can be made; a failure where they must be
-    /// (`TIDY_MUST_WORK=1`).
+    /// None where no cgroups can be made, if that may be: see `skip`.
     pub(crate) fn set() -> Option<Self> {
         Self::with(Containment::Cgroup)
     }
@@ -50,7 +50,7 @@ impl Stage {
                 Some(Self { supervisor, root, mark, fds })
             }
             Err(error) => {
-                skip(&format!("{error} (hint: {})", error.hint().unwrap_or("none")));
+                skip(&format!("{error}; {}", error.hint().unwrap_or("there is no hint")));
                 None
             }
         }
@@ -151,12 +151,6 @@ pub(crate) fn rounds(short: u32, long: u32) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
     let share = (f64::from(long) * share) as u32;
     share.max(short)
-}
-
-/// A test that cannot run here says so; in CI it fails.
-pub(crate) fn skip(why: &str) {
-    assert!(std::env::var_os("TIDY_MUST_WORK").is_none(), "TIDY_MUST_WORK is set, but: {why}");
-    eprintln!("SKIPPED: {why}");
 }
 
 fn fds() -> BTreeSet<(i32, String)> {

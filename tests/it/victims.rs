@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use tidy_process::{Child, Command, Placement};
 
-use crate::support::{Alone, Stage, read_ready};
+use crate::support::{Alone, Stage, lacks, read_ready, skip};
 
 /// How a tree is ended.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +17,32 @@ pub(crate) enum End {
     Panic,
 }
 
-/// Only root becomes somebody else, where there is one: the map of a rootless container has one
-/// line of one user.
+/// A victim that cannot be played here is a test that is skipped.
 pub(crate) fn can_be_here(name: &str) -> bool {
+    if name == "nobody" && !users_can_change() {
+        lacks("users", "only root becomes the victim nobody, where there is another user");
+        return false;
+    }
+    if name == "pid-namespace" && !namespaces_can_be_made() {
+        skip("unshare is refused, with and without a user namespace: no victim makes a namespace");
+        return false;
+    }
+    true
+}
+
+/// The map of a rootless container has one line of one user.
+fn users_can_change() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    name != "nobody" || geteuid().is_root() && map.split_whitespace().nth(2) != Some("1")
+    geteuid().is_root() && map.split_whitespace().nth(2) != Some("1")
+}
+
+/// Default containers forbid them.
+fn namespaces_can_be_made() -> bool {
+    let unshare = |how: &str| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args([how, "true"]).output().unwrap().status.success()
+    };
+    unshare("-p") || unshare("-Up")
 }
 
 fn dies(name: &str) {

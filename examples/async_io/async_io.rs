@@ -1,7 +1,7 @@
 //! A child in a runtime that the library does not know: `AsFd` is the pidfd, which is readable once
 //! the main process has ended, and `next_deadline` keeps the command's timeout.
 //!
-//! `cargo run --example async_io`
+//! `cargo run --manifest-path tests/interop/Cargo.toml --example async_io`
 
 #![expect(clippy::print_stdout, reason = "an example says what it does")]
 

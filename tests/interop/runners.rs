@@ -1,12 +1,38 @@
 //! Under `cargo test` and cargo-nextest, with us round each test binary: the sample crate of
 //! `examples/nextest`, that leaks on purpose.
 
+use std::path::{Path, PathBuf};
 use std::process::Command as StdCommand;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use serial_test::serial;
 
-use crate::support::{Alone, SOON, Stage, skip, tool};
+use crate::support::{Alone, SOON, Stage, skip};
+
+/// The command line tool: `TIDY_TOOL`, or built here.
+fn tool() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| {
+        if let Some(tool) = std::env::var_os("TIDY_TOOL") {
+            return tool.into();
+        }
+        let target = target("tool");
+        let mut cargo = StdCommand::new("cargo");
+        cargo.args(["build", "--quiet", "--features", "cli", "--bin", "tidy-process"]);
+        cargo.current_dir(ROOT).env("CARGO_TARGET_DIR", &target);
+        assert!(cargo.status().unwrap().success(), "the tool is not built");
+        target.join("debug/tidy-process")
+    })
+}
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// A directory beside our own `deps`.
+fn target(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    this.parent().and_then(Path::parent).unwrap().join(name)
+}
 
 /// The sample crate of examples/nextest, under a real runner, with us round each test binary.
 fn sample(stage: &Stage, args: &[&str]) -> (Option<i32>, String) {
@@ -14,13 +40,10 @@ fn sample(stage: &Stage, args: &[&str]) -> (Option<i32>, String) {
     let version = String::from_utf8(version).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-    let root = env!("CARGO_MANIFEST_DIR");
-    let this = std::env::current_exe().unwrap();
-    let target = this.parent().unwrap().join("../nextest-sample");
     let mut cargo = StdCommand::new("cargo");
-    cargo.args(args).current_dir(format!("{root}/examples/nextest"));
-    cargo.env("CARGO_TARGET_DIR", target).env("RUST_BACKTRACE", "0");
-    cargo.env(variable, format!("{} run --leaks=fail --", tool()));
+    cargo.args(args).current_dir(format!("{ROOT}/examples/nextest"));
+    cargo.env("CARGO_TARGET_DIR", target("nextest-sample")).env("RUST_BACKTRACE", "0");
+    cargo.env(variable, format!("{} run --leaks=fail --", tool().display()));
     stage.mark_std(&mut cargo);
     let output = cargo.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -31,6 +54,8 @@ fn sample(stage: &Stage, args: &[&str]) -> (Option<i32>, String) {
 #[serial]
 fn under_cargo_test_a_test_binary_that_leaks_fails_and_is_named() {
     let Some(stage) = Stage::set() else { return };
+    // Building it may take longer than the test.
+    tool();
     let start = Instant::now();
     let (code, said) = sample(&stage, &["test", "--offline", "--test", "leaks"]);
     assert_eq!(code, Some(123), "{said}");

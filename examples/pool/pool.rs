@@ -1,8 +1,8 @@
 //! Runs many short commands, so many at a time, each in a tree of its own.
 //!
-//! `cargo run --release --example pool -- --help`. What a program like this needs: as many threads
-//! as commands at a time and nothing that grows with the list; a signal that ends what runs now and
-//! nothing but that; a table at the end.
+//! `cargo run --release --manifest-path tests/interop/Cargo.toml --example pool -- --help`. What a
+//! program like this needs: as many threads as commands at a time and nothing that grows with the
+//! list; a signal that ends what runs now and nothing but that; a table at the end.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program says what it does")]
 
