@@ -29,62 +29,6 @@ fn close(stage: Stage) {
     stage.close(Alone::No);
 }
 
-/// The first things that people write, and what they print.
-#[test]
-#[parallel]
-fn the_first_programs_do_what_they_say() {
-    let Some(stage) = Stage::set() else { return };
-    let (code, said) = run(&stage, "capture", &[]);
-    let kept = "1\n2\n3\n4\n5\n6\n\n[... 6888872 bytes left out ...]\n999\n1000000\n\n";
-    let told = "6888872 bytes were not kept; exit status: 0\n";
-    assert_eq!((code, said), (Some(0), format!("{kept}{told}")));
-
-    let (code, said) = run(&stage, "timeout", &[]);
-    let milliseconds = said.strip_prefix("out of time after ").unwrap_or_else(|| panic!("{said}"));
-    assert!(milliseconds.ends_with("s: signal: 15 (SIGTERM)\n"), "{said}");
-    assert_eq!(code, Some(0));
-
-    let (code, said) = run(&stage, "server", &[]);
-    assert_eq!(code, Some(0), "{said}");
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].starts_with("127.0.0.1:") && lines[0].ends_with(" answers"), "{said}");
-    assert_eq!(lines[1..], ["refused now: true"]);
-
-    let (code, said) = run(&stage, "enroll", &[]);
-    let told = "started\nexit status: 0; 1 processes had to be killed\n".to_owned();
-    assert_eq!((code, said), (Some(0), told));
-    close(stage);
-}
-
-/// In force where the controllers are, and else an error that says what to do: never ignored.
-#[test]
-#[parallel]
-fn the_program_with_limits_is_kept_to_them_or_says_what_is_missing() {
-    let Some(stage) = Stage::set() else { return };
-    let offered = std::fs::read_to_string(stage.supervisor.path().join("cgroup.controllers"));
-    let offered = offered.unwrap();
-    let (code, said) = run(&stage, "limits", &[]);
-    assert_eq!(code, Some(0), "{said}");
-    if ["memory", "pids", "cpu"].iter().all(|name| offered.split_whitespace().any(|o| o == *name)) {
-        assert_eq!(said, "OutOfMemory: signal: 9 (SIGKILL)\n");
-    } else {
-        assert!(said.starts_with("limit "), "{said}");
-        assert!(said.contains("\nhint: ") && !said.contains("hint: none"), "{said}");
-    }
-    close(stage);
-}
-
-#[cfg(feature = "tokio")]
-#[test]
-#[parallel]
-fn the_program_in_tokio_runs_its_commands_at_once() {
-    let Some(stage) = Stage::set() else { return };
-    let (code, said) = run(&stage, "async_tokio", &[]);
-    let told = "killed 1: job 1\nkilled 1: job 2\nkilled 1: job 3\n".to_owned();
-    assert_eq!((code, said), (Some(0), told));
-    close(stage);
-}
-
 #[test]
 #[parallel]
 fn a_child_can_be_waited_for_in_any_runtime() {

@@ -38,6 +38,7 @@ mod containment;
 mod doctor;
 mod delegate;
 mod errors;
+mod examples;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
