@@ -65,7 +65,7 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     }
     let survivors = read::read_all(&cgroup.pids().unwrap_or_default(), false);
     let what = format!("cgroup {:?}", cgroup.path());
-    Err(Error::survivors(what, start.elapsed(), survivors))
+    Err(Error::populated(what, start.elapsed(), survivors))
 }
 
 fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {

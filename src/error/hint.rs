@@ -23,6 +23,12 @@ pub(crate) const NEEDS_CGROUP: &str = "run it where a cgroup can be made; \
 pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the \
      command as another user, or where a cgroup can be made";
 
+pub(crate) const TAKEN: &str = "end that process, or choose another port; a server of an earlier \
+     run that was killed by its pid alone may have left it behind";
+pub(crate) const UNWATCHED: &str = "give it to the Command: every wait on its child watches it";
+pub(crate) const TIMED_OUT: &str = "give it more time (timeout, cpu_time), or use run() or \
+     output(), whose report says the cause beside the status";
+
 /// By step and errno, exactly: a guess would send people the wrong way.
 pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
     use Step::{Add, Clone, Fork, Guard, Join, Keeper, Lease, MakeCgroup, OpenBase, OpenCgroup};
@@ -44,6 +50,9 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
              waits for every child",
         ),
         Step::Stdio => stdio(errno),
+        Step::Signal if errno == Errno::EINVAL => {
+            Some("a signal is a number from 1 to 64; 0 sends nothing and only asks")
+        }
         Step::Groups | Step::Gid | Step::Uid => identity(errno),
         Step::Chdir => directory(errno),
         Step::ProcessGroup => process_group(errno),
@@ -355,6 +364,7 @@ mod tests {
         (Step::Exec, Errno::EMFILE, "exec", "ulimit -n"),
         (Step::Exec, Errno::ENFILE, "exec", "file-max"),
         (Step::Wait, Errno::ECHILD, "wait for", "SIGCHLD"),
+        (Step::Signal, Errno::EINVAL, "signal", "1 to 64"),
     ];
 
     #[test]

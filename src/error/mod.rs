@@ -1,18 +1,19 @@
 //! One opaque error: which step failed, on what, with which errno, and what to do about it.
 
+pub(crate) mod kind;
 pub(crate) mod step;
 pub(crate) mod hint;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
-};
+use crate::error::kind::{Hint, Kind};
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
 use crate::proc::info::ProcessInfo;
@@ -24,62 +25,75 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The text names the step, the path or value, and the errno:
 /// `exec "flsk": No such file or directory (ENOENT)`. [`Error::hint`] says what to do about it.
-/// Converts into [`std::io::Error`] with the kind kept.
-#[derive(thiserror::Error)]
-#[error(transparent)]
-pub struct Error(Box<Kind>);
+/// So do `{:#}` and `{:?}` (which a `main` prints that returns it), and
+/// [`source`](StdError::source), for reports that print the whole chain of causes (those of anyhow
+/// and eyre do).
+///
+/// Converts into [`std::io::Error`] with the kind kept; printing that says the hint in any case.
+///
+/// # Examples
+/// ```
+/// let error = tidy_process::Command::new("flsk").spawn().unwrap_err();
+/// assert!(error.to_string().ends_with("No such file or directory (ENOENT)"));
+/// assert!(format!("{error:#}").contains("hint: is it installed"));
+/// assert!(std::io::Error::from(error).to_string().contains("hint: is it installed"));
+/// ```
+pub struct Error(Box<Inner>);
 
-/// For a `main` that returns it: the text and, on a line of its own, the hint.
+struct Inner {
+    kind: Kind,
+    hint: Option<Hint>,
+    /// Whether the plain text has the hint too: it has become an error of std's, which knows of no
+    /// other form.
+    outspoken: bool,
+}
+
+/// The text; in the alternate form (`{:#}`) also, on a line of its own, the hint.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, hint, outspoken } = &*self.0;
+        write!(f, "{kind}")?;
+        match hint {
+            Some(hint) if *outspoken || f.alternate() => write!(f, "\n{hint}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As `{:#}`, for a `main` that returns it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        self.hint().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+        write!(f, "{self:#}")
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Kind {
-    #[error("{step} {subject}: {} ({errno:?})", errno.desc())]
-    Os { step: Step, subject: String, errno: Errno },
-    #[error("{step} {subject}: {why}")]
-    Invalid { step: Step, subject: String, why: &'static str },
-    #[error("limit {controller}: write {:?} to {:?}: {why}", setting.1, setting.0)]
-    Limit {
-        controller: &'static str,
-        /// File and value.
-        setting: (String, String),
-        why: String,
-        remedy: &'static str,
-    },
-    #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
-    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, hint: &'static str },
-    #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
-    Unsupported { what: String, limit: bool },
-    #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
-    KeeperLost(i32),
-    #[error("{} {what}: {why}", Step::Ready)]
-    NotReady { what: String, why: String, taken: bool },
-}
-
-fn list(survivors: &[ProcessInfo]) -> String {
-    if survivors.is_empty() {
-        return "no process that can be seen from here".to_owned();
+/// The source is the hint, if there is one that the text does not have.
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let hint = self.0.hint.as_ref().filter(|_| !self.0.outspoken);
+        hint.map(|hint| hint as &(dyn StdError + 'static))
     }
-    let each: Vec<String> = survivors.iter().map(ProcessInfo::stuck).collect();
-    each.join(", ")
 }
 
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        let hint = kind.hint();
+        Self(Box::new(Inner { kind, hint, outspoken: false }))
+    }
+}
+
+/// Making one.
 impl Error {
     pub(crate) fn os(step: Step, subject: impl Into<String>, errno: Errno) -> Self {
-        Self(Box::new(Kind::Os { step, subject: subject.into(), errno }))
+        Kind::Os { step, subject: subject.into(), errno }.into()
     }
 
     /// The same error as part of a larger step.
     pub(crate) fn of_step(mut self, larger: Step) -> Self {
-        if let Kind::Os { step, .. } | Kind::Invalid { step, .. } = &mut *self.0 {
+        if let Kind::Os { step, .. } | Kind::Invalid { step, .. } = &mut self.0.kind {
             *step = larger;
         }
-        self
+        Self::from(self.0.kind)
     }
 
     /// An errno met on a path; the path is quoted.
@@ -88,67 +102,95 @@ impl Error {
     }
 
     pub(crate) fn invalid(step: Step, subject: impl Into<String>, why: &'static str) -> Self {
-        Self(Box::new(Kind::Invalid { step, subject: subject.into(), why }))
+        Kind::Invalid { step, subject: subject.into(), why }.into()
+    }
+
+    /// What broke down (a runtime, a thread), through no fault of a value.
+    pub(crate) fn broken(step: Step, subject: impl Into<String>, why: &'static str) -> Self {
+        Kind::Broken { step, subject: subject.into(), why }.into()
+    }
+
+    /// A limit of CPU time for what no wait watches.
+    pub(crate) fn unwatched(what: &'static str, time: Duration) -> Self {
+        Kind::Unwatched { what, time }.into()
+    }
+
+    /// The command was ended because its time was up; its status may say anything.
+    pub(crate) fn timed_out(program: String, why: String, status: ExitStatus) -> Self {
+        Kind::TimedOut { program, why, status }.into()
     }
 
     pub(crate) fn limit(dir: &Path, setting: &Setting, why: String, remedy: &'static str) -> Self {
         let file = dir.join(setting.file).display().to_string();
         let setting_text = (file, setting.value.clone());
-        Self(Box::new(Kind::Limit {
-            controller: setting.controller,
-            setting: setting_text,
-            why,
-            remedy,
-        }))
+        Kind::Limit { controller: setting.controller, setting: setting_text, why, remedy }.into()
     }
 
     /// `what` was to be torn down.
-    pub(crate) fn survivors(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { what, after, survivors, hint: SURVIVORS }))
+    pub(crate) fn populated(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
+        Kind::Survivors { what, after, survivors, kept: false }.into()
     }
 
-    /// The same, where nobody but a keeper has tried.
+    /// The same, where a keeper alone has tried.
     pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS }))
+        Kind::Survivors { what, after, survivors: who, kept: true }.into()
     }
 
     /// What only a cgroup can do, asked of a tree that a keeper holds.
     pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
-        Self(Box::new(Kind::Unsupported { what: what.into(), limit }))
+        Kind::Unsupported { what: what.into(), limit }.into()
     }
 
     pub(crate) fn keeper_lost(pid: i32) -> Self {
-        Self(Box::new(Kind::KeeperLost(pid)))
+        Kind::KeeperLost(pid).into()
+    }
+
+    pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
+        Kind::NotReady { what, why, taken }.into()
+    }
+}
+
+/// What it says.
+impl Error {
+    /// The kind that it has as an [`std::io::Error`]: [`NotFound`](io::ErrorKind::NotFound) for a
+    /// missing program, [`TimedOut`](io::ErrorKind::TimedOut) for a command that timed out, and so
+    /// on.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.0.kind.io_kind()
     }
 
     /// Only a cgroup can do this, and a keeper holds the tree.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(*self.0, Kind::Unsupported { .. })
+        matches!(self.0.kind, Kind::Unsupported { .. })
     }
 
     /// Somebody killed the keeper of the tree. The main process died with it; what else was left is
     /// not found any more.
     #[must_use]
     pub fn is_keeper_lost(&self) -> bool {
-        matches!(*self.0, Kind::KeeperLost(_))
-    }
-
-    pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
-        Self(Box::new(Kind::NotReady { what, why, taken }))
+        matches!(self.0.kind, Kind::KeeperLost(_))
     }
 
     /// The child did not become ready: it ended, its port is taken, or the deadline passed.
     #[must_use]
     pub fn is_not_ready(&self) -> bool {
-        matches!(*self.0, Kind::NotReady { .. })
+        matches!(self.0.kind, Kind::NotReady { .. })
     }
 
     /// The child did not become ready, because a process that is not of its tree has its port or
     /// socket.
     #[must_use]
-    pub fn is_taken(&self) -> bool {
-        matches!(*self.0, Kind::NotReady { taken: true, .. })
+    pub fn is_address_in_use(&self) -> bool {
+        matches!(self.0.kind, Kind::NotReady { taken: true, .. })
+    }
+
+    /// The command timed out, or its CPU time was used up: what
+    /// [`Command::status`](crate::Command::status) says instead of a status.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self.0.kind, Kind::TimedOut { .. })
     }
 
     /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.
@@ -163,10 +205,18 @@ impl Error {
         matches!(self.os_error(), Some((Step::Exec, errno)) if errno != Errno::ENOENT)
     }
 
-    /// No cgroup could be made: nothing was started. [`Error::hint`] says what to type.
+    /// This place has no cgroup to give: nothing was started. [`Error::hint`] says what to type.
+    /// False for what runs out and comes back (fds, memory, the number of processes or cgroups).
     #[must_use]
     pub fn is_no_cgroup(&self) -> bool {
-        let step = match *self.0 {
+        use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM};
+        let scarce = [EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM];
+        let scarce = self.os_error().is_some_and(|(_, errno)| scarce.contains(&errno));
+        self.concerns_cgroup() && !scarce
+    }
+
+    fn concerns_cgroup(&self) -> bool {
+        let step = match self.0.kind {
             Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
             _ => return false,
         };
@@ -185,25 +235,28 @@ impl Error {
     /// A limit cannot be enforced on this machine, or has a value that the kernel does not keep.
     #[must_use]
     pub fn is_limit(&self) -> bool {
-        matches!(*self.0, Kind::Limit { .. } | Kind::Unsupported { limit: true, .. })
+        matches!(
+            self.0.kind,
+            Kind::Limit { .. } | Kind::Unwatched { .. } | Kind::Unsupported { limit: true, .. }
+        )
     }
 
     /// A value given by the caller can not be used (a NUL byte, a bad name).
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
-        matches!(*self.0, Kind::Invalid { step: Step::Prepare, .. })
+        matches!(self.0.kind, Kind::Invalid { step: Step::Prepare, .. })
     }
 
-    /// Teardown met its deadline while processes were still there; see [`Error::survivors_list`].
+    /// Teardown met its deadline while processes were still there; see [`Error::survivors`].
     #[must_use]
     pub fn is_survivors(&self) -> bool {
-        matches!(*self.0, Kind::Survivors { .. })
+        matches!(self.0.kind, Kind::Survivors { .. })
     }
 
     /// Who was still there when teardown gave up; empty for every other error.
     #[must_use]
-    pub fn survivors_list(&self) -> &[ProcessInfo] {
-        match &*self.0 {
+    pub fn survivors(&self) -> &[ProcessInfo] {
+        match &self.0.kind {
             Kind::Survivors { survivors, .. } => survivors,
             _ => &[],
         }
@@ -216,7 +269,7 @@ impl Error {
     }
 
     fn os_error(&self) -> Option<(Step, Errno)> {
-        match *self.0 {
+        match self.0.kind {
             Kind::Os { step, errno, .. } => Some((step, errno)),
             _ => None,
         }
@@ -230,7 +283,7 @@ impl Error {
             Some((Step::Guard, errno)) => {
                 matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::ENOSYS)
             }
-            _ => self.is_no_cgroup(),
+            _ => self.concerns_cgroup(),
         }
     }
 
@@ -244,20 +297,7 @@ impl Error {
     /// What to do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match &*self.0 {
-            Kind::Os { step, errno, .. } => os_hint(*step, *errno),
-            Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
-            Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
-            Kind::NotReady { taken: true, .. } => Some(
-                "end that process, or choose another port; a server of an earlier run that was \
-                 killed by its pid alone may have left it behind",
-            ),
-            Kind::Limit { remedy, .. } => Some(remedy),
-            Kind::Unsupported { .. } => Some(NEEDS_CGROUP),
-            Kind::KeeperLost(_) => Some(KEEPER_LOST),
-            Kind::Invalid { .. } | Kind::NotReady { .. } => None,
-            Kind::Survivors { hint, .. } => Some(hint),
-        }
+        self.0.hint.as_ref().map(|hint| hint.0)
     }
 }
 
@@ -266,16 +306,10 @@ pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
+/// Its text has the hint.
 impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        let kind = match &*error.0 {
-            Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
-            Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
-            Kind::Limit { .. } | Kind::Unsupported { .. } => io::ErrorKind::Unsupported,
-            Kind::KeeperLost(_) => io::ErrorKind::Other,
-            Kind::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
-            Kind::Survivors { .. } | Kind::NotReady { .. } => io::ErrorKind::TimedOut,
-        };
-        Self::new(kind, error)
+    fn from(mut error: Error) -> Self {
+        error.0.outspoken = true;
+        Self::new(error.kind(), error)
     }
 }

@@ -233,3 +233,28 @@ fn errors_become_io_errors_of_the_same_kind() {
     assert_eq!(invalid.kind(), std::io::ErrorKind::InvalidInput);
     stage.close(Alone::No);
 }
+
+/// Whatever prints an error: std's kinds of it, a whole chain of causes, a `main` that returns it.
+#[test]
+#[parallel]
+fn the_hint_is_in_every_form_but_the_plain_one() {
+    use std::error::Error as _;
+    let Some(stage) = Stage::set() else { return };
+    let error = || stage.command("flsk").spawn().unwrap_err();
+    let hint = format!("hint: {}", error().hint().unwrap());
+    let plain = "exec \"flsk\": No such file or directory (ENOENT)";
+    let whole = format!("{plain}\n{hint}");
+    assert_eq!((error().to_string().as_str(), format!("{:#}", error())), (plain, whole.clone()));
+    assert_eq!(
+        (format!("{:?}", error()), error().source().unwrap().to_string()),
+        (whole.clone(), hint)
+    );
+    let io = std::io::Error::from(error());
+    assert_eq!((io.to_string(), io.kind()), (whole.clone(), error().kind()));
+    assert!(io.source().is_none(), "it would be said twice");
+    let inner = io.get_ref().unwrap().downcast_ref::<Error>();
+    assert!(inner.is_some_and(Error::is_not_found));
+    let boxed: Box<dyn std::error::Error + Send + Sync> = error().into();
+    assert_eq!(format!("{boxed:?}"), whole);
+    stage.close(Alone::No);
+}

@@ -80,11 +80,11 @@ fn a_process_in_state_d_is_named_at_the_deadline_and_removed_once_it_goes() {
         let error = child.finish().unwrap_err();
         assert!((5..40).contains(&start.elapsed().as_secs()), "took {:?}", start.elapsed());
         assert!(error.is_survivors());
-        assert_eq!(error.survivors_list()[0].pid, pid);
+        assert_eq!(error.survivors()[0].pid, pid);
         let text = error.to_string();
         assert!(text.contains(&format!("{pid} sh (state D, wchan ")), "{text}");
         let root = supervisor.path().to_owned();
-        drop(supervisor);
+        drop((child, supervisor));
         assert!(root.exists(), "the process is still there");
         disk.freeze(false).unwrap();
         let start = Instant::now();

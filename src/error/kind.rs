@@ -1,0 +1,114 @@
+//! The kinds of errors: their texts, what std's kind of each is, and what to do about them.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::error::hint::{
+    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, TAKEN,
+    TIMED_OUT, UNWATCHED, os_hint,
+};
+use crate::error::step::Step;
+use crate::proc::info::ProcessInfo;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error("{step} {subject}: {} ({errno:?})", errno.desc())]
+    Os { step: Step, subject: String, errno: Errno },
+    #[error("{step} {subject}: {why}")]
+    Invalid { step: Step, subject: String, why: &'static str },
+    /// The surroundings broke down (a runtime, a thread): no fault of a value.
+    #[error("{step} {subject}: {why}")]
+    Broken { step: Step, subject: String, why: &'static str },
+    #[error("limit {controller}: write {:?} to {:?}: {why}", setting.1, setting.0)]
+    Limit {
+        controller: &'static str,
+        /// File and value.
+        setting: (String, String),
+        why: String,
+        remedy: &'static str,
+    },
+    #[error("limit cpu time: {time:?} for {what}: nothing would watch it")]
+    Unwatched { what: &'static str, time: Duration },
+    #[error("run {program}: {why} ({status})")]
+    TimedOut { program: String, why: String, status: std::process::ExitStatus },
+    #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
+    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, kept: bool },
+    #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
+    Unsupported { what: String, limit: bool },
+    #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
+    KeeperLost(i32),
+    #[error("{} {what}: {why}", Step::Ready)]
+    NotReady { what: String, why: String, taken: bool },
+}
+
+fn list(survivors: &[ProcessInfo]) -> String {
+    if survivors.is_empty() {
+        return "no process that can be seen from here".to_owned();
+    }
+    let each: Vec<String> = survivors.iter().map(ProcessInfo::stuck).collect();
+    each.join(", ")
+}
+
+/// What to do about an error: the source of one, so that reports of whole chains have it.
+#[derive(Debug)]
+pub(crate) struct Hint(pub(crate) &'static str);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hint: {}", self.0)
+    }
+}
+
+impl std::error::Error for Hint {}
+
+impl Kind {
+    pub(crate) fn hint(&self) -> Option<Hint> {
+        let text = match self {
+            Self::Os { step, errno, .. } => os_hint(*step, *errno),
+            Self::Invalid { step: Step::FindCgroup2, .. } => Some(NO_CGROUP2),
+            Self::Invalid { step: Step::OpenBase, .. } => Some(NOT_CGROUP2),
+            Self::Invalid { .. } | Self::Broken { .. } => None,
+            Self::Limit { remedy, .. } => Some(*remedy),
+            Self::Unwatched { .. } => Some(UNWATCHED),
+            Self::TimedOut { .. } => Some(TIMED_OUT),
+            Self::Survivors { kept: false, .. } => Some(SURVIVORS),
+            Self::Survivors { kept: true, .. } => Some(KEPT_SURVIVORS),
+            Self::Unsupported { .. } => Some(NEEDS_CGROUP),
+            Self::KeeperLost(_) => Some(KEEPER_LOST),
+            Self::NotReady { taken, .. } => taken.then_some(TAKEN),
+        };
+        text.map(Hint)
+    }
+
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Os { errno, .. } => io::Error::from_raw_os_error(*errno as i32).kind(),
+            Self::Invalid { .. } => io::ErrorKind::InvalidInput,
+            Self::Limit { .. } | Self::Unwatched { .. } | Self::Unsupported { .. } => {
+                io::ErrorKind::Unsupported
+            }
+            Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
+            Self::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
+            Self::Survivors { .. } | Self::NotReady { .. } | Self::TimedOut { .. } => {
+                io::ErrorKind::TimedOut
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn what_breaks_down_is_no_invalid_input() {
+        let error = Error::broken(Step::Wait, "process 1", "a helper thread has panicked");
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert!(!error.is_invalid_input());
+        assert_eq!(error.to_string(), "wait for process 1: a helper thread has panicked");
+    }
+}
