@@ -1,5 +1,7 @@
 //! What may hold a tree together, what does, and how the main process came into it.
 
+use std::fmt;
+
 /// What a supervisor's trees are to be held together by; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
@@ -44,7 +46,8 @@ pub enum Containment {
 }
 
 /// What holds a tree together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Mechanism {
     /// A cgroup.
@@ -53,8 +56,19 @@ pub enum Mechanism {
     Keeper,
 }
 
+/// `cgroup`, `keeper`
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cgroup => "cgroup",
+            Self::Keeper => "keeper",
+        })
+    }
+}
+
 /// How a process came into its cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Placement {
     /// Born there: clone3 with `CLONE_INTO_CGROUP`, sharing the caller's memory until exec.
@@ -62,9 +76,17 @@ pub enum Placement {
     /// Forked, then joined by `cgroup.procs` before exec: clone3 was refused, or there are
     /// `pre_exec` closures.
     Joined,
-    /// Brought in by the caller: [`Tree::enroll`](crate::Tree::enroll) or
-    /// [`Tree::add`](crate::Tree::add).
-    Added,
     /// Forked by its keeper; there is no cgroup.
     Kept,
+}
+
+/// `born`, `joined`, `kept`
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Born => "born",
+            Self::Joined => "joined",
+            Self::Kept => "kept",
+        })
+    }
 }

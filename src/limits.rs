@@ -36,7 +36,16 @@ pub struct Limits {
 }
 
 /// What a tree may read from and write to one block device, per second.
+///
+/// # Examples
+/// ```
+/// use tidy_process::{IoLimit, Limits};
+///
+/// let limits = Limits::new().io("/dev/vda", IoLimit::new().read_bytes(1 << 20).write_ops(100));
+/// # drop(limits);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IoLimit {
     /// Bytes read.
     pub read_bytes: Option<u64>,
@@ -124,9 +133,10 @@ impl Limits {
         self
     }
 
-    /// CPU time of the whole tree. No kernel knob does this: it is watched by whoever waits for the
-    /// child, as a timeout is, and overshoots by some milliseconds. A tree alone and a supervisor
-    /// have nobody who waits.
+    /// CPU time of the whole tree. No kernel knob does this: every wait on the child watches it, as
+    /// it does a timeout, and it overshoots by some milliseconds. For a
+    /// [`Command`](crate::Command) alone: nothing would watch it for a supervisor, a tree without a
+    /// command, or a tree that runs already, so there it is an error.
     #[must_use]
     pub fn cpu_time(mut self, time: Duration) -> Self {
         self.cpu_time = Some(time);
@@ -200,6 +210,40 @@ fn set(
 }
 
 impl IoLimit {
+    /// No limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes read.
+    #[must_use]
+    pub fn read_bytes(mut self, bytes: u64) -> Self {
+        self.read_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes written.
+    #[must_use]
+    pub fn write_bytes(mut self, bytes: u64) -> Self {
+        self.write_bytes = Some(bytes);
+        self
+    }
+
+    /// Read operations.
+    #[must_use]
+    pub fn read_ops(mut self, operations: u64) -> Self {
+        self.read_ops = Some(operations);
+        self
+    }
+
+    /// Write operations.
+    #[must_use]
+    pub fn write_ops(mut self, operations: u64) -> Self {
+        self.write_ops = Some(operations);
+        self
+    }
+
     /// `8:0 rbps=1048576 wiops=max`
     fn line(&self, device: &std::path::Path) -> Result<String, (Setting, &'static str)> {
         let device = device_number(device).ok_or_else(|| {

@@ -1,5 +1,8 @@
 //! What became of a tree: facts, not logs.
 
+use std::fmt;
+#[cfg(any(test, feature = "serde"))]
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -7,12 +10,16 @@ use crate::cgroup::usage::Usage;
 use crate::containment::{Mechanism, Placement};
 use crate::proc::info::ProcessInfo;
 
-/// How a tree ended, and what had to be done about it.
+/// How a command's tree ended, and what had to be done about it.
+///
+/// With the feature `serde` it can be serialized: times as seconds and nanoseconds, the status as
+/// `{"code": 3}` or `{"signal": 9}`, what a process chose and is no UTF-8 with replacements.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
-    /// The main process's exit status, as std has it. For a [`Tree`](crate::Tree) without a main
-    /// process: the default (success), since there is nothing to say.
+    /// The main process's exit status, as std has it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "status"))]
     pub status: ExitStatus,
     /// Why the main process ended.
     pub cause: Cause,
@@ -31,8 +38,27 @@ pub struct Report {
     pub mechanism: Mechanism,
 }
 
+/// How a [`Tree`](crate::Tree) ended that others spawned into: it has no main process whose status
+/// it could know.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TreeReport {
+    /// What the whole tree has used.
+    pub usage: Usage,
+    /// What else is worth knowing.
+    pub notes: Vec<Note>,
+    /// From its making to the end of teardown.
+    pub wall: Duration,
+    /// Who was alive and had to be killed.
+    pub leftovers: Vec<ProcessInfo>,
+    /// What held the tree together.
+    pub mechanism: Mechanism,
+}
+
 /// Why a tree ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Cause {
     /// The main process exited by itself.
@@ -53,7 +79,8 @@ pub enum Cause {
 }
 
 /// Something that happened to the tree without ending its main process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Note {
     /// So many forks were refused at the tree's limit of processes.
@@ -62,12 +89,120 @@ pub enum Note {
     OutOfMemory(u64),
 }
 
+impl Report {
+    /// Whether the main process exited by itself, with status 0. A command that was stopped or
+    /// timed out was no success, whatever status it made of that.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.cause == Cause::Exited && self.status.success()
+    }
+}
+
+/// How many leftovers are named in a text; the others are counted.
+const NAMED: usize = 10;
+
+/// One line: `exit status: 0 after 0.82 s, killed 2 leftovers: 4711 sleep 30, 4712 sleep 60`
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Exited | Cause::Signaled(_) => write!(f, "{}", self.status)?,
+            cause => write!(f, "{cause} ({})", self.status)?,
+        }
+        write!(f, " after {:.2} s", self.wall.as_secs_f64())?;
+        leftovers(f, &self.leftovers)
+    }
+}
+
+/// One line: `ended after 0.82 s, killed 1 leftover: 4711 sleep 30`
+impl fmt::Display for TreeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended after {:.2} s", self.wall.as_secs_f64())?;
+        leftovers(f, &self.leftovers)
+    }
+}
+
+fn leftovers(f: &mut fmt::Formatter<'_>, left: &[ProcessInfo]) -> fmt::Result {
+    let (count, named) = (left.len(), left.len().min(NAMED));
+    if count == 0 {
+        return Ok(());
+    }
+    write!(f, ", killed {count} leftover{}: ", if count == 1 { "" } else { "s" })?;
+    for (number, process) in left.iter().take(named).enumerate() {
+        write!(f, "{}{process}", if number == 0 { "" } else { ", " })?;
+    }
+    if count > named { write!(f, ", {} more", count - named) } else { Ok(()) }
+}
+
+/// `exited`, `ended by signal 9`, `timed out`, `used up its CPU time`, ...
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exited => "exited",
+            Self::Signaled(signal) => return write!(f, "ended by signal {signal}"),
+            Self::TimedOut => "timed out",
+            Self::CpuTimeExceeded => "used up its CPU time",
+            Self::OutOfMemory => "ran out of memory",
+            Self::Stopped => "stopped",
+            Self::Escaped => "killed outside its cgroup",
+        })
+    }
+}
+
 impl Note {
     /// What happened to a tree besides the cause of its end.
-    pub(crate) fn of(usage: &Usage, cause: Cause) -> Vec<Self> {
+    pub(crate) fn of(usage: &Usage, cause: Option<Cause>) -> Vec<Self> {
         let some = |count: Option<u64>| count.filter(|&count| count > 0);
         let denied = some(usage.pids_denied).map(Self::PidsExhausted);
-        let kills = some(usage.oom_kills).filter(|_| cause != Cause::OutOfMemory);
+        let kills = some(usage.oom_kills).filter(|_| cause != Some(Cause::OutOfMemory));
         denied.into_iter().chain(kills.map(Self::OutOfMemory)).collect()
+    }
+}
+
+#[cfg(feature = "serde")]
+pub(crate) fn status<S: serde::Serializer>(
+    status: &ExitStatus,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Status {
+        Code(i32),
+        Signal(i32),
+    }
+    let signal = || status.signal().map(Status::Signal);
+    let status = status.code().map(Status::Code).or_else(signal);
+    serde::Serialize::serialize(&status, serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(cause: Cause, raw: i32) -> Report {
+        Report {
+            status: ExitStatus::from_raw(raw),
+            cause,
+            usage: Usage::default(),
+            notes: Vec::new(),
+            wall: Duration::from_millis(820),
+            leftovers: Vec::new(),
+            placement: Placement::Born,
+            mechanism: Mechanism::Cgroup,
+        }
+    }
+
+    #[test]
+    fn success_is_an_exit_by_itself_with_status_0() {
+        assert!(report(Cause::Exited, 0).success());
+        assert!(!report(Cause::Exited, 0x100).success());
+        assert!(!report(Cause::TimedOut, 0).success());
+    }
+
+    #[test]
+    fn a_report_is_one_line() {
+        let text = |cause, raw| report(cause, raw).to_string();
+        assert_eq!(text(Cause::Exited, 0x300), "exit status: 3 after 0.82 s");
+        assert_eq!(text(Cause::Signaled(9), 9), "signal: 9 (SIGKILL) after 0.82 s");
+        assert_eq!(text(Cause::TimedOut, 0), "timed out (exit status: 0) after 0.82 s");
     }
 }

@@ -1,5 +1,6 @@
 //! What a tree has used, read once: when it is empty, before its directory goes.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::cgroup::{BRIEF, Cgroup};
@@ -7,6 +8,7 @@ use crate::cgroup::{BRIEF, Cgroup};
 /// What a tree has used, daemons and everything included. `None` where the kernel does not say;
 /// [`missing`](Self::missing) has the reason then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Usage {
     /// CPU time in user mode. Needs no controller.
@@ -36,32 +38,82 @@ pub struct Usage {
     /// What is `None`, and why.
     pub missing: Vec<Missing>,
     /// Kills of the tree's own cgroup as one, not of one below it.
+    #[cfg_attr(feature = "serde", serde(skip))]
     group_kills: Option<u64>,
 }
 
 /// Something that could not be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Missing {
     /// The field of [`Usage`].
-    pub field: &'static str,
+    pub field: Metric,
     /// The file that would say.
     pub file: &'static str,
     /// Why it does not.
     pub reason: &'static str,
 }
 
+/// A field of [`Usage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Metric {
+    /// [`Usage::user`]
+    User,
+    /// [`Usage::system`]
+    System,
+    /// [`Usage::memory_peak`]
+    MemoryPeak,
+    /// [`Usage::pids_peak`]
+    PidsPeak,
+    /// [`Usage::io_read`]
+    IoRead,
+    /// [`Usage::io_written`]
+    IoWritten,
+    /// [`Usage::cpu_pressure`]
+    CpuPressure,
+    /// [`Usage::memory_pressure`]
+    MemoryPressure,
+    /// [`Usage::io_pressure`]
+    IoPressure,
+    /// [`Usage::oom_kills`]
+    OomKills,
+    /// [`Usage::pids_denied`]
+    PidsDenied,
+}
+
+/// The field's name: `memory_peak`.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::System => "system",
+            Self::MemoryPeak => "memory_peak",
+            Self::PidsPeak => "pids_peak",
+            Self::IoRead => "io_read",
+            Self::IoWritten => "io_written",
+            Self::CpuPressure => "cpu_pressure",
+            Self::MemoryPressure => "memory_pressure",
+            Self::IoPressure => "io_pressure",
+            Self::OomKills => "oom_kills",
+            Self::PidsDenied => "pids_denied",
+        })
+    }
+}
+
 /// What is not read unless it was asked for: a short run should not pay for ten files.
-const UNASKED: [(&str, &str); 9] = [
-    ("oom_kills", "memory.events"),
-    ("pids_denied", "pids.events"),
-    ("io_read", "io.stat"),
-    ("io_written", "io.stat"),
-    ("memory_peak", "memory.peak"),
-    ("pids_peak", "pids.peak"),
-    ("cpu_pressure", "cpu.pressure"),
-    ("memory_pressure", "memory.pressure"),
-    ("io_pressure", "io.pressure"),
+const UNASKED: [(Metric, &str); 9] = [
+    (Metric::OomKills, "memory.events"),
+    (Metric::PidsDenied, "pids.events"),
+    (Metric::IoRead, "io.stat"),
+    (Metric::IoWritten, "io.stat"),
+    (Metric::MemoryPeak, "memory.peak"),
+    (Metric::PidsPeak, "pids.peak"),
+    (Metric::CpuPressure, "cpu.pressure"),
+    (Metric::MemoryPressure, "memory.pressure"),
+    (Metric::IoPressure, "io.pressure"),
 ];
 
 impl Usage {
@@ -73,7 +125,10 @@ impl Usage {
                 usage.user = value(text, "user_usec").map(Duration::from_micros);
                 usage.system = value(text, "system_usec").map(Duration::from_micros);
             }
-            Err(_) => usage.missing.push(absent("user", "cpu.stat")),
+            Err(_) => {
+                let both = [Metric::User, Metric::System];
+                usage.missing.extend(both.map(|field| absent(field, "cpu.stat")));
+            }
         }
         usage
     }
@@ -86,21 +141,21 @@ impl Usage {
 
     fn counted(cgroup: &Cgroup) -> Self {
         let mut reader = Reader { cgroup, missing: Vec::new() };
-        let memory = reader.read("memory.events", "oom_kills");
-        let pids = reader.read("pids.events", "pids_denied");
-        let io = reader.read("io.stat", "io_read");
+        let memory = reader.read("memory.events", Metric::OomKills);
+        let pids = reader.read("pids.events", Metric::PidsDenied);
+        let io = reader.read("io.stat", Metric::IoRead);
         if io.is_none() {
-            reader.missing.push(absent("io_written", "io.stat"));
+            reader.missing.push(absent(Metric::IoWritten, "io.stat"));
         }
         let bytes = |key: &str| io.as_ref().map(|text| sum(text, key));
         Self {
-            memory_peak: reader.number("memory.peak", "memory_peak"),
-            pids_peak: reader.number("pids.peak", "pids_peak"),
+            memory_peak: reader.number("memory.peak", Metric::MemoryPeak),
+            pids_peak: reader.number("pids.peak", Metric::PidsPeak),
             io_read: bytes("rbytes="),
             io_written: bytes("wbytes="),
-            cpu_pressure: reader.pressure("cpu.pressure", "cpu_pressure"),
-            memory_pressure: reader.pressure("memory.pressure", "memory_pressure"),
-            io_pressure: reader.pressure("io.pressure", "io_pressure"),
+            cpu_pressure: reader.pressure("cpu.pressure", Metric::CpuPressure),
+            memory_pressure: reader.pressure("memory.pressure", Metric::MemoryPressure),
+            io_pressure: reader.pressure("io.pressure", Metric::IoPressure),
             oom_kills: memory.as_deref().and_then(|text| value(text, "oom_kill")),
             pids_denied: pids.as_deref().and_then(|text| value(text, "max")),
             group_kills: memory.is_some().then(|| reader.group_kills()).flatten(),
@@ -115,7 +170,8 @@ impl Usage {
     /// unless its parent waits for it.
     pub(crate) fn uncounted() -> Self {
         let reason = "there is no cgroup: a keeper holds the tree";
-        let counted = [("user", "cpu.stat"), ("system", "cpu.stat")].into_iter().chain(UNASKED);
+        let counted =
+            [(Metric::User, "cpu.stat"), (Metric::System, "cpu.stat")].into_iter().chain(UNASKED);
         let missing = counted.map(|(field, file)| Missing { field, file, reason });
         Self { missing: missing.collect(), ..Self::default() }
     }
@@ -135,7 +191,7 @@ pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
     value(text, "usage_usec").map(Duration::from_micros)
 }
 
-fn absent(field: &'static str, file: &'static str) -> Missing {
+fn absent(field: Metric, file: &'static str) -> Missing {
     let reason = match file {
         "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",
         "pids.peak" => "the pids controller is not enabled, or Linux is before 6.1",
@@ -152,7 +208,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, file: &'static str, field: &'static str) -> Option<String> {
+    fn read(&mut self, file: &'static str, field: Metric) -> Option<String> {
         let text = self.cgroup.read(file);
         if text.is_err() {
             self.missing.push(absent(field, file));
@@ -165,12 +221,12 @@ impl Reader<'_> {
         value(&self.cgroup.read("memory.events.local").ok()?, "oom_group_kill")
     }
 
-    fn number(&mut self, file: &'static str, field: &'static str) -> Option<u64> {
+    fn number(&mut self, file: &'static str, field: Metric) -> Option<u64> {
         self.read(file, field)?.trim().parse().ok()
     }
 
     /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`
-    fn pressure(&mut self, file: &'static str, field: &'static str) -> Option<Duration> {
+    fn pressure(&mut self, file: &'static str, field: Metric) -> Option<Duration> {
         let text = self.read(file, field)?;
         let line = text.lines().find(|line| line.starts_with("some "))?;
         let (_, total) = line.rsplit_once("total=")?;

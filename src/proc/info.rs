@@ -12,6 +12,7 @@ use crate::proc::port::{ListeningPort, printable};
 ///
 /// [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessInfo {
     /// Process id, in the pid namespace of the caller.
@@ -31,6 +32,7 @@ pub struct ProcessInfo {
     /// How long it has been running.
     pub running: Duration,
     /// Its working directory, where that may be seen.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "lossy"))]
     pub cwd: Option<PathBuf>,
     /// The ports it listens on. Looked up for leftovers only, since that costs more than the rest.
     pub ports: Vec<ListeningPort>,
@@ -72,4 +74,11 @@ impl fmt::Display for ProcessInfo {
         };
         write!(f, "{} {}", self.pid, printable(said.trim_end()))
     }
+}
+
+/// A process chooses its directory, whose name need not be UTF-8: that must not cost the report.
+#[cfg(feature = "serde")]
+fn lossy<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = path.as_ref().map(|path| path.to_string_lossy());
+    serde::Serialize::serialize(&text, serializer)
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Protocol {
     /// A TCP socket that listens.
@@ -25,6 +26,7 @@ impl fmt::Display for Protocol {
 /// One port on which one process waits for peers; see
 /// [`Tree::listening_ports`](crate::Tree::listening_ports).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ListeningPort {
     /// TCP or UDP.

@@ -201,6 +201,7 @@ fn a_keeper_holds_nothing_of_its_owner_and_hears_no_terminal() {
     }
     assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
     assert_eq!(child.finish().unwrap().cause, Cause::Stopped);
+    drop(child);
     drop(held);
     stage.close(Alone::Yes);
 }
@@ -229,6 +230,7 @@ fn a_stopped_keeper_kills_all_the_same() {
     read_ready(child.stdout.take().unwrap());
     kill(keeper(), Signal::SIGSTOP).unwrap();
     child.finish().unwrap();
+    drop(child);
     stage.close(Alone::Yes);
 }
 
@@ -328,7 +330,7 @@ fn what_only_a_cgroup_can_do_is_an_error_that_says_so() {
     let Some(stage) = Stage::of_keepers() else { return };
     let child = stage.command("sleep").arg("20").spawn().unwrap();
     let tree = child.tree();
-    let io = IoLimit { read_bytes: Some(1), ..IoLimit::default() };
+    let io = IoLimit::new().read_bytes(1);
     let limits = |limits: Limits| stage.command("true").limits(limits).run().unwrap_err();
     let all = Supervisor::builder().containment(Containment::Keeper);
     let table = [
@@ -359,6 +361,7 @@ fn what_only_a_cgroup_can_do_is_an_error_that_says_so() {
     let usage = tree.usage();
     assert_eq!((usage.user, usage.memory_peak, usage.missing.len()), (None, None, 11));
     let report = child.finish().unwrap();
+    drop(child);
     assert_eq!((report.mechanism, report.usage.user), (Mechanism::Keeper, None));
     stage.close(Alone::Yes);
 }

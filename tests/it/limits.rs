@@ -82,7 +82,7 @@ fn a_grandchild_killed_for_memory_is_a_note() {
         command.arg(crate::victim::exe()).limits(limits).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(command);
-        std::fs::write(child.tree().path().join("memory.oom.group"), "0").unwrap();
+        std::fs::write(child.tree().path().unwrap().join("memory.oom.group"), "0").unwrap();
         drop(child.stdin.take());
         child.wait().unwrap();
         let report = child.finish().unwrap();
@@ -144,7 +144,8 @@ fn weights_and_sets_of_cpus_reach_the_kernel() {
     if enforced(&stage, "cpu", &Limits::new().cpu_weight(50)) {
         let limits = Limits::new().cpu_weight(50);
         let child = stage.command("sleep").arg("20").limits(limits).spawn().unwrap();
-        let weight = std::fs::read_to_string(child.tree().path().join("cpu.weight")).unwrap();
+        let weight =
+            std::fs::read_to_string(child.tree().path().unwrap().join("cpu.weight")).unwrap();
         assert_eq!(weight, "50\n");
     }
     if enforced(&stage, "cpuset", &Limits::new().cpuset("0")) {
@@ -161,7 +162,7 @@ fn weights_and_sets_of_cpus_reach_the_kernel() {
 fn a_device_is_written_no_faster_than_its_rate() {
     let Some(stage) = Stage::set() else { return };
     let scratch = Path::new("/scratch");
-    let limit = IoLimit { write_bytes: Some(2 * MIB), ..IoLimit::default() };
+    let limit = IoLimit::new().write_bytes(2 * MIB);
     let limits = Limits::new().io("/dev/vda", limit);
     if Path::new("/dev/vda").exists() && enforced(&stage, "io", &limits) && scratch.is_dir() {
         let mut command = load(&stage, "write /scratch/slow 6");

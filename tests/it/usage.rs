@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serial_test::serial;
-use tidy_process::{Limits, Supervisor};
+use tidy_process::{Limits, Metric, Supervisor};
 
 use crate::load::load;
 use crate::support::{Alone, Stage, lacks, rounds};
@@ -67,7 +67,7 @@ fn what_is_not_measured_is_none_and_has_a_reason() {
     let usage = stage.command("true").run().unwrap().usage;
     assert!(usage.user.is_some() && usage.system.is_some());
     assert_eq!((usage.memory_peak, usage.pids_peak, usage.io_read), (None, None, None));
-    for field in ["memory_peak", "pids_peak", "io_read", "io_written"] {
+    for field in [Metric::MemoryPeak, Metric::PidsPeak, Metric::IoRead, Metric::IoWritten] {
         let missing = usage.missing.iter().find(|missing| missing.field == field).unwrap();
         assert!(missing.reason.contains("not asked for"), "{missing:?}");
     }
@@ -92,7 +92,7 @@ fn memory_and_bytes_are_counted_where_the_controllers_are() {
                 println!("memory: {peak} bytes for 60 MiB ({ratio:.3})");
                 assert!((1.0..1.05).contains(&ratio), "{peak}");
             }
-            None => assert!(usage.missing.iter().any(|missing| missing.field == "memory_peak")),
+            None => assert!(usage.missing.iter().any(|it| it.field == Metric::MemoryPeak)),
         }
         let limits = Limits::new();
         let mut command = load(&stage, "write /scratch/file 8");

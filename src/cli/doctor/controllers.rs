@@ -71,7 +71,7 @@ fn try_limit(name: &str, base: &Path, supervisor: &Supervisor) -> Result<(), Err
         "memory" => limits.memory_max(1 << 30),
         "pids" => limits.pids_max(1000),
         "cpu" => limits.cpus(1.0).cpu_weight(100),
-        "io" => limits.io(device(), IoLimit { read_bytes: Some(1 << 30), ..IoLimit::default() }),
+        "io" => limits.io(device(), IoLimit::new().read_bytes(1 << 30)),
         _ => limits.cpuset(first_cpu(base)),
     };
     Tree::limited(supervisor, None, &limits)?.finish().map(drop)

@@ -8,9 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{
-    Cause, ListeningPort, Mechanism, Missing, Note, Placement, ProcessInfo, Report, Usage,
-};
+use tidy_process::{Cause, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
 
 use crate::exit::{Failure, open_failure};
 
@@ -51,8 +49,8 @@ impl Sink {
             "status": status,
             "cause": cause(report.cause),
             "wall_seconds": report.wall.as_secs_f64(),
-            "placement": placement(report.placement),
-            "mechanism": mechanism(report.mechanism),
+            "placement": report.placement.to_string(),
+            "mechanism": report.mechanism.to_string(),
             "usage": usage(&report.usage),
             "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
             "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
@@ -132,7 +130,7 @@ fn usage(usage: &Usage) -> Value {
 }
 
 fn missing(missing: &Missing) -> Value {
-    json!({ "field": missing.field, "file": missing.file, "reason": missing.reason })
+    json!({ "field": missing.field.to_string(), "file": missing.file, "reason": missing.reason })
 }
 
 fn note(note: Note) -> Value {
@@ -140,24 +138,6 @@ fn note(note: Note) -> Value {
         Note::PidsExhausted(denied) => json!({ "note": "pids-exhausted", "denied": denied }),
         Note::OutOfMemory(kills) => json!({ "note": "out-of-memory", "kills": kills }),
         _ => json!({ "note": "other" }),
-    }
-}
-
-fn placement(placement: Placement) -> &'static str {
-    match placement {
-        Placement::Born => "born",
-        Placement::Joined => "joined",
-        Placement::Added => "added",
-        Placement::Kept => "kept",
-        _ => "other",
-    }
-}
-
-fn mechanism(mechanism: Mechanism) -> &'static str {
-    match mechanism {
-        Mechanism::Cgroup => "cgroup",
-        Mechanism::Keeper => "keeper",
-        _ => "other",
     }
 }
 

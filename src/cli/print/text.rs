@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::os::unix::process::ExitStatusExt;
 
 use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
 
@@ -66,16 +65,10 @@ pub(crate) fn failure(failure: &Failure) {
 
 fn ending(report: &Report) -> String {
     match report.cause {
-        Cause::TimedOut => "timed out".to_owned(),
-        Cause::CpuTimeExceeded => "used up its CPU time".to_owned(),
-        Cause::OutOfMemory => "ran out of memory".to_owned(),
-        Cause::Stopped => "stopped".to_owned(),
-        Cause::Escaped => "killed outside its cgroup".to_owned(),
-        _ => match (report.status.code(), report.status.signal()) {
-            (Some(code), _) => format!("exited with {code}"),
-            (None, Some(signal)) => format!("ended by signal {signal}"),
-            (None, None) => "ended".to_owned(),
-        },
+        Cause::Exited => {
+            report.status.code().map_or("ended".to_owned(), |code| format!("exited with {code}"))
+        }
+        cause => cause.to_string(),
     }
 }
 
@@ -93,7 +86,7 @@ fn used(report: &Report) -> String {
         denied.map(|denied| format!("{denied} forks refused")),
         kills.map(|kills| format!("{kills} killed for want of memory")),
         Some(format!("{} leftovers", report.leftovers.len())),
-        (report.mechanism == Mechanism::Keeper).then(|| "held by a keeper".to_owned()),
+        (report.mechanism != Mechanism::Cgroup).then(|| format!("held by a {}", report.mechanism)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
