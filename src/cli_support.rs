@@ -1,7 +1,67 @@
 //! What the command-line tool takes from the library beyond its public API. No stability is
 //! promised.
 
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+
+use crate::cgroup::hierarchy;
 pub use crate::cgroup::own::{Place, place, top};
+use crate::child::Child;
+use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
 pub use crate::supervisor::sweep::sweep_briefly;
 pub use crate::sys::{ignores, reset_sigchld};
+use crate::tree::Tree;
+
+/// Where a supervisor would make its run root. Makes nothing.
+///
+/// # Errors
+/// No cgroup2 is mounted, no `/proc`, or the given directory is not there or no cgroup.
+pub fn find_base(base: Option<&Path>) -> Result<PathBuf> {
+    Ok(hierarchy::base(base)?.path)
+}
+
+/// Notes that the child is being stopped, and sends nothing: every wait kills what is left after
+/// `grace`.
+pub fn note_stop(child: &Child, grace: Duration) {
+    child.note_stop(Instant::now().checked_add(grace));
+}
+
+/// Sends a signal to those processes of the tree whose pid is meant.
+///
+/// # Errors
+/// The members cannot be listed.
+pub fn signal_where(tree: &Tree, signal: i32, is_meant: impl Fn(u32) -> bool) -> Result<usize> {
+    tree.signal_where(signal, is_meant)
+}
+
+/// Makes the whole tree stand still, by whatever means it has; `false` lets it run on.
+///
+/// # Errors
+/// As for [`Tree::freeze`], or the members cannot be listed.
+pub fn set_still(tree: &Tree, still: bool) -> Result<()> {
+    tree.hold().set_still(still)
+}
+
+/// What to poll for news of the tree's being empty.
+#[must_use]
+pub fn empty_news(tree: &Tree) -> (BorrowedFd<'_>, PollFlags) {
+    tree.hold().empty_news()
+}
+
+/// Sleeps until one of these has news, the child's next step is due (it is taken then), or the
+/// deadline has come; now and then it returns before.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn rest(
+    child: &Child,
+    fds: &mut [PollFd<'_>],
+    deadline: Option<Instant>,
+) -> std::result::Result<(), Errno> {
+    child.rest(fds, deadline)
+}

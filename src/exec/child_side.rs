@@ -22,11 +22,12 @@
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command as StdCommand;
 use std::ptr;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
@@ -97,6 +98,11 @@ pub(crate) fn fork(orders: &Orders<'_>) -> Result<Newborn, Errno> {
     let arg = ptr::from_ref(orders).cast();
     // SAFETY: as above; closures are the caller's own promise (`Command::pre_exec` is unsafe).
     unsafe { sys::fork(born, arg) }
+}
+
+/// Follows the orders in this process itself; returns only if a step fails.
+pub(crate) fn exec(orders: &Orders<'_>) -> Failure {
+    orders.follow()
 }
 
 pub(crate) extern "C" fn born(orders: *const c_void) -> ! {
@@ -332,12 +338,15 @@ fn default_unless_ignored(signal: c_int) {
 }
 
 /// Makes a command of std's join a cgroup before its exec: whatever builds on std's Command can
-/// then do the spawning.
-pub(crate) fn join_before_exec(command: &mut StdCommand, procs: OwnedFd) {
-    let mut procs = std::fs::File::from(procs);
-    debug_assert!(procs.as_raw_fd() >= 0);
-    let join = move || procs.write_all(b"0");
-    // SAFETY: one write(2) of a constant: async-signal-safe, no allocation.
+/// then do the spawning. The fd is the tree's: once that is gone the spawn fails.
+pub(crate) fn join_before_exec(command: &mut StdCommand, procs: Weak<OwnedFd>) {
+    let join = move || {
+        let procs = procs.upgrade().ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;
+        nix::unistd::write(&*procs, b"0")?;
+        Ok(())
+    };
+    // SAFETY: two atomic counts and one write(2) of a constant: async-signal-safe, no allocation.
+    // The fork has copied a count that the parent's tree takes part in, so the drop frees nothing.
     unsafe { command.pre_exec(join) };
 }
 

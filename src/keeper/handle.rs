@@ -157,7 +157,11 @@ impl Kept {
             // The end of the line says the same; a keeper that has gone hears neither.
             let _ = self.line.shutdown(Shutdown::Write);
         }
-        // Somebody may have stopped it.
+        self.wake();
+    }
+
+    /// A keeper that was stopped goes on.
+    pub(crate) fn wake(&self) {
         let _ = sys::pidfd_send_signal(self.keeper.pidfd.as_fd(), libc::SIGCONT);
     }
 

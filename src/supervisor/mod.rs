@@ -194,7 +194,8 @@ impl SupervisorBuilder {
     }
 
     /// A budget for everything in the supervisor together. When its memory is used up the kernel
-    /// picks one tree and kills that as a whole. CPU time is not watched here.
+    /// picks one tree and kills that as a whole. A limit of CPU time is an error: nothing would
+    /// watch it.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -223,14 +224,6 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Where [`build`](Self::build) would make the run root. Makes nothing.
-    ///
-    /// # Errors
-    /// No cgroup2 is mounted, no `/proc`, or the given directory is not there or no cgroup.
-    pub fn find_base(&self) -> Result<PathBuf> {
-        Ok(hierarchy::base(self.base.as_deref())?.path)
-    }
-
     /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
@@ -240,6 +233,9 @@ impl SupervisorBuilder {
     /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
     /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
+        if let Some(time) = self.limits.cpu_time {
+            return Err(Error::unwatched("a supervisor", time));
+        }
         let run_root = || {
             let base = hierarchy::base(self.base.as_deref())?;
             RunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)

@@ -34,9 +34,14 @@ impl Tree {
     /// The cgroup stays this tree's; dropping the loaded one does nothing.
     #[must_use]
     pub fn cgroups_rs(&self) -> Cgroup {
-        let root = self.path().parent().unwrap_or(Path::new("/")).to_owned();
-        let name = self.path().file_name().unwrap_or_default();
-        Cgroup::load(Box::new(Root { root, tree: self.path().to_owned() }), name)
+        // A keeper's tree has no path, and what the working directory has is not its.
+        let Some(tree) = self.path().map(Path::to_owned) else {
+            let root = Root { root: "/".into(), tree: None };
+            return Cgroup::load(Box::new(root), "");
+        };
+        let root = tree.parent().unwrap_or(Path::new("/")).to_owned();
+        let name = tree.file_name().unwrap_or_default().to_owned();
+        Cgroup::load(Box::new(Root { root, tree: Some(tree) }), Path::new(&name))
     }
 }
 
@@ -44,17 +49,13 @@ impl Tree {
 #[derive(Debug, Clone)]
 struct Root {
     root: PathBuf,
-    tree: PathBuf,
+    tree: Option<PathBuf>,
 }
 
 impl Hierarchy for Root {
     fn subsystems(&self) -> Vec<Subsystem> {
-        // A keeper's tree has no path, and what the working directory has is not its.
-        if self.tree.as_os_str().is_empty() {
-            return Vec::new();
-        }
-        let text =
-            std::fs::read_to_string(self.tree.join("cgroup.controllers")).unwrap_or_default();
+        let Some(tree) = &self.tree else { return Vec::new() };
+        let text = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
         text.split_whitespace().filter_map(|name| self.subsystem(name)).collect()
     }
 

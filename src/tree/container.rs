@@ -1,10 +1,15 @@
-//! What holds a tree together, a cgroup or a keeper: the one place where that makes a difference.
+//! What holds a tree together, a cgroup or a keeper: the one place of the library where a running
+//! tree's mechanism makes a difference. (Which of the two it gets is decided at the spawn.)
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
+#[cfg(feature = "cli")]
+use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
@@ -14,6 +19,11 @@ use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
 use crate::proc::info::ProcessInfo;
+#[cfg(feature = "cli")]
+use crate::proc::read;
+use crate::supervisor::Supervisor;
+use crate::sys;
+use crate::sys::poll;
 
 #[derive(Debug)]
 pub(crate) enum Hold {
@@ -37,18 +47,57 @@ impl Hold {
         }
     }
 
-    pub(crate) fn kept(&self) -> Option<&Arc<Kept>> {
+    /// None for a keeper's.
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
-            Self::Cgroup(_) => None,
-            Self::Keeper(kept) => Some(kept),
+            Self::Cgroup(cgroup) => Some(cgroup.path()),
+            Self::Keeper(_) => None,
         }
     }
 
-    /// Empty for a keeper's.
-    pub(crate) fn path(&self) -> &Path {
+    /// Gives up what a live tree does not need any more, once its main process was born: fds may be
+    /// scarce.
+    pub(crate) fn slim(&mut self) {
+        if let Self::Cgroup(cgroup) = self {
+            cgroup.close_dir();
+        }
+    }
+
+    /// Leaves the tree to its supervisor.
+    pub(crate) fn leave(&self, supervisor: &Supervisor) {
+        if let (Self::Keeper(kept), Some(keepers)) = (self, supervisor.keepers()) {
+            keepers.take_over(kept);
+        }
+    }
+
+    /// Waits until the main process's status may be had; false at the deadline. A keeper's child is
+    /// not ours: it tells.
+    pub(crate) fn main_ended(
+        &self,
+        main: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> Result<bool, Errno> {
         match self {
-            Self::Cgroup(cgroup) => cgroup.path(),
-            Self::Keeper(_) => Path::new(""),
+            Self::Cgroup(_) => poll::ended(main, until),
+            Self::Keeper(kept) => kept.main_ended(main, until),
+        }
+    }
+
+    /// The main process's status, if it can be had now.
+    pub(crate) fn reap(&self, main: BorrowedFd<'_>, pid: u32) -> Result<Option<ExitStatus>> {
+        match self {
+            Self::Cgroup(_) => {
+                let failed = |errno| Error::os(Step::Wait, format!("process {pid}"), errno);
+                sys::reap(main).map_err(failed)
+            }
+            Self::Keeper(kept) => kept.status(),
+        }
+    }
+
+    /// A keeper that was stopped goes on and says how the main process has ended.
+    pub(crate) fn wake(&self) {
+        if let Self::Keeper(kept) = self {
+            kept.wake();
         }
     }
 
@@ -60,15 +109,19 @@ impl Hold {
         }
     }
 
+    /// Sends a signal to those members that are meant; says how many were reached. What is no
+    /// signal is an error, whether or not there are members.
     pub(crate) fn signal(&self, signal: i32, is_meant: &dyn Fn(i32) -> bool) -> Result<usize> {
+        let reach = |list: &dyn Fn() -> Result<Vec<i32>, Errno>| match sys::is_signal(signal) {
+            true => teardown::signal_all(list, signal, is_meant),
+            false => Err(Errno::EINVAL),
+        };
         match self {
             Self::Cgroup(cgroup) => {
-                let reached = teardown::signal_all(&|| cgroup.pids(), signal, is_meant);
-                reached.map_err(|e| cgroup.error(Step::Signal, e))
+                reach(&|| cgroup.pids()).map_err(|e| cgroup.error(Step::Signal, e))
             }
             Self::Keeper(kept) => {
-                let reached = teardown::signal_all(&|| Ok(kept.pids()), signal, is_meant);
-                reached.map_err(|e| kept.error(Step::Signal, e))
+                reach(&|| Ok(kept.pids())).map_err(|e| kept.error(Step::Signal, e))
             }
         }
     }
@@ -99,8 +152,35 @@ impl Hold {
         }
     }
 
+    /// Makes every process in it stand still, and waits for that, 1 s at the most; `false` lets
+    /// them run on. What cannot be frozen is stopped and continued, process by process.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_still(&self, still: bool) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        match (self, still) {
+            (Self::Cgroup(cgroup), true) => {
+                cgroup.freeze(deadline).map(drop).map_err(|e| cgroup.error(Step::Freeze, e))
+            }
+            (Self::Cgroup(cgroup), false) => {
+                cgroup.set_frozen(false).map_err(|e| cgroup.error(Step::Freeze, e))
+            }
+            (Self::Keeper(_), false) => self.signal(libc::SIGCONT, &|_| true).map(drop),
+            (Self::Keeper(kept), true) => {
+                self.signal(libc::SIGSTOP, &|_| true)?;
+                let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
+                let any = || read::read_all(&kept.pids(), true).iter().any(runs);
+                // One that is just reading from the terminal would take what is typed to the shell
+                // next. Nothing announces that a keeper's child has stopped.
+                while any() && Instant::now() < deadline {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// What to poll for news of its being empty.
-    pub(crate) fn end(&self) -> (BorrowedFd<'_>, PollFlags) {
+    pub(crate) fn empty_news(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
             Self::Cgroup(cgroup) => (cgroup.events_fd(), PollFlags::POLLPRI),
             Self::Keeper(kept) => (kept.end_fd(), PollFlags::POLLIN),

@@ -1,33 +1,31 @@
 //! A tree: one cgroup that is owned, whoever spawns into it.
 
 pub(crate) mod container;
+mod enroll;
+mod finish;
 #[cfg(feature = "cgroups-rs")]
 mod cgroups_rs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command as StdCommand, ExitStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use nix::unistd::write;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::teardown::PATIENCE;
 use crate::cgroup::usage::Usage;
 use crate::containment::Mechanism;
-use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
-use crate::exec::child_side;
 use crate::keeper::handle::Kept;
 use crate::limits::Limits;
 use crate::proc::info::ProcessInfo;
 use crate::proc::port::ListeningPort;
 use crate::proc::read;
 use crate::proc::sockets::listening;
-use crate::report::{Cause, Note, Report};
+use crate::report::TreeReport;
 use crate::supervisor::Supervisor;
+use crate::sys::poll::{Deadline, lock};
 use crate::tree::container::Hold;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
@@ -58,11 +56,17 @@ pub struct Tree {
     /// Where processes go, if not into its cgroup itself.
     entry: Option<Cgroup>,
     made: Instant,
+    /// A teardown has begun, or its supervisor ends it.
     done: AtomicBool,
+    /// What it had used in the end.
+    used: Mutex<Option<Usage>>,
+    report: Mutex<Option<TreeReport>>,
+    /// Its entry's `cgroup.procs`, for as long as it lives: enrolled commands borrow it.
+    procs: Mutex<Option<Arc<OwnedFd>>>,
     /// Whether more than its CPU time is worth reading at its end.
     counted: AtomicBool,
     // Last: the run root may go only after the trees in it.
-    supervisor: Supervisor,
+    supervisor: Mutex<Option<Supervisor>>,
 }
 
 impl Tree {
@@ -86,29 +90,42 @@ impl Tree {
     /// An empty tree with limits.
     ///
     /// # Errors
-    /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`].
+    /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`]. CPU
+    /// time is one of those: without a command nothing watches it.
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
-        Ok(Self {
-            hold: Hold::Cgroup(
-                supervisor.ground("make a tree without a command")?.make_leaf(name, limits)?,
-            ),
-            entry: None,
-            made: Instant::now(),
-            done: AtomicBool::new(false),
-            counted: AtomicBool::new(supervisor.counts() || !limits.is_none()),
-            supervisor: supervisor.clone(),
-        })
+        match limits.cpu_time {
+            Some(time) => Err(Error::unwatched("a tree without a command", time)),
+            None => Self::make(supervisor, name, limits),
+        }
+    }
+
+    /// The same for a command, whose waits watch its CPU time.
+    pub(crate) fn make(
+        supervisor: &Supervisor,
+        name: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let ground = supervisor.ground("make a tree without a command")?;
+        let hold = Hold::Cgroup(ground.make_leaf(name, limits)?);
+        Ok(Self::held(supervisor, hold, supervisor.counts() || !limits.is_none()))
     }
 
     /// A tree that a keeper holds.
     pub(crate) fn kept(supervisor: &Supervisor, kept: Kept) -> Self {
+        Self::held(supervisor, Hold::Keeper(Arc::new(kept)), false)
+    }
+
+    fn held(supervisor: &Supervisor, hold: Hold, counted: bool) -> Self {
         Self {
-            hold: Hold::Keeper(Arc::new(kept)),
+            hold,
             entry: None,
             made: Instant::now(),
             done: AtomicBool::new(false),
-            counted: AtomicBool::new(false),
-            supervisor: supervisor.clone(),
+            used: Mutex::default(),
+            report: Mutex::default(),
+            procs: Mutex::default(),
+            counted: AtomicBool::new(counted),
+            supervisor: Mutex::new(Some(supervisor.clone())),
         }
     }
 
@@ -122,11 +139,15 @@ impl Tree {
         self.hold.mechanism()
     }
 
+    /// Where it lives; an error once it is finished.
+    fn supervisor(&self) -> Result<Supervisor> {
+        let gone = || Error::invalid(Step::Prepare, "tree", "it is finished");
+        lock(&self.supervisor).clone().ok_or_else(gone)
+    }
+
     /// Its main process has been born: an fd less to hold.
     pub(crate) fn close_dir(&mut self) {
-        if let Hold::Cgroup(cgroup) = &mut self.hold {
-            cgroup.close_dir();
-        }
+        self.hold.slim();
     }
 
     /// The cgroup that processes start in.
@@ -137,46 +158,8 @@ impl Tree {
     /// Gives the command, or another user, a cgroup of its own in the tree.
     pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let cgroup = self.hold.cgroup("delegate")?;
-        self.entry = Some(self.supervisor.ground("delegate")?.delegate_in(cgroup, uid, gid)?);
+        self.entry = Some(self.supervisor()?.ground("delegate")?.delegate_in(cgroup, uid, gid)?);
         Ok(())
-    }
-
-    /// Its entry's `cgroup.procs`.
-    fn procs(&self, what: &str) -> Result<OwnedFd> {
-        let entry = self.entry(what)?;
-        entry.procs().map_err(|errno| entry.error(Step::Join, errno))
-    }
-
-    /// Makes a command of std's start in this tree: it forks, joins, then executes.
-    ///
-    /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
-    /// It can be spawned several times.
-    ///
-    /// # Errors
-    /// `cgroup.procs` cannot be opened for writing, or a keeper holds the tree
-    /// ([`Error::is_unsupported`]).
-    pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
-        let procs = self.procs("enroll a command")?;
-        child_side::join_before_exec(command, procs);
-        Ok(())
-    }
-
-    /// Moves a running process (not its children) into this tree. It may have left children
-    /// elsewhere: prefer
-    /// [`enroll`](Self::enroll).
-    ///
-    /// # Errors
-    /// No such process, no permission to move it, it is the caller itself, or a keeper holds the
-    /// tree ([`Error::is_unsupported`]).
-    pub fn add(&self, pid: u32) -> Result<()> {
-        if pid == 0 || pid == std::process::id() {
-            let why = "this process itself would end with the tree";
-            return Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
-        }
-        let procs = self.procs("add a process")?;
-        let answer = write(&procs, pid.to_string().as_bytes());
-        let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
-        answer.map(drop).map_err(failed)
     }
 
     /// Who is in it now. The list is a snapshot: processes may come and go while it is made.
@@ -198,16 +181,17 @@ impl Tree {
     /// Sends a signal to every process in it, each through a pidfd; says how many were reached.
     ///
     /// # Errors
-    /// The members cannot be listed.
+    /// There is no such signal (`EINVAL`), or the members cannot be listed.
     pub fn signal(&self, signal: i32) -> Result<usize> {
-        self.signal_if(signal, |_| true)
+        self.signal_where(signal, |_| true)
     }
 
     /// The same, for those members whose pid is meant.
-    ///
-    /// # Errors
-    /// The members cannot be listed.
-    pub fn signal_if(&self, signal: i32, is_meant: impl Fn(u32) -> bool) -> Result<usize> {
+    pub(crate) fn signal_where(
+        &self,
+        signal: i32,
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Result<usize> {
         let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
         self.hold.signal(signal, &is_meant)
     }
@@ -223,12 +207,15 @@ impl Tree {
     /// Sends `signal` to all, gives them `grace` to end, then kills what is left.
     ///
     /// # Errors
-    /// As for [`kill`](Self::kill).
-    pub fn stop(&self, signal: i32, grace: Duration) -> Result<()> {
-        // Who cannot be asked is killed all the same.
-        let _ = self.signal(signal);
-        let deadline = Instant::now().checked_add(grace);
-        if matches!(self.wait_empty_until(deadline), Ok(true)) {
+    /// There is no such signal (`EINVAL`): then nothing was done. Else as for [`kill`](Self::kill).
+    pub fn stop(&self, signal: i32, grace: impl Into<Deadline>) -> Result<()> {
+        let grace = grace.into();
+        match self.signal(signal) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(error),
+            // Who cannot be asked is killed all the same.
+            _ => {}
+        }
+        if matches!(self.wait_empty(grace), Ok(true)) {
             return Ok(());
         }
         self.kill()
@@ -284,91 +271,53 @@ impl Tree {
     /// Changes its limits while it runs; those that are not given stay as they are.
     ///
     /// # Errors
-    /// A limit cannot be enforced: [`Error::is_limit`]. Those before it are in force.
+    /// A limit cannot be enforced: [`Error::is_limit`]. Those before it are in force. CPU time
+    /// cannot: it is watched from the spawn on, or not at all.
     pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        if let Some(time) = limits.cpu_time {
+            return Err(Error::unwatched("a tree that runs already", time));
+        }
         let cgroup = self.hold.cgroup("set limits")?;
         self.counted.store(true, Ordering::Relaxed);
-        self.supervisor.ground("set limits")?.limit_leaf(cgroup, limits)
+        self.supervisor()?.ground("set limits")?.limit_leaf(cgroup, limits)
     }
 
-    /// What it has used so far.
+    /// What it has used so far; once it is finished, what its report says.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.hold.usage(true)
+        let used = lock(&self.used).clone();
+        used.unwrap_or_else(|| self.hold.usage(true))
     }
 
     /// Waits until nobody is in it (zombies do not count); false at the deadline.
     ///
     /// # Errors
     /// `cgroup.events` cannot be read, or the keeper was killed.
-    pub fn wait_empty(&self, deadline: Instant) -> Result<bool> {
-        self.wait_empty_until(Some(deadline))
+    pub fn wait_empty(&self, deadline: impl Into<Deadline>) -> Result<bool> {
+        self.wait_empty_until(deadline.into().0)
     }
 
     pub(crate) fn wait_empty_until(&self, deadline: Option<Instant>) -> Result<bool> {
         self.hold.wait_empty(deadline)
     }
 
-    /// Its directory; empty where a keeper holds it.
+    /// Whether nobody is in it now.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        self.wait_empty_until(Some(Instant::now()))
+    }
+
+    /// Its directory; none where a keeper holds it.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> Option<&Path> {
         self.hold.path()
-    }
-
-    /// Kills what is left, removes the cgroup, and says what was left.
-    ///
-    /// # Errors
-    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed.
-    pub fn finish(self) -> Result<Report> {
-        let leftovers = self.leftovers();
-        let usage = self.end()?;
-        let cause = if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped };
-        Ok(Report {
-            status: ExitStatus::default(),
-            cause,
-            notes: Note::of(&usage, cause),
-            usage,
-            wall: self.made.elapsed(),
-            leftovers,
-            placement: Placement::Added,
-            mechanism: self.mechanism(),
-        })
-    }
-
-    /// Who is left; a list that cannot be made must not keep teardown from happening.
-    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
-        let left = self.hold.leftovers().unwrap_or_default();
-        self.supervisor.note_left(&left);
-        left
-    }
-
-    /// Whether who is left in it is to be named though nobody reads its report.
-    pub(crate) fn remembers(&self) -> bool {
-        self.supervisor.remembers()
-    }
-
-    /// Teardown, once: a second call and a forked copy of this process do nothing.
-    pub(crate) fn end(&self) -> Result<Usage> {
-        if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
-            return Ok(Usage::default());
-        }
-        self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))
-    }
-
-    /// Leaves the tree to its supervisor, which ends it with itself.
-    pub(crate) fn leave(&self) {
-        self.done.store(true, Ordering::Release);
-        if let (Some(kept), Some(keepers)) = (self.hold.kept(), self.supervisor.keepers()) {
-            keepers.take_over(kept);
-        }
     }
 
     /// Whether this process made it (a fork of it did not).
     pub(crate) fn is_ours(&self) -> bool {
-        self.supervisor.is_ours()
+        lock(&self.supervisor).as_ref().is_none_or(Supervisor::is_ours)
     }
 
-    /// Whether it was torn down or left to its supervisor.
+    /// Whether its teardown has begun, or it was left to its supervisor.
     pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
@@ -380,12 +329,14 @@ impl Tree {
 /// empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hold.end().0
+        self.hold.empty_news().0
     }
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        let _ = self.end();
+        if !self.is_done() {
+            let _ = self.tear_down();
+        }
     }
 }

@@ -35,7 +35,7 @@ fn daemon_dies_with_the_tree(spawn_and_kill: impl FnOnce(&Arc<Tree>, StdCommand)
     };
     assert_eq!(stage.alive(), [daemon.pid.cast_signed()]);
     assert_ne!(daemon.ppid, std::process::id());
-    let report = Arc::into_inner(tree).unwrap().finish().unwrap();
+    let report = tree.finish().unwrap();
     assert_eq!(report.leftovers.iter().map(|left| left.pid).collect::<Vec<_>>(), [daemon.pid]);
     stage.close(Alone::No);
 }

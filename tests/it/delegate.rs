@@ -20,7 +20,7 @@ fn the_command_starts_in_a_leaf_of_a_cgroup_of_its_own() {
         command.delegate(true).force_join(join).stdout(tidy_process::Stdio::piped());
         let mut child = command.spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
-        let tree = child.tree().path().to_owned();
+        let tree = child.tree().path().unwrap().to_owned();
         let procs = |dir: PathBuf| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap();
         assert_eq!(procs(tree.clone()) + &procs(tree.join("delegated")), "");
         let inside = procs(tree.join("delegated/tidy-process-supervisor"));
@@ -43,7 +43,7 @@ fn the_inner_cgroup_is_the_users_and_the_tree_around_it_is_not() {
     let mut command = stage.sh(&format!("read go; set -- $go; {script}"));
     command.delegate(true).uid(65534).stdin(tidy_process::Stdio::piped());
     let mut child = command.stderr(tidy_process::Stdio::null()).spawn().unwrap();
-    let tree = child.tree().path().to_owned();
+    let tree = child.tree().path().unwrap().to_owned();
     let leaf = tree.join("delegated/tidy-process-supervisor");
     let uid = |path: PathBuf| std::fs::metadata(path).unwrap().uid();
     assert_eq!(uid(tree.join("delegated")), 65534);

@@ -33,6 +33,7 @@ fn a_timeout_and_a_kill_reach_a_main_process_that_left_its_tree() {
     read_ready(child.stdout.take().unwrap());
     assert!(!child.wait().unwrap().success());
     assert_eq!(child.finish().unwrap().cause, Cause::TimedOut);
+    drop(child);
     assert!(start.elapsed() < Duration::from_secs(15), "the sleep ended by itself");
     drop(command);
     // The stop signal reaches it as well.
@@ -42,6 +43,7 @@ fn a_timeout_and_a_kill_reach_a_main_process_that_left_its_tree() {
     read_ready(child.stdout.take().unwrap());
     let report = child.finish().unwrap();
     assert_eq!((report.status.code(), report.cause), (Some(5), Cause::Stopped));
+    drop(child);
     stage.close(Alone::Yes);
 }
 
@@ -54,6 +56,7 @@ fn an_endless_grace_is_no_panic() {
     let mut child = command.spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     assert_eq!(child.finish().unwrap().status.code(), Some(6));
+    drop(child);
     command.timeout(Duration::from_millis(300));
     assert_eq!(command.run().unwrap().cause, Cause::TimedOut);
     drop(command);
@@ -120,11 +123,12 @@ fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
     let Some(stage) = Stage::set() else { return };
     let tree = Tree::within(&stage.supervisor, None).unwrap();
     for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-        std::os::unix::fs::chown(tree.path().join(file), Some(65534), Some(65534)).unwrap();
+        std::os::unix::fs::chown(tree.path().unwrap().join(file), Some(65534), Some(65534))
+            .unwrap();
     }
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(stage.supervisor.path(), open).unwrap();
-    let path = tree.path().display();
+    let path = tree.path().unwrap().display();
     let hide = format!(
         "D=$(echo {path}/tidy-process-*/0); mkdir $D/x $D/x/y; chmod 0 $D/x/y $D/x $D/cgroup.* $D; \
          exec \"$0\""
@@ -145,7 +149,7 @@ fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
             // After SIGKILL it is the guard's work, and nothing announces that it is done.
             std::thread::sleep(Duration::from_millis(1));
         }
-        let left = || std::fs::read_dir(tree.path()).unwrap().flatten();
+        let left = || std::fs::read_dir(tree.path().unwrap()).unwrap().flatten();
         while left().any(|entry| entry.path().is_dir()) {
             assert!(start.elapsed() < Duration::from_secs(4), "{signal}: a directory is left");
             std::thread::sleep(Duration::from_millis(1));
@@ -153,6 +157,7 @@ fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
     }
     drop(tool);
     assert_eq!(tree.finish().unwrap().leftovers, []);
+    drop(tree);
     stage.close(Alone::Yes);
 }
 

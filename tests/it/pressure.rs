@@ -215,13 +215,13 @@ fn all_memory() {
 fn play(stage: &Stage, tree: &Tree, role: &str, user: Option<u32>) -> Option<ExitStatus> {
     let mut command = StdCommand::new(victim::exe());
     stage.mark_std(&mut command);
-    command.env(ROLE, role).env("TIDY_PROCESS_PARENT", tree.path());
+    command.env(ROLE, role).env("TIDY_PROCESS_PARENT", tree.path().unwrap());
     tree.enroll(&mut command).unwrap();
     if let Some(user) = user {
         let passable = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(stage.supervisor.path(), passable).unwrap();
         for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-            let path = tree.path().join(file);
+            let path = tree.path().unwrap().join(file);
             nix::unistd::chown(&path, Some(user.into()), Some(user.into())).unwrap();
         }
         command.uid(user).gid(user);
@@ -299,7 +299,7 @@ fn the_same_where_a_cgroup_limits_the_processes() {
 /// Its memory is the supervisor's and that of all it starts; the kernel picks one process.
 fn with_little_memory(stage: &Stage) -> Option<Tree> {
     let tree = limited(stage, &Limits::new().memory_max(128 * MIB).swap_max(0))?;
-    std::fs::write(tree.path().join("memory.oom.group"), "0").unwrap();
+    std::fs::write(tree.path().unwrap().join("memory.oom.group"), "0").unwrap();
     Some(tree)
 }
 
@@ -324,7 +324,7 @@ fn a_supervisor_that_is_killed_for_its_memory_leaves_nothing() {
         let status = play(&stage, &tree, "all memory", None).unwrap();
         assert_eq!(status.signal(), Some(9), "{status}");
         let deadline = Instant::now() + SOON;
-        while !stage.alive().is_empty() || directories(tree.path()) > 0 {
+        while !stage.alive().is_empty() || directories(tree.path().unwrap()) > 0 {
             assert!(Instant::now() < deadline, "left: {:?}", stage.alive());
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -51,7 +51,7 @@ fn one(stage: &Stage, dice: &mut Dice) {
         command.timeout(dice.moment());
     }
     let child = command.spawn().unwrap();
-    let path = child.tree().path().to_owned();
+    let path = child.tree().path().unwrap().to_owned();
     thread::sleep(dice.moment());
     let start = Instant::now();
     end(child, dice);

@@ -65,13 +65,15 @@ fn trees_are_spawned_from_many_threads() {
     stage.close(Alone::No);
 }
 
+#[cfg(feature = "cli")]
 #[test]
 #[parallel]
 fn the_base_is_found_without_making_anything() {
+    use tidy_process::cli_support::find_base;
     let Some(stage) = Stage::set() else { return };
     let path = stage.supervisor.path();
-    assert_eq!(Supervisor::builder().base(path).find_base().unwrap(), path);
-    let error = Supervisor::builder().base("/tmp").find_base().unwrap_err();
+    assert_eq!(find_base(Some(path)).unwrap(), path);
+    let error = find_base(Some("/tmp".as_ref())).unwrap_err();
     assert!(error.to_string().ends_with("not on a cgroup2 file system"), "{error}");
     assert_eq!(stage.cgroups(), 0);
     stage.close(Alone::No);

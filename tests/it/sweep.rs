@@ -177,7 +177,7 @@ fn a_supervisor_in_a_cgroup_that_was_killed_once_works() {
     let tree = Tree::within(&stage.supervisor, None).unwrap();
     tree.kill().unwrap();
     // The write itself is what counts, and an empty tree needs none.
-    fs::write(tree.path().join("cgroup.kill"), "1").unwrap();
+    fs::write(tree.path().unwrap().join("cgroup.kill"), "1").unwrap();
     let mut tool = stage.tool(&["run", "-q", "--json", "-", "sh", "-c", "sleep 20 & exit 7"]);
     tree.enroll(tool.env_remove("TIDY_PROCESS_PARENT")).unwrap();
     let output = tool.output().unwrap();
@@ -185,6 +185,7 @@ fn a_supervisor_in_a_cgroup_that_was_killed_once_works() {
     assert_eq!(output.status.code(), Some(7));
     println!("{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(tree.finish().unwrap().leftovers, []);
+    drop(tree);
     stage.close(Alone::Yes);
 }
 

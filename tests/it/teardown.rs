@@ -90,15 +90,17 @@ fn a_workload_that_takes_permissions_away_is_removed_all_the_same() {
 fn deeply_nested_cgroups_go_with_few_fds() {
     let Some(stage) = Stage::set() else { return };
     let child = stage.command("sleep").arg("20").spawn().unwrap();
-    let mut dir = child.tree().path().to_owned();
+    let mut dir = child.tree().path().unwrap().to_owned();
     for _ in 0..300 {
         dir.push("d");
         nix::unistd::mkdir(&dir, Mode::S_IRWXU).unwrap();
     }
     for n in 0..50 {
-        nix::unistd::mkdir(&child.tree().path().join(format!("wide{n}")), Mode::S_IRWXU).unwrap();
+        nix::unistd::mkdir(&child.tree().path().unwrap().join(format!("wide{n}")), Mode::S_IRWXU)
+            .unwrap();
     }
     child.finish().unwrap();
+    drop(child);
     stage.close(Alone::Yes);
 }
 
@@ -139,7 +141,7 @@ fn a_forked_copy_of_the_caller_tears_nothing_down() {
         nix::unistd::ForkResult::Parent { child: copy } => {
             nix::sys::wait::waitpid(copy, None).unwrap();
             assert_eq!(child.try_wait().unwrap(), None, "it was killed");
-            assert!(child.tree().path().exists() && supervisor.path().exists());
+            assert!(child.tree().path().unwrap().exists() && supervisor.path().exists());
             child.finish().unwrap();
             drop(supervisor);
         }

@@ -32,7 +32,7 @@ fn cgroups_rs_reads_the_limits_and_counters_that_we_do() {
             assert_eq!(cpu.cfs_quota().unwrap(), 50_000);
             // And the other way round: what it writes, the kernel enforces in our tree.
             pids.set_pid_max(MaxValue::Value(3)).unwrap();
-            let text = std::fs::read_to_string(tree.path().join("pids.max")).unwrap();
+            let text = std::fs::read_to_string(tree.path().unwrap().join("pids.max")).unwrap();
             assert_eq!(text, "3\n");
             drop(tree);
             child.wait().unwrap();

@@ -25,11 +25,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn find(parent: Option<PathBuf>, no_systemd: bool) -> Self {
-        let builder = Supervisor::builder();
-        let base = match &parent {
-            Some(parent) => builder.base(parent).find_base(),
-            None => builder.find_base(),
-        };
+        let base = cli_support::find_base(parent.as_deref());
         Self { parent, no_systemd, base }
     }
 

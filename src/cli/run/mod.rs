@@ -86,7 +86,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
     command.args(words).supervisor(supervisor);
     command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
     command.delegate(args.delegate);
-    command.limits(args.limits());
+    command.limits(args.limits()).linger(args.leaks == Leaks::Wait);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }

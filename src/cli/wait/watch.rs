@@ -1,14 +1,13 @@
 //! Waiting for a command and for signals at the same time.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tidy_process::{Child, Mechanism, ProcessInfo, Tree};
+use tidy_process::{Child, cli_support};
 
 use crate::exit::Failure;
 use crate::wait::signals::{Asked, Signals, suspend};
@@ -49,11 +48,8 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
         while !self.child.tree().wait_empty(Instant::now())? {
-            let news = match self.child.tree().mechanism() {
-                Mechanism::Keeper => PollFlags::POLLIN,
-                _ => PollFlags::POLLPRI,
-            };
-            self.sleep(self.child.tree().as_fd(), news)?;
+            let (fd, news) = cli_support::empty_news(self.child.tree());
+            self.sleep(fd, news)?;
         }
         Ok(())
     }
@@ -93,7 +89,7 @@ impl<'a> Watch<'a> {
     /// Until `fd` has news, a signal has come, a server may have ended, or the next step of a
     /// timeout is due.
     pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
-        let mut next = [self.child.next_deadline(), self.kill_at].into_iter().flatten().min();
+        let mut next = self.kill_at;
         let mut fds =
             vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         for server in self.servers {
@@ -105,10 +101,7 @@ impl<'a> Watch<'a> {
                 next = Some(next.map_or(look, |next| next.min(look)));
             }
         }
-        match poll(&mut fds, until(next)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        cli_support::rest(self.child, &mut fds, next)?;
         self.take_signals()?;
         if self.kill_at.is_some_and(|at| Instant::now() >= at) {
             self.kill_at = None;
@@ -121,11 +114,11 @@ impl<'a> Watch<'a> {
         match asked {
             Asked::Suspend => {
                 for child in self.servers.iter().chain([&self.child]) {
-                    set_still(child.tree(), true)?;
+                    cli_support::set_still(child.tree(), true)?;
                 }
                 suspend()?;
                 for child in self.servers.iter().chain([&self.child]) {
-                    set_still(child.tree(), false)?;
+                    cli_support::set_still(child.tree(), false)?;
                 }
             }
             Asked::Stop { .. } if self.asked.is_some() => {
@@ -134,7 +127,7 @@ impl<'a> Watch<'a> {
             }
             Asked::Stop { signal, from_terminal } => {
                 self.asked = Some(signal);
-                self.child.stopping(self.stop.kill_after);
+                cli_support::note_stop(self.child, self.stop.kill_after);
                 self.kill_at = Instant::now().checked_add(self.stop.kill_after);
                 // Ctrl-C has reached the whole foreground group already: a second signal on its
                 // heels would cut off a handler that is just cleaning up. Who is outside that group
@@ -142,7 +135,7 @@ impl<'a> Watch<'a> {
                 if from_terminal {
                     let group = nix::unistd::getpgrp();
                     let outside = |pid: u32| group_of(pid) != Some(group);
-                    self.child.tree().signal_if(self.stop.signal, outside)?;
+                    cli_support::signal_where(self.child.tree(), self.stop.signal, outside)?;
                 } else {
                     self.child.signal_all(self.stop.signal)?;
                 }
@@ -152,29 +145,6 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// A tree that cannot be frozen is stopped and continued, process by process.
-fn set_still(tree: &Tree, still: bool) -> tidy_process::Result<()> {
-    match (tree.mechanism(), still) {
-        (Mechanism::Keeper, true) => stop_all(tree),
-        (Mechanism::Keeper, false) => tree.signal(Signal::SIGCONT as i32).map(drop),
-        (_, true) => tree.freeze().map(drop),
-        (_, false) => tree.thaw(),
-    }
-}
-
-/// Waits until all have stopped: who is just reading from the terminal would take what is typed to
-/// the shell next.
-fn stop_all(tree: &Tree) -> tidy_process::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    tree.signal(Signal::SIGSTOP as i32)?;
-    let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
-    while tree.processes().iter().any(runs) && Instant::now() < deadline {
-        // Nothing announces that somebody else's child has stopped.
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
 /// Whether nothing of it is left: a daemon may have outlived the main process.
 fn is_over(server: &Child) -> Result<bool, Failure> {
     Ok(server.try_wait()?.is_some() && server.tree().wait_empty(Instant::now())?)
@@ -182,13 +152,4 @@ fn is_over(server: &Child) -> Result<bool, Failure> {
 
 fn group_of(pid: u32) -> Option<Pid> {
     nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
-}
-
-/// Rounded up, so that a deadline is never found not quite met.
-fn until(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else {
-        return PollTimeout::NONE;
-    };
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
-    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }

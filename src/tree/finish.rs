@@ -1,0 +1,75 @@
+//! The end of a tree: torn down once, and its report kept.
+
+use std::sync::atomic::Ordering;
+
+use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::usage::Usage;
+use crate::error::Result;
+use crate::proc::info::ProcessInfo;
+use crate::report::{Note, TreeReport};
+use crate::supervisor::Supervisor;
+use crate::sys::poll::lock;
+use crate::tree::Tree;
+
+impl Tree {
+    /// Kills what is left, removes the cgroup, and says what was left. Asked again it gives the
+    /// same report; dropping it then does nothing.
+    ///
+    /// # Errors
+    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed. Asked again it tries
+    /// again.
+    pub fn finish(&self) -> Result<TreeReport> {
+        let mut report = lock(&self.report);
+        if let Some(report) = &*report {
+            return Ok(report.clone());
+        }
+        let leftovers = self.leftovers();
+        let usage = self.tear_down()?;
+        let made = TreeReport {
+            notes: Note::of(&usage, None),
+            usage,
+            wall: self.made.elapsed(),
+            leftovers,
+            mechanism: self.mechanism(),
+        };
+        Ok(report.insert(made).clone())
+    }
+
+    /// Who is left; a list that cannot be made must not keep teardown from happening.
+    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
+        let left = self.hold.leftovers().unwrap_or_default();
+        lock(&self.supervisor).iter().for_each(|supervisor| supervisor.note_left(&left));
+        left
+    }
+
+    /// Whether who is left in it is to be named though nobody reads its report.
+    pub(crate) fn remembers(&self) -> bool {
+        lock(&self.supervisor).as_ref().is_some_and(Supervisor::remembers)
+    }
+
+    /// Teardown, once; after a failure it is tried again. A forked copy of this process does
+    /// nothing.
+    pub(crate) fn tear_down(&self) -> Result<Usage> {
+        if !self.is_ours() {
+            return Ok(Usage::default());
+        }
+        let mut used = lock(&self.used);
+        if let Some(used) = &*used {
+            return Ok(used.clone());
+        }
+        self.done.store(true, Ordering::Release);
+        drop(lock(&self.procs).take());
+        let all = self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))?;
+        let all = used.insert(all).clone();
+        // A handle on a finished tree keeps no run root.
+        let supervisor = lock(&self.supervisor).take();
+        drop(supervisor);
+        Ok(all)
+    }
+
+    /// Leaves the tree to its supervisor, which ends it with itself.
+    pub(crate) fn leave(&self) {
+        self.done.store(true, Ordering::Release);
+        lock(&self.supervisor).iter().for_each(|supervisor| self.hold.leave(supervisor));
+    }
+}
