@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::child::deadline::StopPolicy;
 use crate::exec::child_side::Closure;
 use crate::exec::program::Program;
 use crate::exec::stdio::Stdio;
@@ -21,7 +22,8 @@ use crate::supervisor::Supervisor;
 /// handlers are reset and no signal is blocked in it.
 ///
 /// # Differences from std
-/// Dropping a [`Child`](crate::Child) ends it; [`status`](Self::status) and
+/// Dropping a [`Child`](crate::Child) ends it; [`status`](Self::status) is an error for a command
+/// that timed out; [`status`](Self::status) and
 /// [`output`](Self::output) end whatever the main process left behind, and do not wait for who
 /// holds the pipes; `Child::wait` leaves a piped stdin open; a child may be waited for and killed
 /// through `&self`; `kill` is for the whole tree.
@@ -44,24 +46,13 @@ pub struct Command {
     pub(crate) program: Program,
     pub(crate) streams: [Option<Stdio>; 3],
     pub(crate) closures: Vec<Closure>,
-    pub(crate) keep: Keep,
+    pub(crate) policy: StopPolicy,
     pub(crate) limits: Limits,
     pub(crate) name: Option<String>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) log: Option<Log>,
     pub(crate) delegate: bool,
     pub(crate) force_join: bool,
-}
-
-/// What is kept of a command for the life of its child: how it is to be ended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep {
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) cpu_time: Option<Duration>,
-    pub(crate) grace: Duration,
-    pub(crate) stop_signal: i32,
-    pub(crate) stop_main_only: bool,
-    pub(crate) linger: bool,
 }
 
 impl Command {
@@ -72,7 +63,7 @@ impl Command {
             program: Program::new(program.as_ref()),
             streams: [None, None, None],
             closures: Vec::new(),
-            keep: Keep {
+            policy: StopPolicy {
                 timeout: None,
                 cpu_time: None,
                 grace: Duration::ZERO,
@@ -87,6 +78,34 @@ impl Command {
             delegate: false,
             force_join: false,
         }
+    }
+
+    /// What std lets one see of its command: program, arguments, variables set and removed, working
+    /// directory.
+    ///
+    /// Not to be seen, and so not taken over: streams, `arg0`, `env_clear`, user, groups, process
+    /// group, `pre_exec` closures. Set them again, or leave the command as it is and let it spawn
+    /// into a tree: [`Tree::enroll`](crate::Tree::enroll).
+    ///
+    /// # Examples
+    /// ```
+    /// let mut theirs = std::process::Command::new("echo");
+    /// theirs.arg("hi");
+    /// assert_eq!(tidy_process::Command::from_std(&theirs).output()?.stdout, b"hi\n");
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    #[must_use]
+    pub fn from_std(command: &std::process::Command) -> Self {
+        let mut new = Self::new(command.get_program());
+        new.args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => new.env(key, value),
+                None => new.env_remove(key),
+            };
+        }
+        command.get_current_dir().map(|dir| new.current_dir(dir));
+        new
     }
 
     /// Adds one argument.
@@ -161,6 +180,7 @@ impl Command {
     }
 
     /// Keeps what the child writes to those of its two output streams that are not set otherwise.
+    /// [`output`](Self::output) collects them as ever, and copies them to the log.
     pub fn log(&mut self, log: &Log) -> &mut Self {
         self.log = Some(log.clone());
         self
@@ -216,7 +236,7 @@ impl Command {
 
     /// What the whole tree may use. A limit that cannot be enforced fails the spawn.
     pub fn limits(&mut self, limits: Limits) -> &mut Self {
-        self.keep.cpu_time = limits.cpu_time;
+        self.policy.cpu_time = limits.cpu_time;
         self.limits = limits;
         self
     }
@@ -234,29 +254,31 @@ impl Command {
     }
 
     /// Ends the tree when the child has run this long, counted from the spawn. Every wait on the
-    /// child keeps it (there is no hidden thread): stop signal, grace, kill.
+    /// child keeps it (there is no hidden thread): stop signal, grace, kill. A child that has ended
+    /// by the time that a wait looks at it did not time out, however late that is.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
-        self.keep.timeout = Some(timeout);
+        self.policy.timeout = Some(timeout);
         self
     }
 
     /// How long the tree may take to end by itself after the stop signal, when it is stopped or
     /// timed out. Default: zero, it is killed at once.
     pub fn grace(&mut self, grace: Duration) -> &mut Self {
-        self.keep.grace = grace;
+        self.policy.grace = grace;
         self
     }
 
-    /// The signal that asks the tree to end, before a grace period. Default: SIGTERM.
+    /// The signal that asks the tree to end, before a grace period. Default: SIGTERM. What is no
+    /// signal fails the spawn.
     pub fn stop_signal(&mut self, signal: i32) -> &mut Self {
-        self.keep.stop_signal = signal;
+        self.policy.stop_signal = signal;
         self
     }
 
     /// Sends the stop signal to the main process alone, for servers that stop their workers
     /// themselves. Default: false, to the whole tree. The kill after the grace is for all.
     pub fn stop_main_only(&mut self, main_only: bool) -> &mut Self {
-        self.keep.stop_main_only = main_only;
+        self.policy.stop_main_only = main_only;
         self
     }
 
@@ -276,7 +298,7 @@ impl Command {
     /// [`wait_with_output`](crate::Child::wait_with_output) wait until the *whole tree* has ended
     /// by itself, or timed out. Default: they end with the main process.
     pub fn linger(&mut self, linger: bool) -> &mut Self {
-        self.keep.linger = linger;
+        self.policy.linger = linger;
         self
     }
 

@@ -1,24 +1,35 @@
 //! The ends of a command: here the stages are put together.
 
+use std::convert::Infallible;
 use std::process::ExitStatus;
 use std::time::Instant;
+
+use nix::errno::Errno;
 
 use crate::cgroup::names::checked;
 use crate::child::Child;
 use crate::child::output::Output;
 use crate::command::Command;
 use crate::containment::Placement;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
 use crate::exec::stdio::{Stdio, Stream};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
-use crate::report::Report;
+use crate::report::{Cause, Report};
 use crate::supervisor::Supervisor;
-use crate::sys::Newborn;
+use crate::sys::{self, Newborn};
 use crate::tree::Tree;
+
+/// Whether a wait is to collect what goes to the output streams that are not set otherwise. A log
+/// gets a copy then.
+#[derive(Clone, Copy)]
+pub(crate) enum Collects {
+    Yes,
+    No,
+}
 
 impl Command {
     /// Starts the command in a fresh cgroup of its own. On return it has executed.
@@ -35,7 +46,7 @@ impl Command {
     /// [`is_no_cgroup`]: crate::Error::is_no_cgroup
     /// [`is_not_found`]: crate::Error::is_not_found
     pub fn spawn(&mut self) -> Result<Child> {
-        self.spawn_with([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
+        self.spawn_with([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()], Collects::No)
     }
 
     /// Runs the command to the end of its main process, then ends the tree.
@@ -46,16 +57,70 @@ impl Command {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
         child.wait()?;
-        while child.keep().linger && !child.tree().wait_empty_until(child.next_deadline())? {}
+        if child.policy().linger {
+            child.wait_tree()?;
+        }
         child.finish()
     }
 
     /// As [`run`](Self::run), for the exit status alone.
     ///
+    /// A command that times out may catch the stop signal and exit with 0, and a status has no room
+    /// for the difference: so that is an error.
+    ///
     /// # Errors
-    /// As for [`run`](Self::run).
+    /// As for [`run`](Self::run), and the command timed out or used up its CPU time
+    /// ([`Error::is_timed_out`]).
     pub fn status(&mut self) -> Result<ExitStatus> {
-        Ok(self.run()?.status)
+        let report = self.run()?;
+        let (what, time) = match report.cause {
+            Cause::TimedOut => ("timed out after", self.policy.timeout),
+            Cause::CpuTimeExceeded => ("used up its CPU time of", self.policy.cpu_time),
+            _ => return Ok(report.status),
+        };
+        let why = format!("{what} {:?}", time.unwrap_or_default());
+        Err(Error::timed_out(format!("{:?}", self.program.program), why, report.status))
+    }
+
+    /// Becomes the command: this process executes it in its place, as with
+    /// [`CommandExt::exec`](std::os::unix::process::CommandExt::exec). It returns only if that
+    /// fails; then streams, directory, user and signals of this process may have changed.
+    ///
+    /// No tree is made: the process stays in the cgroup that it is in, and nobody waits for it. So
+    /// limits, a timeout, a log, piped streams and delegation are errors
+    /// ([`Error::is_invalid_input`]), which change nothing.
+    pub fn exec(&mut self) -> Error {
+        let mut closures = std::mem::take(&mut self.closures);
+        let Err(error) = self.exec_calling(&mut closures);
+        self.closures = closures;
+        error
+    }
+
+    fn exec_calling(&self, closures: &mut [Closure]) -> Result<Infallible> {
+        let watched = self.policy.timeout.is_some() || !self.limits.is_none();
+        let piped = self.streams.iter().flatten().any(Stdio::is_piped);
+        if watched || piped || self.log.is_some() || self.delegate {
+            let why = "exec makes no tree: no limit, timeout, log, pipe or delegation can be had";
+            let subject = format!("{:?}", self.program.program);
+            return Err(Error::invalid(Step::Prepare, subject, why));
+        }
+        let mut image = Image::new(&self.program)?;
+        let inherit = Stdio::inherit();
+        let [stdin, stdout, stderr] = &self.streams;
+        let streams = [
+            Stream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
+            Stream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
+            Stream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
+        ];
+        let mut launch = Launch {
+            program: &self.program,
+            closures,
+            force_join: false,
+            image: &mut image,
+            streams: &streams,
+            home: Home::Kept,
+        };
+        Err(launch.exec())
     }
 
     /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is
@@ -68,25 +133,40 @@ impl Command {
     /// As for [`run`](Self::run), and reading may fail.
     pub fn output(&mut self) -> Result<Output> {
         let defaults = [Stdio::null(), Stdio::piped(), Stdio::piped()];
-        self.spawn_with(defaults)?.wait_with_output()
+        self.spawn_with(defaults, Collects::Yes)?.wait_with_output()
     }
 
-    pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3]) -> Result<Child> {
+    pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3], collects: Collects) -> Result<Child> {
         // Apart for a while: the streams are borrowed by what the child is told, the closures are
         // run by it.
         let mut closures = std::mem::take(&mut self.closures);
-        let spawned = self.spawn_calling(&mut closures, &defaults);
+        let spawned = self.spawn_calling(&mut closures, &defaults, collects);
         self.closures = closures;
         spawned
     }
 
     /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and
     /// with that the cgroup.
-    fn spawn_calling(&self, closures: &mut [Closure], defaults: &[Stdio; 3]) -> Result<Child> {
+    fn spawn_calling(
+        &self,
+        closures: &mut [Closure],
+        defaults: &[Stdio; 3],
+        collects: Collects,
+    ) -> Result<Child> {
         let spawned = Instant::now();
+        let stop_signal = self.policy.stop_signal;
+        if !sys::is_signal(stop_signal) {
+            let subject = format!("{stop_signal} (stop_signal)");
+            return Err(Error::os(Step::Signal, subject, Errno::EINVAL));
+        }
         let mut image = Image::new(&self.program)?;
         let [stdin, stdout, stderr] = &self.streams;
-        let log = Record::open(self.log.as_ref())?;
+        let log = match collects {
+            Collects::No => Record::open(self.log.as_ref())?,
+            Collects::Yes => {
+                Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()])
+            }
+        };
         let [in_default, out_default, err_default] = defaults;
         let out_default = log.stdio().unwrap_or(out_default);
         let err_default = log.stdio().unwrap_or(err_default);
@@ -108,7 +188,7 @@ impl Command {
             home: Home::Kept,
         };
         let (newborn, placement, tree) = self.launch(launch, &supervisor)?;
-        let mut child = Child::new(newborn, placement, self.keep, spawned, tree);
+        let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);
         child.stdout = stdout.ours.take().map(Into::into);
@@ -132,7 +212,7 @@ impl Command {
             let (newborn, kept) = launch.hire(&keepers.proc)?;
             return Ok((newborn, Placement::Kept, Tree::kept(supervisor, kept)));
         }
-        let mut tree = Tree::limited(supervisor, self.name.as_deref(), &self.limits)?;
+        let mut tree = Tree::make(supervisor, self.name.as_deref(), &self.limits)?;
         if self.delegate {
             tree.delegate(self.program.uid, self.program.gid)?;
         }

@@ -1,26 +1,28 @@
-//! What a child writes, collected until its tree is gone.
+//! What a child writes, collected until its tree is gone, and what it is given to read meanwhile.
 
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::set_nonblocking;
+use crate::log::Log;
 use crate::report::Report;
-use crate::sys::poll::timeout_until;
 
 /// What a command has written, and how it ended; see
 /// [`Command::output`](crate::Command::output).
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Output {
     /// The main process's exit status.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::report::status"))]
     pub status: ExitStatus,
     /// What the tree wrote to its standard output, if that was piped.
     pub stdout: Vec<u8>,
@@ -28,6 +30,13 @@ pub struct Output {
     pub stderr: Vec<u8>,
     /// How the tree ended, and what had to be killed.
     pub report: Report,
+}
+
+/// What std has room for: the report is lost.
+impl From<Output> for std::process::Output {
+    fn from(Output { status, stdout, stderr, .. }: Output) -> Self {
+        Self { status, stdout, stderr }
+    }
 }
 
 impl Child {
@@ -41,26 +50,61 @@ impl Child {
     /// # Errors
     /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
     /// gone all the same.
-    pub fn wait_with_output(mut self) -> Result<Output> {
-        let linger = self.keep().linger;
+    pub fn wait_with_output(self) -> Result<Output> {
+        self.collect(&[])
+    }
+
+    /// The same, and gives it `input` to read from its standard input, which is closed then. Input
+    /// and output are served as they come, so neither side waits for the other; the command's
+    /// timeout bounds it all. Input that nobody reads is dropped, and that is no error.
+    ///
+    /// # Errors
+    /// As for [`wait_with_output`](Self::wait_with_output), and stdin is not piped
+    /// ([`Error::is_invalid_input`]).
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::{Command, Stdio};
+    ///
+    /// let mut command = Command::new("sort");
+    /// let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// assert_eq!(child.communicate(b"b\na\n")?.stdout, b"a\nb\n");
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    pub fn communicate(self, input: impl AsRef<[u8]>) -> Result<Output> {
+        self.check_input(self.stdin.is_some())?;
+        self.collect(input.as_ref())
+    }
+
+    pub(crate) fn check_input(&self, piped: bool) -> Result<()> {
+        let why = "there is no pipe to write to: stdin(Stdio::piped()) makes one";
+        let subject = || format!("input of process {}", self.id());
+        if piped { Ok(()) } else { Err(Error::invalid(Step::Prepare, subject(), why)) }
+    }
+
+    fn collect(mut self, input: &[u8]) -> Result<Output> {
+        let linger = self.policy().linger;
         let subject = format!("output of process {}", self.id());
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
-        drop(self.stdin.take());
-        let mut stdout = Capture::new(self.stdout.take()).map_err(failed)?;
-        let mut stderr = Capture::new(self.stderr.take()).map_err(failed)?;
+        let mut stdin = Feed::new(self.stdin.take(), input).map_err(failed)?;
+        let [out_copy, err_copy] = self.log.copies();
+        let mut stdout = Capture::new(self.stdout.take(), out_copy).map_err(failed)?;
+        let mut stderr = Capture::new(self.stderr.take(), err_copy).map_err(failed)?;
         loop {
-            let next = self.next_deadline();
-            wait_for_news(&self, linger, [&stdout, &stderr], next).map_err(failed)?;
+            wait_for_news(&self, &stdin, [&stdout, &stderr]).map_err(failed)?;
+            stdin.write(AT_A_TIME).map_err(failed)?;
             stdout.read(AT_A_TIME).map_err(failed)?;
             stderr.read(AT_A_TIME).map_err(failed)?;
             let over = self.try_wait()?.is_some();
-            if over && (!linger || self.tree().wait_empty(Instant::now())?) {
+            if over && (!linger || self.tree().is_empty()?) {
                 break;
             }
         }
+        drop(stdin);
         let report = self.finish()?;
         stdout.drain().map_err(failed)?;
         stderr.drain().map_err(failed)?;
+        self.log.close_copies();
         Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
     }
 }
@@ -68,43 +112,78 @@ impl Child {
 /// Bytes read of one stream before the other one and the timeout are looked at.
 pub(crate) const AT_A_TIME: usize = 1 << 20;
 
-/// Sleeps until there is something to read, the main process (or, lingering, the tree) has news, or
-/// `next` has come.
-fn wait_for_news(
-    child: &Child,
-    linger: bool,
-    captures: [&Capture; 2],
-    next: Option<Instant>,
-) -> Result<(), Errno> {
-    let ended = linger && child.has_ended();
-    let end = if ended {
-        let (fd, flags) = child.tree().hold().end();
+/// Sleeps until there is something to read, room to write, the main process (or, lingering, the
+/// tree) has news, or the next step of its policy is due.
+fn wait_for_news(child: &Child, stdin: &Feed<'_>, outputs: [&Capture; 2]) -> Result<(), Errno> {
+    let end = if child.policy().linger && child.has_ended() {
+        let (fd, flags) = child.tree().hold().empty_news();
         PollFd::new(fd, flags)
     } else {
         PollFd::new(child.as_fd(), PollFlags::POLLIN)
     };
-    let pipes = captures.iter().filter_map(|capture| capture.pipe.as_ref());
+    let input = stdin.pipe.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
+    let pipes = outputs.into_iter().filter_map(|capture| capture.pipe.as_ref());
     let pipes = pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-    let mut fds: Vec<PollFd<'_>> = [end].into_iter().chain(pipes).collect();
-    match poll(&mut fds, timeout_until(next)) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno),
+    let mut fds: Vec<PollFd<'_>> = [end].into_iter().chain(input).chain(pipes).collect();
+    child.rest(&mut fds, None)
+}
+
+/// The input pipe, and what is still to go into it.
+struct Feed<'a> {
+    pipe: Option<File>,
+    rest: &'a [u8],
+}
+
+impl<'a> Feed<'a> {
+    /// Without input the pipe is closed at once.
+    fn new(pipe: Option<impl Into<OwnedFd>>, rest: &'a [u8]) -> Result<Self, Errno> {
+        let pipe: Option<OwnedFd> = pipe.map(Into::into).filter(|_| !rest.is_empty());
+        if let Some(pipe) = &pipe {
+            set_nonblocking(pipe)?;
+        }
+        Ok(Self { pipe: pipe.map(Into::into), rest })
+    }
+
+    /// Writes what there is room for, `limit` bytes at the most; closes the pipe behind the last
+    /// byte, and when nobody reads any more.
+    fn write(&mut self, limit: usize) -> Result<(), Errno> {
+        let mut left = limit;
+        while let Some(pipe) = &mut self.pipe
+            && left > 0
+        {
+            let part = self.rest.get(..left.min(self.rest.len())).unwrap_or_default();
+            match pipe.write(part) {
+                Ok(len) => {
+                    left -= len;
+                    self.rest = self.rest.get(len..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.pipe = None,
+                Err(error) => return Err(errno_of(&error)),
+            }
+            if self.rest.is_empty() {
+                self.pipe = None;
+            }
+        }
+        Ok(())
     }
 }
 
 /// One output pipe, and what came out of it.
 pub(crate) struct Capture {
-    pipe: Option<std::fs::File>,
+    pipe: Option<File>,
     pub(crate) bytes: Vec<u8>,
+    copy: Option<Log>,
 }
 
 impl Capture {
-    pub(crate) fn new(pipe: Option<impl Into<OwnedFd>>) -> Result<Self, Errno> {
+    pub(crate) fn new(pipe: Option<impl Into<OwnedFd>>, copy: Option<Log>) -> Result<Self, Errno> {
         let pipe: Option<OwnedFd> = pipe.map(Into::into);
         if let Some(pipe) = &pipe {
             set_nonblocking(pipe)?;
         }
-        Ok(Self { pipe: pipe.map(Into::into), bytes: Vec::new() })
+        Ok(Self { pipe: pipe.map(Into::into), bytes: Vec::new(), copy })
     }
 
     /// Reads what is there, `limit` bytes at the most; end of file closes the pipe.
@@ -112,8 +191,13 @@ impl Capture {
         let Some(pipe) = &mut self.pipe else {
             return Ok(());
         };
+        let before = self.bytes.len();
         let mut limited = pipe.take(limit as u64);
-        match limited.read_to_end(&mut self.bytes) {
+        let read = limited.read_to_end(&mut self.bytes);
+        if let Some(log) = &self.copy {
+            log.take(self.bytes.get(before..).unwrap_or_default());
+        }
+        match read {
             Ok(_) => {
                 if limited.limit() > 0 {
                     self.pipe = None;

@@ -84,6 +84,13 @@ impl Launch<'_> {
         }
     }
 
+    /// Becomes the command; returns only if that fails.
+    pub(crate) fn exec(&mut self) -> Error {
+        let child_side::Failure { step, errno } = child_side::exec(&self.orders(-1, -1));
+        let step = CHILD_STEPS.get(step as usize).copied().unwrap_or(Step::Exec);
+        self.error(step, Errno::from_raw(errno))
+    }
+
     fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
         if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {

@@ -1,13 +1,14 @@
 //! Standard streams: what the caller asked for, and the fds that make it so.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Seek, Write};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
@@ -24,6 +25,9 @@ enum Kind {
     Null,
     Piped,
     Fd(OwnedFd),
+    /// The caller's own stdout (1) or stderr (2).
+    Own(u8),
+    Bytes(Vec<u8>),
 }
 
 impl Stdio {
@@ -43,6 +47,41 @@ impl Stdio {
     #[must_use]
     pub const fn piped() -> Self {
         Self(Kind::Piped)
+    }
+
+    /// These bytes, then the end: for a child's standard input alone. They are handed over in a
+    /// file without a name in memory, sealed; a command that spawns again gives them again.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::{Command, Stdio};
+    ///
+    /// let output = Command::new("wc").arg("-c").stdin(Stdio::bytes("hello")).output()?;
+    /// assert_eq!(output.stdout, b"5\n");
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    #[must_use]
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Kind::Bytes(bytes.into()))
+    }
+
+    /// Whether it is a pipe with an end of ours.
+    pub(crate) fn is_piped(&self) -> bool {
+        matches!(self.0, Kind::Piped)
+    }
+}
+
+/// The caller's standard output, as it is at the spawn.
+impl From<io::Stdout> for Stdio {
+    fn from(_: io::Stdout) -> Self {
+        Self(Kind::Own(1))
+    }
+}
+
+/// The caller's standard error, as it is at the spawn.
+impl From<io::Stderr> for Stdio {
+    fn from(_: io::Stderr) -> Self {
+        Self(Kind::Own(2))
     }
 }
 
@@ -72,6 +111,10 @@ impl<'a> Stream<'a> {
     /// source of a later one.
     pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
+        if let (Kind::Bytes(_), 1..) = (&asked.0, number) {
+            let why = "bytes are for standard input alone";
+            return Err(Error::invalid(Step::Prepare, *name, why));
+        }
         Self::of(number == 0, &asked.0).map_err(|errno| Error::os(Step::Stdio, *name, errno))
     }
 
@@ -91,14 +134,32 @@ impl<'a> Stream<'a> {
             Kind::Fd(fd) if fd.as_raw_fd() > 2 => {
                 Ok(Self { child: fd.as_raw_fd(), ..Self::default() })
             }
-            Kind::Fd(fd) => Self::holding(fd.try_clone().map_err(|error| errno_of(&error))?, None),
+            Kind::Fd(fd) => Self::copying(fd.as_fd()),
+            Kind::Own(1) => Self::copying(io::stdout().as_fd()),
+            Kind::Own(_) => Self::copying(io::stderr().as_fd()),
+            Kind::Bytes(bytes) => Self::holding(memory(bytes)?.into(), None),
         }
+    }
+
+    fn copying(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Self::holding(fd.try_clone_to_owned().map_err(|error| errno_of(&error))?, None)
     }
 
     fn holding(fd: OwnedFd, ours: Option<OwnedFd>) -> Result<Self, Errno> {
         let fd = above_two(fd)?;
         Ok(Self { child: fd.as_raw_fd(), _held: Some(fd), ours, ..Self::default() })
     }
+}
+
+/// A file in memory, at its start. Sealed: what the child does to it changes nothing.
+fn memory(bytes: &[u8]) -> Result<File, Errno> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"tidy-process-stdin", flags)?);
+    let written = file.write_all(bytes).and_then(|()| file.rewind());
+    written.map_err(|error| errno_of(&error))?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals | SealFlag::F_SEAL_SEAL))?;
+    Ok(file)
 }
 
 /// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.

@@ -21,6 +21,8 @@ pub(crate) struct Record {
     pub(crate) log: Option<Log>,
     pub(crate) start: u64,
     stdio: Option<Stdio>,
+    /// Whether the wait that collects standard output and error copies them here.
+    copied: [bool; 2],
     pipe: Option<PipeReader>,
     pump: Mutex<Option<Pump>>,
 }
@@ -33,6 +35,24 @@ impl Record {
         let (stdio, pipe) = log.attach()?;
         let start = log.len();
         Ok(Self { log: Some(log.clone()), start, stdio: Some(stdio), pipe, ..Self::default() })
+    }
+
+    /// The same where a wait collects the two output streams: it copies these of them to the log.
+    pub(crate) fn copied(log: Option<&Log>, streams: [bool; 2]) -> Self {
+        let start = log.map_or(0, Log::len);
+        Self { log: log.cloned(), start, copied: streams, ..Self::default() }
+    }
+
+    /// Where copies of standard output and error go.
+    pub(crate) fn copies(&self) -> [Option<Log>; 2] {
+        self.copied.map(|copied| self.log.clone().filter(|_| copied))
+    }
+
+    /// All that was collected is copied: a last line without newline is one too.
+    pub(crate) fn close_copies(&self) {
+        if let (Some(log), true) = (&self.log, self.copied.contains(&true)) {
+            log.close();
+        }
     }
 
     pub(crate) fn stdio(&self) -> Option<&Stdio> {

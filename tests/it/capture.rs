@@ -60,7 +60,7 @@ fn a_stream_that_is_set_otherwise_is_not_logged() {
     let log = Log::bounded(100, 0);
     let mut command = stage.sh("echo out; echo err >&2");
     let output = command.stdout(Stdio::piped()).log(&log).output().unwrap();
-    assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b""[..]));
+    assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
     assert_eq!(log.text().to_string(), "err\n");
     drop(command);
     stage.close(Alone::No);
@@ -171,6 +171,7 @@ fn a_stranger_who_holds_the_pipe_is_not_waited_for() {
     let pipe = fs::OpenOptions::new().write(true).open(format!("/proc/{}/fd/1", child.id()));
     let start = Instant::now();
     child.finish().unwrap();
+    drop(child);
     assert!(start.elapsed() < SOON / 4);
     assert_eq!(pumps(), 0);
     assert!(writeln!(pipe.unwrap(), "late").is_err(), "somebody still reads");

@@ -20,6 +20,8 @@ fn enter() {
         ["memory", mib] => memory(mib.parse().unwrap()),
         ["child-memory", mib] => child_memory(mib),
         ["forks", count] => forks(count.parse().unwrap()),
+        ["swap"] => swap(),
+        ["exec"] => exec(),
         ["runs", count] => runs(count.parse().unwrap()),
         ["burn", ms] => burn(Duration::from_millis(ms.parse().unwrap())),
         ["burn-for", ms, count] => burn_for(ms.parse().unwrap(), count.parse().unwrap()),
@@ -35,6 +37,21 @@ pub(crate) fn load(stage: &Stage, what: &str) -> Command {
     let mut command = stage.command(victim::exe().to_str().unwrap());
     command.env(WISH, what);
     command
+}
+
+/// Hands its own streams to a child, crosswise.
+fn swap() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo out; echo err >&2"]).env_remove(WISH);
+    let crosswise = command.stdout(std::io::stderr()).stderr(std::io::stdout());
+    assert!(crosswise.run().unwrap().success());
+}
+
+/// Becomes a shell.
+fn exec() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo $$ in $PWD with $A; exit 7"]).env_remove(WISH);
+    panic!("{}", command.env("A", "1").current_dir("/").exec());
 }
 
 /// Touches so much memory, and says so.
