@@ -22,9 +22,9 @@
 //!
 //! # Features
 //! All are off by default. `tokio`: `Command::spawn_async` and `AsyncChild`, for tokio's runtimes
-//! (in others [`Child`] is `AsFd`, and its [`next_deadline`](Child::next_deadline) keeps the
-//! timeout). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`: the command-line
-//! tool.
+//! (in others [`Child`] is `AsFd`, and its [`enforce`](Child::enforce) keeps the timeout).
+//! `serde`: reports and what is in them can be serialized. `cgroups-rs`: a [`Tree`] as a loaded
+//! cgroup of that crate. `cli`: the command-line tool.
 
 // In the order in which a spawn passes through them.
 mod command;
@@ -57,7 +57,7 @@ mod sys;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use cgroup::usage::{Missing, Usage};
+pub use cgroup::usage::{Metric, Missing, Usage};
 pub use child::Child;
 pub use child::output::Output;
 pub use command::Command;
@@ -71,10 +71,11 @@ pub use no_leaks::NoLeaks;
 pub use proc::info::ProcessInfo;
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
-pub use report::{Cause, Note, Report};
+pub use report::{Cause, Note, Report, TreeReport};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
 pub use supervisor::list::{RunRoot, TreeInfo, census};
 pub use supervisor::sweep::{Stale, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};
+pub use sys::poll::Deadline;
 pub use tree::Tree;

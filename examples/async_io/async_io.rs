@@ -1,5 +1,5 @@
 //! A child in a runtime that the library does not know: `AsFd` is the pidfd, which is readable once
-//! the main process has ended, and `next_deadline` keeps the command's timeout.
+//! the main process has ended, and `enforce` keeps the command's timeout.
 //!
 //! `cargo run --manifest-path tests/interop/Cargo.toml --example async_io`
 
@@ -41,9 +41,9 @@ async fn wait(child: &Child) -> io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        match child.next_deadline() {
+        // No thread keeps the timeout: the wait does, whatever comes first.
+        match child.enforce() {
             None => pidfd.readable().await?,
-            // The timeout is kept by who looks: whatever comes first.
             Some(at) => {
                 or(pidfd.readable(), async {
                     Timer::at(at).await;

@@ -68,7 +68,7 @@ impl Pool<'_> {
         let waited = child.wait();
         *slot.lock() = None;
         waited?;
-        let report = Arc::into_inner(child).map(|child| child.finish()).transpose()?;
-        Ok(report.filter(|_| stop.signal().is_none()))
+        let report = child.finish()?;
+        Ok(stop.signal().is_none().then_some(report))
     }
 }

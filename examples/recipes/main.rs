@@ -33,7 +33,7 @@ fn main() -> Result<(), Any> {
     let log = Log::create(place.dir.join("log"))?;
     let started = Instant::now();
     let server: Child = (recipe.start)(&place, &log)?;
-    server.wait_ready((recipe.ready)(&place)?, Instant::now() + Duration::from_secs(60))?;
+    server.wait_ready((recipe.ready)(&place)?, Duration::from_secs(60))?;
     println!("ready after {:.1?}", started.elapsed());
     (recipe.request)(&place)?;
     for process in server.tree().processes() {

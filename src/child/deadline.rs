@@ -1,32 +1,48 @@
-//! When a tree is due to end, and how far that has come. There is no thread: whoever waits takes
-//! the next step.
+//! When a tree is due to end, and how far that has come: decisions, no acts. There is no thread:
+//! every wait on the child acts on what is due (see `enforce.rs`).
 
-use std::sync::Mutex;
-#[cfg(feature = "tokio")]
-use std::sync::TryLockError;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::command::Keep;
 use crate::report::Cause;
-use crate::sys::poll::lock;
+use crate::sys::poll::{earlier, lock};
 
-/// Between two looks at the CPU time, however near the limit is: two CPUs burn 20 ms in it.
-const LOOK: Duration = Duration::from_millis(10);
+/// Samples CPU time this often at the most, however near the limit is: two CPUs burn 20 ms in it.
+const SAMPLE: Duration = Duration::from_millis(10);
 
 /// Between two attempts to kill what the kernel does not let go of.
-const AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const RETRY: Duration = Duration::from_millis(100);
 
+/// How a command is to be ended, as its caller has said; kept for the life of its child.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StopPolicy {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) stop_signal: i32,
+    pub(crate) stop_main_only: bool,
+    pub(crate) linger: bool,
+}
+
+/// The policy at work on one child.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    keep: Keep,
+    policy: StopPolicy,
     spawned: Instant,
     state: Mutex<State>,
 }
 
-/// One step at a time.
+/// Whose end a wait is for: a timeout that passed before it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Main,
+    Tree,
+}
+
+/// One step at a time: whoever holds the lock takes it.
 #[derive(Debug, Clone, Copy)]
-enum State {
-    /// Nobody has asked for it. The timeout, if there is one, is still to come.
+pub(crate) enum State {
+    /// Nothing has asked the tree to end. The timeout, if there is one, is still to come.
     Unasked,
     /// It was asked to end for this cause; at this time the kill is due (never, for an endless
     /// grace).
@@ -35,30 +51,25 @@ enum State {
     Killed(Cause),
 }
 
-/// What is due to happen to a tree that nobody has asked to end.
-enum Due {
+/// What is due.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Due {
     Nothing,
-    Look(Instant),
-    End(Cause, Duration),
-}
-
-/// What it is that ends: a tree, and its main process wherever that has gone.
-pub(crate) trait Mortal {
-    /// CPU time used so far, where the kernel says.
-    fn cpu_time(&self) -> Option<Duration>;
-    /// Sends the stop signal to all.
-    fn ask(&self);
-    /// Kills all; true once nothing is left.
-    fn kill(&self) -> bool;
+    /// Look again at this moment.
+    At(Instant),
+    /// The stop signal, for this cause, and the kill after the policy's grace (none for CPU time:
+    /// what is burnt meanwhile is beyond the limit).
+    Stop(Cause, Duration),
+    Kill(Cause),
 }
 
 impl Ending {
-    pub(crate) fn new(keep: Keep, spawned: Instant) -> Self {
-        Self { keep, spawned, state: Mutex::new(State::Unasked) }
+    pub(crate) fn new(policy: StopPolicy, spawned: Instant) -> Self {
+        Self { policy, spawned, state: Mutex::new(State::Unasked) }
     }
 
-    pub(crate) fn keep(&self) -> Keep {
-        self.keep
+    pub(crate) fn policy(&self) -> StopPolicy {
+        self.policy
     }
 
     pub(crate) fn spawned(&self) -> Instant {
@@ -73,85 +84,64 @@ impl Ending {
         }
     }
 
-    /// Somebody wants it to end for this cause, with the kill due after the grace. An earlier kill
-    /// stands, an earlier cause too.
-    pub(crate) fn ask(&self, cause: Cause, grace: Duration) {
+    /// When the kill is due of what was asked to end.
+    pub(crate) fn kill_at(&self) -> Option<Instant> {
+        match *lock(&self.state) {
+            State::Asked(_, kill_at) => kill_at,
+            State::Unasked | State::Killed(_) => None,
+        }
+    }
+
+    /// It is to end for this cause, with the kill due at that time. An earlier kill stands, an
+    /// earlier cause too.
+    pub(crate) fn note(&self, cause: Cause, kill_at: Option<Instant>) {
         let mut state = lock(&self.state);
-        let kill_at = Instant::now().checked_add(grace);
         *state = match *state {
             State::Unasked => State::Asked(cause, kill_at),
-            State::Asked(cause, before) => {
-                State::Asked(cause, [before, kill_at].into_iter().flatten().min())
-            }
+            State::Asked(cause, before) => State::Asked(cause, earlier(before, kill_at)),
             killed @ State::Killed(_) => killed,
         };
     }
 
-    /// Takes the step that is due, if one is; says when to look again (at once, after a kill).
-    pub(crate) fn step(&self, mortal: &impl Mortal) -> Option<Instant> {
-        let mut state = lock(&self.state);
-        let now = Instant::now();
-        if let State::Unasked = *state {
-            match self.due(mortal, now) {
-                Due::Nothing => return None,
-                Due::Look(at) => return Some(at),
-                Due::End(cause, grace) => {
-                    if !grace.is_zero() {
-                        mortal.ask();
-                    }
-                    *state = State::Asked(cause, now.checked_add(grace));
-                }
-            }
-        }
-        let State::Asked(cause, kill_at) = *state else {
-            return None;
-        };
-        let kill_at = kill_at?;
-        if now < kill_at {
-            return Some(kill_at);
-        }
-        let killed = mortal.kill();
-        let again = if killed { now } else { Instant::now() + AGAIN };
-        *state = if killed { State::Killed(cause) } else { State::Asked(cause, Some(again)) };
-        Some(again)
+    /// The turn to act on what is due.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    /// When the next step is due, for who must not be kept: it has passed if `step` would send a
-    /// signal or kill now, which may take long.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn next(&self, mortal: &impl Mortal) -> Option<Instant> {
+    /// The state, unless another thread is acting on it right now.
+    pub(crate) fn seen(&self) -> Option<State> {
+        use std::sync::TryLockError;
+        match self.state.try_lock() {
+            Ok(state) => Some(*state),
+            Err(TryLockError::Poisoned(state)) => Some(*state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// What is due in this state. `used` is asked for if there is a limit of CPU time.
+    pub(crate) fn due(&self, state: State, used: impl Fn() -> Option<Duration>) -> Due {
         let now = Instant::now();
-        let state = match self.state.try_lock() {
-            Ok(state) => *state,
-            Err(TryLockError::Poisoned(state)) => *state.into_inner(),
-            // Somebody is at it.
-            Err(TryLockError::WouldBlock) => return Some(now + Duration::from_millis(1)),
-        };
         match state {
-            State::Unasked => match self.due(mortal, now) {
-                Due::Nothing => None,
-                Due::Look(at) => Some(at),
-                Due::End(..) => Some(now),
-            },
-            State::Asked(_, kill_at) => kill_at,
-            State::Killed(_) => None,
+            State::Unasked => self.unasked(now, used),
+            State::Asked(cause, Some(kill_at)) if now >= kill_at => Due::Kill(cause),
+            State::Asked(_, Some(kill_at)) => Due::At(kill_at),
+            State::Asked(_, None) | State::Killed(_) => Due::Nothing,
         }
     }
 
-    fn due(&self, mortal: &impl Mortal, now: Instant) -> Due {
-        let timeout = self.keep.timeout.and_then(|timeout| self.spawned.checked_add(timeout));
+    fn unasked(&self, now: Instant, used: impl Fn() -> Option<Duration>) -> Due {
+        let timeout = self.policy.timeout.and_then(|timeout| self.spawned.checked_add(timeout));
         if timeout.is_some_and(|timeout| now >= timeout) {
-            return Due::End(Cause::TimedOut, self.keep.grace);
+            return Due::Stop(Cause::TimedOut, self.policy.grace);
         }
-        let look = match self.keep.cpu_time {
+        let sample = match self.policy.cpu_time {
             None => None,
-            Some(limit) => match left(limit, mortal.cpu_time()) {
-                // No grace: what it burns meanwhile is what it may not have.
-                None => return Due::End(Cause::CpuTimeExceeded, Duration::ZERO),
-                Some(left) => now.checked_add((left / cpus()).max(LOOK)),
+            Some(limit) => match left(limit, used()) {
+                None => return Due::Stop(Cause::CpuTimeExceeded, Duration::ZERO),
+                Some(left) => now.checked_add((left / cpus()).max(SAMPLE)),
             },
         };
-        [timeout, look].into_iter().flatten().min().map_or(Due::Nothing, Due::Look)
+        earlier(timeout, sample).map_or(Due::Nothing, Due::At)
     }
 }
 

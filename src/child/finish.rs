@@ -16,19 +16,21 @@ use crate::report::{Cause, Note, Report};
 use crate::sys::poll::{self, lock};
 
 impl Child {
-    /// `named`: somebody will read who was left.
-    pub(crate) fn end(&self, named: bool) -> Result<Report> {
+    /// Ends all, and says what happened. `named`: with the names of those who were left.
+    pub(crate) fn tear_down(&self, named: bool) -> Result<Report> {
         if !self.tree().is_ours() {
             let why = "this process is a fork of the one that started it";
-            return Err(Error::invalid(Step::Teardown, format!("process {}", self.id()), why));
+            return Err(Error::broken(Step::Teardown, format!("process {}", self.id()), why));
         }
+        // A timeout that has passed is the cause; its grace is still to be had.
+        let grace = self.grace_due();
         self.try_wait().inspect_err(|_| self.abandon())?;
         let leftovers = match self.runs()? {
-            true => self.ask_to_end(),
+            true => self.ask_to_end(grace),
             false if named => self.leftovers(),
             false => Vec::new(),
         };
-        let usage = self.tree().end()?;
+        let usage = self.tree().tear_down()?;
         let escaped = !self.ended_within(Duration::from_millis(100))?;
         if escaped {
             let _ = self.signal(libc::SIGKILL);
@@ -42,7 +44,7 @@ impl Child {
         Ok(Report {
             status,
             cause,
-            notes: Note::of(&usage, cause),
+            notes: Note::of(&usage, Some(cause)),
             usage,
             wall: self.ending.spawned().elapsed(),
             leftovers,
@@ -56,9 +58,10 @@ impl Child {
         Ok(self.reap()?.is_none() && !self.ended_within(Duration::ZERO)?)
     }
 
-    /// Nothing is to be learned of the main process any more: it goes all the same.
+    /// Nothing is to be learned of the main process any more: all goes all the same.
     fn abandon(&self) {
-        let _ = self.kill_all();
+        let _ = self.tree().tear_down();
+        let _ = self.signal(libc::SIGKILL);
     }
 
     pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
@@ -66,19 +69,21 @@ impl Child {
         if left.is_empty() { self.tree().leftovers() } else { left }
     }
 
-    /// Nobody is a leftover of a tree that is stopped while its main process runs. One that is
-    /// being stopped already had its grace.
-    fn ask_to_end<T>(&self) -> Vec<T> {
-        if let Some(grace) = self.grace_due() {
-            let _ = self.stop(grace);
+    /// Stopping a running tree leaves no leftovers to report. One that is being stopped already had
+    /// its grace.
+    fn ask_to_end<T>(&self, grace: Option<Duration>) -> Vec<T> {
+        match (grace, self.ending.cause()) {
+            (Some(grace), None) => drop(self.stop(grace)),
+            (Some(_), Some(_)) => drop(self.wait_gone(self.ending.kill_at())),
+            (None, _) => {}
         }
-        self.asked(Duration::ZERO);
+        self.note_stop(Some(Instant::now()));
         Vec::new()
     }
 
     /// The grace that it has to get, if it is ended while it runs.
     pub(crate) fn grace_due(&self) -> Option<Duration> {
-        let grace = self.ending.keep().grace;
+        let grace = self.policy().grace;
         (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
     }
 

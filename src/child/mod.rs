@@ -1,6 +1,7 @@
 //! The main process and its tree, from exec to report.
 
 pub(crate) mod deadline;
+pub(crate) mod enforce;
 pub(crate) mod finish;
 pub(crate) mod output;
 
@@ -12,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::child::deadline::{Ending, Mortal};
-use crate::command::Keep;
+use crate::child::deadline::{Ending, Scope, StopPolicy};
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
 use crate::proc::info::ProcessInfo;
 use crate::report::{Cause, Report};
-use crate::sys::poll::{self, lock};
+use crate::sys::poll::{self, Deadline, lock};
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
 
@@ -62,6 +62,8 @@ pub struct Child {
     pub(crate) placement: Placement,
     /// Who was killed by a timeout that came after the main process's end.
     pub(crate) left: Mutex<Vec<ProcessInfo>>,
+    /// What became of it, once it is finished.
+    report: Mutex<Option<Report>>,
     tree: Tree,
     /// After the tree: what it wrote last is read when it is gone.
     pub(crate) log: Record,
@@ -71,7 +73,7 @@ impl Child {
     pub(crate) fn new(
         newborn: Newborn,
         placement: Placement,
-        keep: Keep,
+        policy: StopPolicy,
         spawned: Instant,
         tree: Tree,
     ) -> Self {
@@ -82,9 +84,10 @@ impl Child {
             pid: newborn.pid.cast_unsigned(),
             pidfd: Arc::new(newborn.pidfd),
             status: Mutex::new(None),
-            ending: Ending::new(keep, spawned),
+            ending: Ending::new(policy, spawned),
             placement,
             left: Mutex::default(),
+            report: Mutex::default(),
             tree,
             log: Record::default(),
         }
@@ -141,14 +144,13 @@ impl Child {
         self.wait_until(Some(deadline))
     }
 
-    /// The one wait path: status, timeout, pidfd, deadline.
+    /// The one wait path: status, timeout (of a child that runs), pidfd, deadline.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = *lock(&self.status) {
                 return Ok(Some(status));
             }
-            let step = self.next_deadline();
-            let until = [deadline, step].into_iter().flatten().min();
+            let until = self.sleep_until(Scope::Main, deadline);
             if self.main_ended(until).map_err(|e| self.failed(Step::Wait, e))? {
                 if let Some(status) = self.reap()? {
                     return Ok(Some(status));
@@ -162,20 +164,16 @@ impl Child {
         }
     }
 
-    /// Whether its status may be had. Where we are not its parent the keeper tells.
     fn main_ended(&self, until: Option<Instant>) -> Result<bool, Errno> {
-        match self.tree.hold().kept() {
-            None => poll::ended(self.pidfd.as_fd(), until),
-            Some(kept) => kept.main_ended(self.pidfd.as_fd(), until),
-        }
+        self.tree.hold().main_ended(self.pidfd.as_fd(), until)
     }
 
     pub(crate) fn spawned(&self) -> Instant {
         self.ending.spawned()
     }
 
-    pub(crate) fn keep(&self) -> Keep {
-        self.ending.keep()
+    pub(crate) fn policy(&self) -> StopPolicy {
+        self.ending.policy()
     }
 
     /// Whether the exit status has been taken.
@@ -183,30 +181,21 @@ impl Child {
         lock(&self.status).is_some()
     }
 
-    /// The exit status, if there is one. Never blocks, and takes no step of a timeout.
+    /// The exit status, if there is one. Never blocks, and enforces no timeout.
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut status = lock(&self.status);
         if status.is_none() {
-            *status = match self.tree.hold().kept() {
-                None => sys::reap(self.pidfd.as_fd()).map_err(|e| self.failed(Step::Wait, e))?,
-                Some(kept) => kept.status()?,
-            };
+            *status = self.tree.hold().reap(self.pidfd.as_fd(), self.pid)?;
         }
         Ok(*status)
-    }
-
-    /// For event loops round [`AsFd`]: takes the step of the timeout that is due, if one is (stop
-    /// signal, kill), and says when to look again (at once, after a kill). `None`: only the pidfd
-    /// has news to come. Every `wait` does this by itself.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.ending.step(self)
     }
 
     /// Sends a signal to the main process alone, through its pidfd: never to a stranger with the
     /// same pid.
     ///
     /// # Errors
-    /// It has ended and was waited for (`ESRCH`), or it belongs to somebody else (`EPERM`).
+    /// There is no such signal (`EINVAL`), the process has ended and was waited for (`ESRCH`), or
+    /// it belongs to somebody else (`EPERM`).
     pub fn signal(&self, signal: i32) -> Result<()> {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
     }
@@ -214,7 +203,7 @@ impl Child {
     /// Sends a signal to the whole tree, and to the main process should that have left it.
     ///
     /// # Errors
-    /// The members cannot be listed.
+    /// There is no such signal (`EINVAL`), or the members cannot be listed.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let reached = self.tree.signal(signal);
         if !self.tree.holds(self.pid) {
@@ -229,14 +218,8 @@ impl Child {
     /// # Errors
     /// Somebody is left after 10 s: [`Error::is_survivors`]. Later waits go on trying.
     pub fn kill(&self) -> Result<()> {
-        self.asked(Duration::ZERO);
+        self.note_stop(Some(Instant::now()));
         self.kill_all()
-    }
-
-    /// Notes that it is being stopped, and sends nothing: whoever waits kills what is left after
-    /// `grace`. For those who send their own signals; [`stop`](Self::stop) does it all.
-    pub fn stopping(&self, grace: Duration) {
-        self.asked(grace);
     }
 
     /// Sends the stop signal to all (or to the main process,
@@ -245,20 +228,28 @@ impl Child {
     ///
     /// # Errors
     /// As for [`kill`](Self::kill).
-    pub fn stop(&self, grace: Duration) -> Result<()> {
-        self.begin_stop(grace);
-        let deadline = Instant::now().checked_add(grace);
-        let empty = matches!(self.tree.wait_empty_until(deadline), Ok(true));
-        // Empty, but the main process may be alive elsewhere.
-        if empty && matches!(poll::ended(self.pidfd.as_fd(), deadline), Ok(true)) {
-            return Ok(());
-        }
-        self.kill_all()
+    pub fn stop(&self, grace: impl Into<Deadline>) -> Result<()> {
+        let Deadline(kill_at) = grace.into();
+        self.begin_stop(kill_at);
+        if self.wait_gone(kill_at) { Ok(()) } else { self.kill_all() }
     }
 
-    pub(crate) fn begin_stop(&self, grace: Duration) {
-        self.asked(grace);
-        self.ask();
+    /// Whether all have ended by then. The tree may be empty, and the main process alive elsewhere.
+    pub(crate) fn wait_gone(&self, until: Option<Instant>) -> bool {
+        matches!(self.tree.wait_empty_until(until), Ok(true))
+            && matches!(poll::ended(self.pidfd.as_fd(), until), Ok(true))
+    }
+
+    pub(crate) fn begin_stop(&self, kill_at: Option<Instant>) {
+        self.note_stop(kill_at);
+        self.send_stop_signal();
+    }
+
+    /// A tree that cannot be asked is killed all the same, when the grace is over.
+    pub(crate) fn send_stop_signal(&self) {
+        let StopPolicy { stop_signal, stop_main_only, .. } = self.policy();
+        let _ =
+            if stop_main_only { self.signal(stop_signal) } else { self.signal_all(stop_signal) };
     }
 
     pub(crate) fn kill_all(&self) -> Result<()> {
@@ -268,23 +259,35 @@ impl Child {
         killed
     }
 
-    /// Notes that it is being stopped, unless the main process had ended before.
-    pub(crate) fn asked(&self, grace: Duration) {
+    /// Notes that it is being stopped, and sends nothing: every wait kills what is left at that
+    /// time. Not so if the main process had ended before.
+    pub(crate) fn note_stop(&self, kill_at: Option<Instant>) {
         if !poll::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
-            self.ending.ask(Cause::Stopped, grace);
+            self.ending.note(Cause::Stopped, kill_at);
         }
     }
 
     /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
     ///
     /// If the main process still runs it is stopped, with the command's grace. When this returns no
-    /// descendant is left and what they held (ports, files, locks) is free.
+    /// descendant is left and what they held (ports, files, locks) is free. Asked again it gives
+    /// the same report; dropping the child then does nothing.
     ///
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
-    /// or the exit status was taken by somebody else.
-    pub fn finish(self) -> Result<Report> {
-        self.end(true)
+    /// or the exit status was taken by somebody else. Asked again it tries again; dropping it does
+    /// not.
+    pub fn finish(&self) -> Result<Report> {
+        self.finish_once(true)
+    }
+
+    /// `named`: somebody will read who was left.
+    pub(crate) fn finish_once(&self, named: bool) -> Result<Report> {
+        let mut report = lock(&self.report);
+        match &*report {
+            Some(report) => Ok(report.clone()),
+            None => Ok(report.insert(self.tear_down(named)?).clone()),
+        }
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
@@ -303,26 +306,6 @@ impl Child {
     }
 }
 
-impl Mortal for Child {
-    fn cpu_time(&self) -> Option<Duration> {
-        self.tree.hold().cpu_time()
-    }
-
-    fn ask(&self) {
-        let Keep { stop_signal, stop_main_only, .. } = self.ending.keep();
-        let _ =
-            if stop_main_only { self.signal(stop_signal) } else { self.signal_all(stop_signal) };
-    }
-
-    fn kill(&self) -> bool {
-        if self.has_ended() {
-            let left = self.leftovers();
-            *lock(&self.left) = left;
-        }
-        self.kill_all().is_ok()
-    }
-}
-
 /// The main process's pidfd: readable once it has ended.
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -333,7 +316,7 @@ impl AsFd for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.tree.is_ours() && !self.tree.is_done() {
-            let _ = self.end(self.tree.remembers());
+            let _ = self.finish_once(self.tree.remembers());
         }
     }
 }

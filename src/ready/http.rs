@@ -9,10 +9,10 @@ use crate::ready::condition::{Found, Question, Url};
 /// A server that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn answer(question: &Question, deadline: Instant) -> Found {
+pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     let Question { address, url } = question;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let patience = left.clamp(Duration::from_millis(1), PATIENCE);
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let patience = left.unwrap_or(PATIENCE).clamp(Duration::from_millis(1), PATIENCE);
     match get(*address, url, patience) {
         Ok(Some(status)) => {
             let fine = url.status.map_or((200..400).contains(&status), |wanted| wanted == status);

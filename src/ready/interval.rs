@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::child::Child;
-use crate::sys::poll;
+use crate::child::deadline::Scope;
+use crate::sys::poll::{self, earlier};
 
 /// Half of this is how late a thing is found, on average.
 const SHORT: Duration = Duration::from_millis(4);
@@ -28,14 +29,14 @@ impl Pace {
 
     /// Until the next look is due, the deadline or the child's own next step has come, or its main
     /// process has ended.
-    pub(crate) fn rest(&mut self, child: &Child, deadline: Instant) {
-        let due = self.due();
-        let next = child.next_deadline().unwrap_or(deadline).min(deadline);
-        let until = next.min(due);
+    pub(crate) fn rest(&mut self, child: &Child, deadline: Option<Instant>) {
+        let due = earlier(Some(self.due()), deadline);
+        let until = child.sleep_until(Scope::Tree, due);
         if child.has_ended() {
-            thread::sleep(until.saturating_duration_since(Instant::now()));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            thread::sleep(left.unwrap_or_default());
         } else {
-            let _ = poll::ended(child.as_fd(), Some(until));
+            let _ = poll::ended(child.as_fd(), until);
         }
     }
 

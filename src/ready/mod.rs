@@ -20,6 +20,7 @@ use crate::proc::sockets::listening;
 use crate::ready::condition::{Found, Kind, Url};
 use crate::ready::interval::Pace;
 use crate::ready::probe::Look;
+use crate::sys::poll::Deadline;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
 ///
@@ -28,12 +29,12 @@ use crate::ready::probe::Look;
 ///
 /// # Examples
 /// ```
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 /// use tidy_process::{Command, Log, Ready};
 ///
 /// let log = Log::unnamed()?;
 /// let server = Command::new("sh").args(["-c", "echo serving; sleep 60"]).log(&log).spawn()?;
-/// server.wait_ready(Ready::log("serving"), Instant::now() + Duration::from_secs(5))?;
+/// server.wait_ready(Ready::log("serving"), Duration::from_secs(5))?;
 /// # Ok::<(), tidy_process::Error>(())
 /// ```
 pub struct Ready<'a> {
@@ -162,21 +163,21 @@ impl Child {
     /// All of these say the last lines of the [`log`](crate::Command::log), if there is one, and
     /// are [`Error::is_not_ready`]. Nothing of the tree is left: at once, with the exit status. A
     /// process that is not of the tree has the port or socket: at once, with its pid and command
-    /// line; [`Error::is_taken`]. The deadline has passed: with the processes of the tree and the
-    /// ports that they listen on. And a log line cannot be waited for without a log.
+    /// line; [`Error::is_address_in_use`]. The deadline has passed: with the processes of the tree
+    /// and the ports that they listen on. And a log line cannot be waited for without a log.
     ///
     /// # Examples
     /// ```
-    /// use std::time::{Duration, Instant};
+    /// use std::time::Duration;
     /// use tidy_process::{Command, Ready};
     ///
-    /// let soon = || Instant::now() + Duration::from_secs(5);
     /// let child = Command::new("false").spawn()?;
-    /// let error = child.wait_ready(Ready::tcp(8080), soon()).unwrap_err();
+    /// let error = child.wait_ready(Ready::tcp(8080), Duration::from_secs(5)).unwrap_err();
     /// assert!(error.is_not_ready()); // and it did not take 5 s
     /// # Ok::<(), tidy_process::Error>(())
     /// ```
-    pub fn wait_ready(&self, ready: Ready<'_>, deadline: Instant) -> Result<()> {
+    pub fn wait_ready(&self, ready: Ready<'_>, deadline: impl Into<Deadline>) -> Result<()> {
+        let Deadline(deadline) = deadline.into();
         let mut search = Search::new(self, ready, deadline)?;
         let mut pace = Pace::new();
         loop {
@@ -218,11 +219,15 @@ pub(crate) struct Search<'a> {
     what: String,
     look: Look<'a>,
     started: Instant,
-    deadline: Instant,
+    deadline: Option<Instant>,
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(child: &'a Child, ready: Ready<'a>, deadline: Instant) -> Result<Self> {
+    pub(crate) fn new(
+        child: &'a Child,
+        ready: Ready<'a>,
+        deadline: Option<Instant>,
+    ) -> Result<Self> {
         let Ready { kind, what } = ready;
         let look = Look::new(child, kind, &what)?;
         Ok(Self { child, what, look, started: Instant::now(), deadline })
@@ -231,7 +236,7 @@ impl<'a> Search<'a> {
     /// Looks, unless nothing of the tree is left: then there is nothing to wait for.
     pub(crate) fn look(&mut self, status: Option<ExitStatus>) -> Result<Found> {
         if let Some(status) = status
-            && self.child.tree().wait_empty(Instant::now())?
+            && self.child.tree().is_empty()?
         {
             self.child.log.stop();
             let why = format!("nothing of the tree is left, main process: {status}");
@@ -252,7 +257,7 @@ impl<'a> Search<'a> {
             Found::NotYet(seen) => seen,
             Found::Ask(_) => None,
         };
-        if Instant::now() >= self.deadline {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let why = self.child.seen_instead(self.started.elapsed(), seen);
             return Err(self.child.not_ready(&self.what, why, false));
         }

@@ -5,6 +5,8 @@
 //! began them is polled again; waiting is left to the runtime's readiness and timers.
 
 use std::fmt;
+#[cfg(test)]
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::runtime::Handle;
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::sleep_until;
 
 use crate::child::Child;
+use crate::child::deadline::Scope;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::ready::condition::Found;
 use crate::ready::http;
@@ -24,11 +27,8 @@ use crate::ready::{Ready, Search};
 use crate::report::Report;
 use crate::runtime::offload::aside;
 use crate::sys;
+use crate::sys::poll::{Deadline, earlier};
 use crate::tree::Tree;
-
-/// Between two looks at whether a tree is empty, once its main process has ended.
-const SHORT: Duration = Duration::from_millis(1);
-const LONG: Duration = Duration::from_millis(16);
 
 /// A [`Child`] in a [tokio] runtime, of either kind, with its io and time enabled (feature
 /// `tokio`). No thread waits for it, and no signal handler is set.
@@ -70,10 +70,8 @@ pub struct AsyncChild {
     pub stdout: Option<Receiver>,
     /// The read end of its standard error, if that was piped.
     pub stderr: Option<Receiver>,
-    child: Arc<Child>,
-    pidfd: AsyncFd<Arc<OwnedFd>>,
-    /// Somebody else ends the tree.
-    done: bool,
+    pub(super) child: Arc<Child>,
+    pub(super) pidfd: AsyncFd<Arc<OwnedFd>>,
 }
 
 impl AsyncChild {
@@ -88,7 +86,7 @@ impl AsyncChild {
     pub fn new(mut child: Child) -> Result<Self> {
         if Handle::try_current().is_err() {
             let why = "there is no tokio runtime here";
-            return Err(Error::invalid(Step::Wait, format!("process {}", child.id()), why));
+            return Err(Error::broken(Step::Wait, format!("process {}", child.id()), why));
         }
         let failed = |error| Error::os(Step::Stdio, "for the runtime", errno_of(&error));
         let (stdin, stdout, stderr) =
@@ -105,7 +103,6 @@ impl AsyncChild {
             stdout: stdout.map(Into::into).map(reads).transpose()?,
             stderr: stderr.map(Into::into).map(reads).transpose()?,
             child,
-            done: false,
         })
     }
 
@@ -150,17 +147,28 @@ impl AsyncChild {
         self.wait_until(Instant::now().checked_add(timeout)).await
     }
 
+    /// Waits until the main process has ended or the deadline has passed; then `None`, and it runs
+    /// on.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub async fn wait_deadline(&self, deadline: Instant) -> Result<Option<ExitStatus>> {
+        self.wait_until(Some(deadline)).await
+    }
+
     /// Waits until the child is ready, as [`Child::wait_ready`] does. Each look is taken by the
     /// task itself and costs some ten microseconds to a few milliseconds; an HTTP request does not.
+    /// A [`Duration`] counts from the first poll.
     ///
     /// # Errors
     /// As for [`Child::wait_ready`].
-    pub async fn wait_ready(&self, ready: Ready<'_>, deadline: Instant) -> Result<()> {
+    pub async fn wait_ready(&self, ready: Ready<'_>, deadline: impl Into<Deadline>) -> Result<()> {
+        let Deadline(deadline) = deadline.into();
         let mut search = Search::new(&self.child, ready, deadline)?;
         let mut pace = Pace::new();
         loop {
-            let step = self.step().await?;
             let status = self.child.reap()?;
+            let step = self.step(Scope::Tree).await?;
             pace.look();
             let found = search.look(status)?;
             let due = pace.due();
@@ -173,7 +181,7 @@ impl AsyncChild {
             if search.judge(found)? {
                 return Ok(());
             }
-            let next = step.unwrap_or(deadline).min(deadline).min(due);
+            let next = earlier(deadline, step).map_or(due, |next| next.min(due));
             if status.is_some() {
                 sleep_until(next.into()).await;
             } else {
@@ -188,9 +196,10 @@ impl AsyncChild {
     ///
     /// # Errors
     /// Somebody is left 10 s after the kill: [`Error::is_survivors`].
-    pub async fn stop(&self, grace: Duration) -> Result<()> {
-        self.aside(move |child| child.begin_stop(grace)).await?;
-        if self.over(Instant::now().checked_add(grace)).await? {
+    pub async fn stop(&self, grace: impl Into<Deadline>) -> Result<()> {
+        let Deadline(kill_at) = grace.into();
+        self.aside(move |child| child.begin_stop(kill_at)).await?;
+        if self.over(kill_at).await? {
             return Ok(());
         }
         self.kill().await
@@ -205,30 +214,36 @@ impl AsyncChild {
     }
 
     /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened. If
-    /// the main process still runs it is stopped, with the command's grace.
+    /// the main process still runs it is stopped, with the command's grace. Asked again it gives
+    /// the same report; dropping the child then does nothing.
     ///
-    /// Dropping the future ends the tree all the same, at once; the report is lost.
+    /// Dropping the future stops nothing that has begun; what has not is done by the child's own
+    /// Drop.
     ///
     /// # Errors
     /// As for [`Child::finish`].
-    pub async fn finish(mut self) -> Result<Report> {
-        if self.child.runs()?
+    pub async fn finish(&self) -> Result<Report> {
+        // An error here is one of the teardown too, which says it.
+        if !self.tree().is_done()
+            && self.child.runs().unwrap_or(false)
             && let Some(grace) = self.child.grace_due()
         {
-            // Who cannot be asked is killed all the same.
-            let _ = self.stop(grace).await;
+            self.step(Scope::Main).await?;
+            // What cannot be asked is killed all the same.
+            let _ = match self.child.ending.cause() {
+                None => self.stop(grace).await.map(|()| true),
+                Some(_) => self.over(self.child.ending.kill_at()).await,
+            };
         }
-        self.done = true;
         if self.is_quick() {
-            return self.child.end(true);
+            return self.child.finish();
         }
-        self.aside(|child| child.end(true)).await?
+        self.aside(Child::finish).await?
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends;
     /// see [`Child::detach`].
-    pub fn detach(mut self) {
-        self.done = true;
+    pub fn detach(self) {
         self.child.leave();
     }
 
@@ -238,86 +253,17 @@ impl AsyncChild {
         matches!(self.is_over(), Ok(true)) && !self.child.log.has_reader()
     }
 
-    fn is_over(&self) -> Result<bool> {
-        Ok(self.child.reap()?.is_some() && self.tree().wait_empty(Instant::now())?)
-    }
-
-    /// The one wait path: status, timeout, pidfd, deadline.
-    async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        loop {
-            if let Some(status) = self.child.reap()? {
-                return Ok(Some(status));
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(None);
-            }
-            let step = self.step().await?;
-            self.news([deadline, step].into_iter().flatten().min()).await?;
-        }
-    }
-
-    /// Takes the step of the timeout that is due, if one is; says when to look again.
-    async fn step(&self) -> Result<Option<Instant>> {
-        match self.child.ending.next(&*self.child) {
-            Some(at) if at <= Instant::now() => self.aside(Child::next_deadline).await,
-            next => Ok(next),
-        }
-    }
-
-    /// Until the main process has ended, or this moment.
-    async fn news(&self, until: Option<Instant>) -> Result<()> {
-        let ended = async {
-            let why = "the runtime that it was spawned in has shut down";
-            let gone = |_| Error::invalid(Step::Wait, self.named(), why);
-            self.pidfd.readable().await.map_err(gone)?.retain_ready();
-            if self.child.reap()?.is_none() {
-                // A tracer has still to let it go.
-                sleep(SHORT).await;
-            }
-            Ok(())
-        };
-        match until {
-            None => ended.await,
-            Some(until) => timeout_at(until.into(), ended).await.unwrap_or(Ok(())),
-        }
-    }
-
-    /// Waits until everybody has ended; false at the deadline.
-    async fn over(&self, deadline: Option<Instant>) -> Result<bool> {
-        let mut pause = SHORT;
-        while !self.is_over()? {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
-            }
-            if !self.child.has_ended() {
-                self.news(deadline).await?;
-                continue;
-            }
-            let next = Instant::now() + pause;
-            sleep_until(deadline.map_or(next, |deadline| next.min(deadline)).into()).await;
-            pause = (pause * 2).min(LONG);
-        }
-        Ok(true)
-    }
-
-    /// Until the main process or, lingering, the whole tree has ended. Keeps the timeout.
-    pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
-        self.wait().await?;
-        while self.child.keep().linger && !self.over(self.step().await?).await? {}
-        Ok(())
-    }
-
-    async fn aside<T: Send + 'static>(
+    pub(super) async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Child) -> T + Send + 'static,
     ) -> Result<T> {
         let child = Arc::clone(&self.child);
         let why = "the thread that was to do it has panicked";
         let answer = aside(move || work(&child)).await;
-        answer.map_err(|_| Error::invalid(Step::Wait, self.named(), why))
+        answer.map_err(|_| Error::broken(Step::Wait, self.named(), why))
     }
 
-    fn named(&self) -> String {
+    pub(super) fn named(&self) -> String {
         format!("process {}", self.id())
     }
 }
@@ -337,21 +283,45 @@ impl fmt::Debug for AsyncChild {
 
 impl Drop for AsyncChild {
     fn drop(&mut self) {
-        if self.done || !self.tree().is_ours() {
+        if self.tree().is_done() || !self.tree().is_ours() {
             return;
         }
         // Before anything else: whatever becomes of the rest, they have got it.
         self.tree().hold().kill_at_once();
         let _ = self.child.signal(libc::SIGKILL);
         let child = Arc::clone(&self.child);
-        let end = move || {
-            child.stopping(Duration::ZERO);
-            child.end(child.tree().remembers())
+        let finish = move || {
+            child.note_stop(Some(Instant::now()));
+            child.finish_once(child.tree().remembers())
         };
         if self.is_quick() || Handle::try_current().is_err() {
-            let _ = end();
+            let _ = finish();
         } else {
-            drop(aside(end));
+            drop(aside(finish));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::containment::Containment;
+    use crate::supervisor::Supervisor;
+
+    #[test]
+    fn a_helper_thread_that_panics_is_no_fault_of_the_input() -> std::result::Result<(), io::Error>
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let supervisor = Supervisor::builder().containment(Containment::BestEffort).build()?;
+            let mut command = Command::new("sleep");
+            let child = command.arg("20").supervisor(&supervisor).spawn_async()?;
+            #[expect(clippy::panic, reason = "this is what is tested")]
+            let error = child.aside(|_| panic!("on purpose")).await.err();
+            assert_eq!(error.map(|error: Error| error.kind()), Some(io::ErrorKind::Other));
+            child.finish().await?;
+            Ok(())
+        })
     }
 }

@@ -3,3 +3,4 @@
 pub(crate) mod child;
 pub(crate) mod output;
 pub(crate) mod offload;
+mod wait;

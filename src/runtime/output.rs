@@ -6,14 +6,16 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::child::output::{AT_A_TIME, Capture, Output};
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::Stdio;
+use crate::log::Log;
 use crate::report::Report;
 use crate::runtime::child::AsyncChild;
+use crate::spawn::Collects;
 
 /// In a tokio runtime (feature `tokio`).
 impl Command {
@@ -60,7 +62,7 @@ impl Command {
     /// ```
     pub async fn output_async(&mut self) -> Result<Output> {
         let defaults = [Stdio::null(), Stdio::piped(), Stdio::piped()];
-        AsyncChild::new(self.spawn_with(defaults)?)?.wait_with_output().await
+        AsyncChild::new(self.spawn_with(defaults, Collects::Yes)?)?.wait_with_output().await
     }
 }
 
@@ -71,14 +73,31 @@ impl AsyncChild {
     /// # Errors
     /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
     /// gone all the same.
-    pub async fn wait_with_output(mut self) -> Result<Output> {
+    pub async fn wait_with_output(self) -> Result<Output> {
+        self.collect(&[]).await
+    }
+
+    /// As [`Child::communicate`](crate::Child::communicate). Dropping the future ends the tree, and
+    /// what it has written is lost.
+    ///
+    /// # Errors
+    /// As for [`wait_with_output`](Self::wait_with_output), and stdin is not piped.
+    pub async fn communicate(self, input: impl AsRef<[u8]>) -> Result<Output> {
+        self.as_child().check_input(self.stdin.is_some())?;
+        self.collect(input.as_ref()).await
+    }
+
+    async fn collect(mut self, input: &[u8]) -> Result<Output> {
         let subject = format!("output of process {}", self.id());
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
-        drop(self.stdin.take());
-        let mut streams = [self.stdout.take(), self.stderr.take()].map(Stream::new);
+        let mut stdin = Feed { pipe: self.stdin.take(), rest: input };
+        let [out_copy, err_copy] = self.as_child().log.copies();
+        let mut streams =
+            [Stream::new(self.stdout.take(), out_copy), Stream::new(self.stderr.take(), err_copy)];
         {
             let mut over = pin!(self.all_that_is_waited_for());
             let news = poll_fn(|cx| {
+                stdin.poll(cx).map_err(|error| failed(errno_of(&error)))?;
                 for stream in &mut streams {
                     stream.poll(cx).map_err(|error| failed(errno_of(&error)))?;
                 }
@@ -86,14 +105,54 @@ impl AsyncChild {
             });
             news.await?;
         }
+        drop(stdin);
         let report = self.finish().await?;
         let [stdout, stderr] = streams;
-        Ok(Output {
+        let output = Output {
             status: report.status,
             stdout: stdout.drain().map_err(failed)?,
             stderr: stderr.drain().map_err(failed)?,
             report,
-        })
+        };
+        self.as_child().log.close_copies();
+        Ok(output)
+    }
+}
+
+/// The input pipe, and what is still to go into it.
+struct Feed<'a> {
+    pipe: Option<Sender>,
+    rest: &'a [u8],
+}
+
+impl Feed<'_> {
+    /// Writes what there is room for, within bounds; closes the pipe behind the last byte, and when
+    /// nobody reads any more. The task is woken when there is room again.
+    fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut left = AT_A_TIME;
+        while let Some(pipe) = &self.pipe {
+            if self.rest.is_empty() {
+                self.pipe = None;
+                break;
+            }
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let Poll::Ready(ready) = pipe.poll_write_ready(cx) else { break };
+            ready?;
+            let part = self.rest.get(..left.min(self.rest.len())).unwrap_or_default();
+            match pipe.try_write(part) {
+                Ok(len) => {
+                    left -= len;
+                    self.rest = self.rest.get(len..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.pipe = None,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -101,11 +160,12 @@ impl AsyncChild {
 struct Stream {
     pipe: Option<Receiver>,
     bytes: Vec<u8>,
+    copy: Option<Log>,
 }
 
 impl Stream {
-    fn new(pipe: Option<Receiver>) -> Self {
-        Self { pipe, bytes: Vec::new() }
+    fn new(pipe: Option<Receiver>, copy: Option<Log>) -> Self {
+        Self { pipe, bytes: Vec::new(), copy }
     }
 
     /// Takes what is there, within bounds; the task is woken when there is more.
@@ -121,7 +181,11 @@ impl Stream {
             ready?;
             match pipe.try_read(&mut buffer) {
                 Ok(0) => self.pipe = None,
-                Ok(len) => self.bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+                Ok(len) => {
+                    let part = buffer.get(..len).unwrap_or_default();
+                    self.bytes.extend_from_slice(part);
+                    self.copy.iter().for_each(|log| log.take(part));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -133,7 +197,7 @@ impl Stream {
     /// heard of it yet.
     fn drain(self) -> Result<Vec<u8>, Errno> {
         let pipe = self.pipe.map(Receiver::into_nonblocking_fd).transpose();
-        let mut capture = Capture::new(pipe.map_err(|error| errno_of(&error))?)?;
+        let mut capture = Capture::new(pipe.map_err(|error| errno_of(&error))?, self.copy)?;
         capture.bytes = self.bytes;
         capture.drain()?;
         Ok(capture.bytes)

@@ -296,6 +296,11 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     Errno::result(answer).map(drop)
 }
 
+/// Whether the kernel knows a signal of this number, or it is 0 (which only asks).
+pub(crate) fn is_signal(number: i32) -> bool {
+    (0..=libc::SIGRTMAX()).contains(&number)
+}
+
 /// Reaps the child behind `pidfd` if it has ended. `ECHILD` where somebody else took its status.
 ///
 /// Not nix's `waitid`: that one has no value for a real-time signal.

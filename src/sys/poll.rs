@@ -8,6 +8,39 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+/// When a wait gives up: at a moment ([`Instant`]), or this long after it began ([`Duration`]).
+/// Every wait with a bound takes either; a time too long for the clock is no bound.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+/// use tidy_process::Command;
+///
+/// let child = Command::new("sleep").arg("60").spawn()?;
+/// assert!(!child.tree().wait_empty(Duration::from_millis(5))?);
+/// assert!(!child.tree().wait_empty(Instant::now())?);
+/// # Ok::<(), tidy_process::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(pub(crate) Option<Instant>);
+
+impl From<Instant> for Deadline {
+    fn from(at: Instant) -> Self {
+        Self(Some(at))
+    }
+}
+
+impl From<Duration> for Deadline {
+    fn from(time: Duration) -> Self {
+        Self(Instant::now().checked_add(time))
+    }
+}
+
+/// The first of two moments; none is never.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    [one, other].into_iter().flatten().min()
+}
+
 /// How long poll(2) may wait; rounded up, so that a deadline is never found not quite met.
 pub(crate) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else {
@@ -15,6 +48,15 @@ pub(crate) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     };
     let left = deadline.saturating_duration_since(Instant::now());
     PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
+/// Waits until one of these has news; false at the deadline, and now and then before.
+pub(crate) fn news(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool, Errno> {
+    match poll(fds, timeout_until(deadline)) {
+        Ok(number) => Ok(number > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Waits until the process behind the pidfd has ended; false at the deadline.

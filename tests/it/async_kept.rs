@@ -171,10 +171,7 @@ fn a_keeper_that_is_killed_or_stopped_is_no_hang() {
             assert!(error.is_keeper_lost(), "{error}");
             let error = timeout(SOON, child.finish()).await.unwrap().unwrap_err();
             assert!(error.is_keeper_lost(), "{error}");
-            // Its Drop went aside, and tells nobody.
-            while !keepers_of(std::process::id()).is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            assert_eq!(keepers_of(std::process::id()), [], "it is buried though it was lost");
             let child = ready(&mut short).await;
             kill(keeper(), Signal::SIGSTOP).unwrap();
             let early = timeout(SOON, child.wait_timeout(Duration::from_millis(100))).await;

@@ -155,6 +155,7 @@ fn a_keepers_tree_is_waited_for_signalled_and_listed_like_any() {
     child.wait_ready(Ready::any_tcp(), soon()).unwrap();
     assert_eq!(child.tree().listening_ports().unwrap().len(), 1);
     child.finish().unwrap();
+    drop(child);
     let script = "trap 'exit 5' TERM; (setsid sleep 20 &); sleep 20 & echo ready; wait";
     let mut command = stage.sh(script);
     let mut child = command.grace(SOON).stdout(Stdio::piped()).spawn().unwrap();
@@ -163,7 +164,7 @@ fn a_keepers_tree_is_waited_for_signalled_and_listed_like_any() {
     assert!(!child.tree().wait_empty(Instant::now() + Duration::from_millis(5)).unwrap());
     let report = child.finish().unwrap();
     assert_eq!((report.status.code(), report.cause), (Some(5), Cause::Stopped));
-    drop(command);
+    drop((child, command));
     let output = stage.sh("sleep 20 & echo hi").output().unwrap();
     assert_eq!((output.stdout.as_slice(), output.report.leftovers.len()), (&b"hi\n"[..], 1));
     let report = stage.sh("(sleep 0.2; exit 9) & exit 1").linger(true).run().unwrap();

@@ -159,6 +159,7 @@ fn a_stranger_with_the_keepers_pid_is_not_taken_for_it() {
         if same {
             assert_eq!(seen, (0, 0), "the stranger's child is seen, or signalled");
             assert!(child.finish().unwrap_err().is_keeper_lost());
+            drop(child);
             return stage.close(Alone::Yes);
         }
     }

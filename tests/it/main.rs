@@ -32,6 +32,7 @@ mod capture;
 #[cfg(feature = "cli")]
 mod containers;
 mod command;
+mod communicate;
 #[cfg(feature = "cli")]
 mod containment;
 #[cfg(feature = "cli")]
@@ -42,9 +43,12 @@ mod examples;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
+mod finish;
 mod guard;
+mod honest;
 mod keeper;
 mod kept;
+mod late;
 mod leaks;
 mod limits;
 mod mischief;

@@ -54,7 +54,7 @@ fn a_port_is_ready_when_a_process_of_the_tree_listens() {
         let script = format!("read\ntcp {host}:{port}\nstay");
         let mut child = server(&stage, &script).stdin(Stdio::piped()).spawn().unwrap();
         let (error, said) = refused(&child, Ready::tcp(port), shortly());
-        assert!(!error.is_taken() && said.contains("listening on: none"), "{said}");
+        assert!(!error.is_address_in_use() && said.contains("listening on: none"), "{said}");
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         child.wait_ready(Ready::tcp(port), soon()).unwrap();
         child.wait_ready(Ready::any_tcp(), soon()).unwrap();
@@ -73,7 +73,7 @@ fn a_strangers_port_is_refused_and_named() {
     for ready in [Ready::tcp(port), Ready::http(&format!("http://localhost:{port}")).unwrap()] {
         let (error, said) = refused(&child, ready, soon());
         let named = format!("process {} ", stranger.id());
-        assert!(error.is_taken() && said.contains(&named), "{said}");
+        assert!(error.is_address_in_use() && said.contains(&named), "{said}");
         assert!(error.hint().is_some());
         assert!(said.contains("which is not of the tree"), "{said}");
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::AddrInUse);
@@ -191,7 +191,7 @@ fn a_unix_socket_is_ready_when_the_tree_accepts_on_it() {
     }
     let stranger = standing(&stage, &format!("unix {shown}"));
     let (error, said) = refused(&child, Ready::unix(&path), soon());
-    assert!(error.is_taken() && said.contains(&stranger.id().to_string()), "{said}");
+    assert!(error.is_address_in_use() && said.contains(&stranger.id().to_string()), "{said}");
     end(stranger);
     drop(child);
     fs::remove_dir_all(dir).unwrap();

@@ -1,0 +1,142 @@
+//! Acting on what is due: the stop signal, the kill. The child is looked at first, then the clock:
+//! one that has ended in time did not time out, however late it is waited for.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+
+use crate::child::Child;
+use crate::child::deadline::{Due, RETRY, Scope, State};
+use crate::error::Result;
+use crate::report::Cause;
+use crate::sys::poll::{self, earlier, lock};
+
+impl Child {
+    /// When [`enforce`](Self::enforce) is to be called next, to send the stop signal, to kill, or
+    /// to look at the CPU time: a moment that has passed means now. `None`: there is nothing to
+    /// come but the child's own end.
+    ///
+    /// For event loops round [`AsFd`] (every `wait` here knows by itself). Changes nothing.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_step(self.scope())
+    }
+
+    /// Enforces the timeout, the CPU time and the grace: sends the stop signal or kills if that is
+    /// due (which may take long), and says when the next step is, as
+    /// [`next_deadline`](Self::next_deadline) does.
+    ///
+    /// A main process that has ended did so in time, however late this is called: what it has left
+    /// behind are leftovers then. Where the command [lingers](crate::Command::linger) that is said
+    /// of the whole tree.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tidy_process::Command;
+    ///
+    /// let child = Command::new("sleep").arg("60").timeout(Duration::from_millis(5)).spawn()?;
+    /// while child.try_wait()?.is_none() {
+    ///     // An event loop would wait for this moment, and for the child's fd.
+    ///     let next = child.enforce();
+    /// #   std::thread::sleep(Duration::from_millis(1));
+    /// }
+    /// assert_eq!(child.finish()?.cause, tidy_process::Cause::TimedOut);
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    pub fn enforce(&self) -> Option<Instant> {
+        self.enforce_for(self.scope())
+    }
+
+    /// Until `deadline` or the next step of the policy: how long a wait may sleep. Acts on what is
+    /// due now.
+    pub(crate) fn sleep_until(&self, scope: Scope, deadline: Option<Instant>) -> Option<Instant> {
+        earlier(deadline, self.enforce_for(scope))
+    }
+
+    /// Sleeps until one of these has news, the next step is due, or the deadline has come; now and
+    /// then it returns before.
+    pub(crate) fn rest(
+        &self,
+        fds: &mut [PollFd<'_>],
+        deadline: Option<Instant>,
+    ) -> Result<(), Errno> {
+        poll::news(fds, self.sleep_until(self.scope(), deadline)).map(drop)
+    }
+
+    /// Waits until nothing is left of the tree, and enforces what is due meanwhile.
+    pub(crate) fn wait_tree(&self) -> Result<()> {
+        while !self.tree().wait_empty_until(self.enforce_for(Scope::Tree))? {}
+        Ok(())
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        if self.policy().linger { Scope::Tree } else { Scope::Main }
+    }
+
+    pub(crate) fn next_step(&self, scope: Scope) -> Option<Instant> {
+        let Some(state) = self.ending.seen() else {
+            // Another thread is at it.
+            return Some(Instant::now() + Duration::from_millis(1));
+        };
+        match self.ending.due(state, || self.cpu_time()) {
+            Due::Nothing => None,
+            Due::At(at) => Some(at),
+            Due::Stop(..) if self.is_over(scope) && self.has_ended() => None,
+            Due::Stop(..) | Due::Kill(_) => Some(Instant::now()),
+        }
+    }
+
+    pub(crate) fn enforce_for(&self, scope: Scope) -> Option<Instant> {
+        let mut state = self.ending.turn();
+        match self.ending.due(*state, || self.cpu_time()) {
+            Due::Nothing => None,
+            Due::At(at) => Some(at),
+            Due::Stop(..) if self.is_over(scope) => {
+                // Whoever has its status (a keeper, a tracer) may be late.
+                let late = !self.has_ended();
+                if late {
+                    self.tree().hold().wake();
+                }
+                late.then(|| Instant::now() + RETRY)
+            }
+            Due::Stop(cause, grace) if grace.is_zero() => Some(self.kill_for(cause, &mut state)),
+            Due::Stop(cause, grace) => {
+                self.send_stop_signal();
+                let kill_at = Instant::now().checked_add(grace);
+                *state = State::Asked(cause, kill_at);
+                kill_at
+            }
+            Due::Kill(cause) => Some(self.kill_for(cause, &mut state)),
+        }
+    }
+
+    /// When to look again: at once if all are gone.
+    fn kill_for(&self, cause: Cause, state: &mut State) -> Instant {
+        if self.is_over(Scope::Main) {
+            let left = self.leftovers();
+            *lock(&self.left) = left;
+        }
+        let now = Instant::now();
+        if self.kill_all().is_ok() {
+            *state = State::Killed(cause);
+            return now;
+        }
+        let again = Instant::now() + RETRY;
+        *state = State::Asked(cause, Some(again));
+        again
+    }
+
+    /// Whether what is waited for has ended by itself.
+    fn is_over(&self, scope: Scope) -> bool {
+        let now = Some(Instant::now());
+        let main = self.has_ended() || poll::ended(self.pidfd.as_fd(), now).unwrap_or(false);
+        main && (scope == Scope::Main || self.tree().is_empty().unwrap_or(true))
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        self.tree().hold().cpu_time()
+    }
+}

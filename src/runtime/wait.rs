@@ -1,0 +1,88 @@
+//! Waiting without a thread: for the main process, for the tree, for the next step of the policy.
+
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until, timeout_at};
+
+use crate::child::deadline::Scope;
+use crate::error::{Error, Result, Step};
+use crate::runtime::child::AsyncChild;
+use crate::sys::poll::earlier;
+
+/// Between two looks at whether a tree is empty, once its main process has ended.
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_millis(16);
+
+impl AsyncChild {
+    pub(super) fn is_over(&self) -> Result<bool> {
+        Ok(self.child.reap()?.is_some() && self.tree().is_empty()?)
+    }
+
+    /// The one wait path: status, timeout, pidfd, deadline.
+    pub(super) async fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.child.reap()? {
+                return Ok(Some(status));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+            let step = self.step(Scope::Main).await?;
+            self.news(earlier(deadline, step)).await?;
+        }
+    }
+
+    /// Enforces what is due, aside; says when the next step is.
+    pub(super) async fn step(&self, scope: Scope) -> Result<Option<Instant>> {
+        match self.child.next_step(scope) {
+            Some(at) if at <= Instant::now() => {
+                self.aside(move |child| child.enforce_for(scope)).await
+            }
+            next => Ok(next),
+        }
+    }
+
+    /// Until the main process has ended, or this moment.
+    pub(super) async fn news(&self, until: Option<Instant>) -> Result<()> {
+        let ended = async {
+            let why = "the runtime that it was spawned in has shut down";
+            let gone = |_| Error::broken(Step::Wait, self.named(), why);
+            self.pidfd.readable().await.map_err(gone)?.retain_ready();
+            if self.child.reap()?.is_none() {
+                // A tracer has still to let it go.
+                sleep(SHORT).await;
+            }
+            Ok(())
+        };
+        match until {
+            None => ended.await,
+            Some(until) => timeout_at(until.into(), ended).await.unwrap_or(Ok(())),
+        }
+    }
+
+    /// Waits until everybody has ended; false at the deadline.
+    pub(super) async fn over(&self, deadline: Option<Instant>) -> Result<bool> {
+        let mut pause = SHORT;
+        while !self.is_over()? {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            if !self.child.has_ended() {
+                self.news(deadline).await?;
+                continue;
+            }
+            let next = Instant::now() + pause;
+            sleep_until(deadline.map_or(next, |deadline| next.min(deadline)).into()).await;
+            pause = (pause * 2).min(LONG);
+        }
+        Ok(true)
+    }
+
+    /// Until the main process or, lingering, the whole tree has ended. Keeps the timeout.
+    pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
+        self.wait().await?;
+        while self.child.policy().linger && !self.over(self.step(Scope::Tree).await?).await? {}
+        Ok(())
+    }
+}
