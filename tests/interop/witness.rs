@@ -39,7 +39,7 @@ fn of_cgroup(path: &str) -> BTreeMap<u32, Seen> {
 
 /// The end of its path in the hierarchy: the run root, which no other test has, and the tree.
 fn cgroup_of(child: &Child) -> String {
-    let path = child.tree().path();
+    let path = child.tree().path().unwrap();
     let names = [path.parent().unwrap(), path].map(|path| path.file_name().unwrap().to_str());
     names.map(|name| "/".to_owned() + name.unwrap()).concat()
 }
