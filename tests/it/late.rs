@@ -1,8 +1,9 @@
 //! Children that ended in time and are waited for late: their status counts, not the timeout.
 
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serial_test::parallel;
@@ -153,5 +154,32 @@ fn futures_look_at_the_child_first_too() {
             }
         });
         drop(runtime);
+    });
+}
+
+#[test]
+#[parallel]
+fn asking_for_the_next_deadline_ends_nothing() {
+    both(|stage| {
+        let mut command = stage.command("sleep");
+        let child = in_time(command.arg("60"));
+        let due = child.next_deadline().unwrap();
+        assert!(due > Instant::now() && due <= Instant::now() + TIMEOUT);
+        // The timeout has to pass; nothing announces it.
+        thread::sleep(TIMEOUT * 2);
+        for _ in 0..3 {
+            assert!(child.next_deadline().unwrap() <= Instant::now());
+            assert_eq!(child.tree().processes().len(), 1, "a getter has killed it");
+        }
+        child.enforce();
+        assert_eq!(child.tree().processes().len(), 0);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert_eq!(child.next_deadline(), None);
+        assert_eq!(child.finish().unwrap().cause, Cause::TimedOut);
+        let early = in_time(&mut stage.sh("exit 0"));
+        early.wait().unwrap();
+        thread::sleep(TIMEOUT * 2);
+        assert_eq!((early.next_deadline(), early.enforce()), (None, None));
+        assert_eq!(early.finish().unwrap().cause, Cause::Exited);
     });
 }
