@@ -197,7 +197,7 @@ fn is_us(pid: i32) -> bool {
     pid.cast_unsigned() == mine
         || read::read_all(&[pid], true)
             .iter()
-            .any(|process| process.ppid == mine && is_guard(&process.command))
+            .any(|process| process.ppid == mine && is_guard(process))
 }
 
 fn has(dir: &Path, file: &str, controller: &str) -> bool {

@@ -32,7 +32,7 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Vec<ProcessInfo>> {
 /// What a report says of leftovers.
 pub(crate) fn described(pids: &[i32]) -> Vec<ProcessInfo> {
     let mut left = read::read_all(pids, true);
-    left.retain(|process| !is_guard(&process.command));
+    left.retain(|process| !is_guard(process));
     sockets::find_ports(&mut left);
     left
 }

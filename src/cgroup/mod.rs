@@ -56,6 +56,11 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     nix::fcntl::open(path, DIRECTORY, Mode::empty())
 }
 
+/// The same, below another one.
+pub(crate) fn open_dir_in(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    openat(dir, name, DIRECTORY, Mode::empty())
+}
+
 impl Cgroup {
     /// mkdir, then open all that teardown will need. What was made is removed again if it cannot be
     /// opened.
@@ -196,6 +201,11 @@ impl Cgroup {
                 }
             }
         }
+    }
+
+    /// What a kill is written to.
+    pub(crate) fn kill_fd(&self) -> BorrowedFd<'_> {
+        self.kill.as_fd()
     }
 
     /// An fd to poll for `POLLPRI`: readable news about `populated`.

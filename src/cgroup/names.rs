@@ -1,9 +1,13 @@
 //! What our own directories and processes are called.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, Step};
+use crate::proc::info::ProcessInfo;
 
 /// Names of run roots: this, the owner's pid, a dash, eight hex digits.
 pub(crate) const PREFIX: &str = "tidy-process-";
@@ -14,8 +18,8 @@ pub(crate) const ASIDE: &str = "tidy-process-supervisor";
 /// The cgroup in a tree that is its command's own.
 pub(crate) const INNER: &str = "delegated";
 
-/// What a guard runs: its command line is known by it.
-pub(crate) const GUARD_SCRIPT: &str = include_str!("../supervisor/guard.sh");
+/// What a guard executes: it is known by it. Empty where it could not be linked.
+pub(crate) const GUARD_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guard"));
 
 /// Whether systemd calls a unit with processes so.
 pub(crate) fn is_unit(name: &OsStr) -> bool {
@@ -43,10 +47,23 @@ pub(crate) fn checked(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-/// Whether a command line is a guard's: somebody else's supervisor that is just being tidied is no
-/// leftover.
-pub(crate) fn is_guard(command: &[String]) -> bool {
-    command.get(2).is_some_and(|script| script == GUARD_SCRIPT)
+/// Whether a process is a guard: another supervisor that is just being tidied is no leftover. The
+/// name is a hint, what it executes is the proof: a process that is to pass for a guard has to be
+/// one.
+pub(crate) fn is_guard(process: &ProcessInfo) -> bool {
+    let exe = PathBuf::from(format!("/proc/{}/exe", process.pid));
+    // A file in memory: nothing that could block an open.
+    let is_named = || std::fs::read_link(&exe).is_ok_and(|to| to == *GUARD_EXE);
+    process.name == "tidy-guard" && is_named() && has_guard_program(&exe)
+}
+
+const GUARD_EXE: &str = "/memfd:tidy-guard (deleted)";
+
+fn has_guard_program(exe: &Path) -> bool {
+    let mut found = Vec::new();
+    let most = GUARD_PROGRAM.len() as u64 + 1;
+    let read = File::open(exe).and_then(|file| file.take(most).read_to_end(&mut found));
+    read.is_ok() && !found.is_empty() && found == GUARD_PROGRAM
 }
 
 #[cfg(test)]

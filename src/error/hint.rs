@@ -159,10 +159,6 @@ fn enter(errno: Errno) -> Option<&'static str> {
 
 fn guard(errno: Errno) -> Option<&'static str> {
     Some(match errno {
-        Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::ENOTDIR | Errno::ELOOP => {
-            "the guard, which ends everything should this process be killed, needs /bin/sh: \
-             install one, or do without by Supervisor::builder().guard(false), --no-guard"
-        }
         Errno::EPERM | Errno::ENOSYS => {
             "a seccomp filter or a kernel before 5.14 refuses what the guard needs: do without by \
              Supervisor::builder().guard(false), --no-guard"
@@ -249,11 +245,6 @@ mod tests {
         (Step::OpenBase, Errno::ENFILE, "open cgroup base", "file-max"),
         (Step::OpenBase, Errno::ENOMEM, "open cgroup base", "out of memory"),
         // pipe2, clone3 or fork, setsid, prctl, close_range, execve of the guard
-        (Step::Guard, Errno::ENOENT, "start guard", "--no-guard"),
-        (Step::Guard, Errno::EACCES, "start guard", "--no-guard"),
-        (Step::Guard, Errno::ENOEXEC, "start guard", "--no-guard"),
-        (Step::Guard, Errno::ENOTDIR, "start guard", "--no-guard"),
-        (Step::Guard, Errno::ELOOP, "start guard", "--no-guard"),
         (Step::Guard, Errno::EPERM, "start guard", "seccomp"),
         (Step::Guard, Errno::ENOSYS, "start guard", "seccomp"),
         (Step::Guard, Errno::EAGAIN, "start guard", "ulimit -u"),

@@ -16,14 +16,14 @@
 //!    again.
 //!
 //! # Safety
-//! One of the three files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
+//! One of the few files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
 //! pointers are all valid until exec: `Image` owns what they point to, and its borrow lasts across
 //! the clone.
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command as StdCommand;
 use std::ptr;
@@ -58,8 +58,14 @@ const ASIDE: u32 = 10;
 pub(crate) const FORK: u32 = 11;
 pub(crate) const KEEPER: u32 = 12;
 
-/// What a guard does not hear.
-const DEAF: [c_int; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
+/// What a guard, which stands aside from everything of ours, becomes.
+#[derive(Clone, Copy)]
+pub(crate) enum Aside<'a> {
+    /// An open program.
+    Program(BorrowedFd<'a>),
+    /// A function that is given the first argument, in a fork.
+    Fork(unsafe extern "C" fn(*const c_char) -> !),
+}
 
 /// Everything the child is told, prepared; -1 and null mean "leave it as it is".
 pub(crate) struct Orders<'a> {
@@ -69,8 +75,8 @@ pub(crate) struct Orders<'a> {
     /// `cgroup.procs` to join; used after a fork only.
     pub(crate) join: c_int,
     pub(crate) forked: bool,
-    /// The child is a guard: it stands aside from everything of ours.
-    pub(crate) aside: bool,
+    /// The child is a guard.
+    pub(crate) aside: Option<Aside<'a>>,
     pub(crate) stdio: [c_int; 3],
     pub(crate) groups: Option<&'a [libc::gid_t]>,
     pub(crate) gid: Option<libc::gid_t>,
@@ -144,7 +150,11 @@ impl Orders<'_> {
     fn follow(&self) -> Failure {
         match self.prepare_tied() {
             Err(failure) => failure,
-            Ok(()) => self.exec(),
+            Ok(()) => match self.aside {
+                None => self.exec(),
+                Some(Aside::Program(program)) => self.exec_open(program),
+                Some(Aside::Fork(live)) => self.live(live),
+            },
         }
     }
 
@@ -199,9 +209,9 @@ impl Orders<'_> {
             let answer = unsafe { libc::setpgid(0, group) };
             ok(PROCESS_GROUP, answer.into())?;
         }
-        self.signals()?;
-        if self.aside {
-            self.stand_aside()?;
+        match self.aside {
+            None => self.signals()?,
+            Some(_) => self.stand_aside()?,
         }
         self.pre_exec()
     }
@@ -251,19 +261,12 @@ impl Orders<'_> {
         ok(SIGNALS, answer)
     }
 
-    /// A session of its own, no fds but the three streams, deaf to what a terminal or a service
-    /// manager sends; and SIGURG, which does nothing by default, when the thread that started it
-    /// ends.
+    /// A session of its own, no fds but the three streams. All signals are blocked, as they were at
+    /// its birth, and stay so: what a terminal or a service manager sends never reaches it, not in
+    /// its first moments either.
     fn stand_aside(&self) -> Result<(), Failure> {
         // SAFETY: no memory is involved.
         let answer = unsafe { libc::setsid() };
-        ok(ASIDE, answer.into())?;
-        for &signal in &DEAF {
-            // SAFETY: SIG_IGN is a valid disposition.
-            unsafe { libc::signal(signal, libc::SIG_IGN) };
-        }
-        // SAFETY: plain integers.
-        let answer = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGURG) };
         ok(ASIDE, answer.into())?;
         // Marked, not closed: the error pipe is needed until exec.
         // SAFETY: plain integers.
@@ -312,6 +315,27 @@ impl Orders<'_> {
             }
         }
         Failure { step: EXEC, errno }
+    }
+
+    /// An empty path and this flag: the fd itself.
+    fn exec_open(&self, program: BorrowedFd<'_>) -> Failure {
+        let (fd, here) = (program.as_raw_fd(), c"".as_ptr());
+        let flags = libc::AT_EMPTY_PATH;
+        // SAFETY: a string that ends in NUL, and two lists that end in null.
+        unsafe { libc::syscall(libc::SYS_execveat, fd, here, self.argv, self.envp, flags) };
+        Failure { step: EXEC, errno: Errno::last_raw() }
+    }
+
+    /// Closes what exec would close, the error pipe too: its end says that all went well.
+    fn live(&self, live: unsafe extern "C" fn(*const c_char) -> !) -> Failure {
+        // SAFETY: a list that ends in null; a guard has an argument.
+        let first = unsafe { self.argv.add(1) };
+        // SAFETY: as above.
+        let first = unsafe { first.read() };
+        // SAFETY: nothing in this process uses what was the owner's.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+        // SAFETY: the first argument is what it expects.
+        unsafe { live(first) }
     }
 
     fn exec_by_shell(&self, path: *const c_char) {

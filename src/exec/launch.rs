@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::containment::Placement;
 use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
-use crate::exec::child_side::{self, Closure, Orders, RUNNING, UNBORN};
+use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
 use crate::exec::program::Program;
 use crate::exec::stdio::Stream;
@@ -43,7 +43,7 @@ pub(crate) struct Launch<'a> {
 pub(crate) enum Home<'a> {
     Cgroup(&'a Cgroup),
     /// Beside us: a guard.
-    Aside,
+    Aside(Aside<'a>),
     /// Below a keeper.
     Kept,
 }
@@ -52,7 +52,7 @@ impl<'a> Home<'a> {
     fn cgroup(self) -> Option<&'a Cgroup> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup),
-            Self::Aside | Self::Kept => None,
+            Self::Aside(_) | Self::Kept => None,
         }
     }
 }
@@ -165,7 +165,10 @@ impl Launch<'_> {
             channel,
             join,
             forked: channel >= 0,
-            aside: matches!(self.home, Home::Aside),
+            aside: match self.home {
+                Home::Aside(aside) => Some(aside),
+                Home::Cgroup(_) | Home::Kept => None,
+            },
             stdio: [stdin.child, stdout.child, stderr.child],
             groups: image.groups.as_deref(),
             gid: self.program.gid,

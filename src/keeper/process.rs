@@ -21,7 +21,7 @@
 //!    which is as good as a pidfd (pidfd_send_signal(2)).
 //!
 //! # Safety
-//! One of the three files of this crate with `unsafe` in them. A keeper relies on a `Charge` whose
+//! One of the few files of this crate with `unsafe` in them. A keeper relies on a `Charge` whose
 //! pointers are all valid when it is forked: it has a copy of all that they point to.
 #![expect(unsafe_code, reason = "a process that lives on in a copy of its owner's memory")]
 

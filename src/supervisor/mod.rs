@@ -175,10 +175,10 @@ impl SupervisorBuilder {
     }
 
     /// Whether a guard ends everything should this process die without a chance to (SIGKILL, OOM,
-    /// a crash, `exit`). Default: true. It is one small `/bin/sh` for each supervisor. Where there
-    /// is no `/bin/sh` (a distroless container) [`build`](Self::build) fails and says so: `false`
-    /// does without, and then a SIGKILL of this process leaves its trees to the next
-    /// [`sweep`](crate::supervisor::sweep).
+    /// a crash, `exit`). Default: true. It is one process of a few KiB for each supervisor; where
+    /// no program may be executed from memory (`vm.memfd_noexec`, a seccomp filter) it is a fork of
+    /// this process. `false` does without, and then a SIGKILL of this process leaves its trees to
+    /// the next [`sweep`](crate::supervisor::sweep).
     #[must_use]
     pub fn guard(mut self, guard: bool) -> Self {
         self.unguarded = !guard;
@@ -229,7 +229,7 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
-    /// a kernel before 5.14, no `/bin/sh` for the guard: the text has the path and the errno,
+    /// a kernel before 5.14, no process or fds for the guard: the text has the path and the errno,
     /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
     /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {

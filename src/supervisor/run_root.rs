@@ -28,7 +28,7 @@ use crate::supervisor::sweep::{lease, sweep_siblings};
 pub(crate) struct RunRoot {
     pub(crate) cgroup: Cgroup,
     /// flock(2) on the directory: free once this process is gone, however it went.
-    _lease: File,
+    lease: File,
     guard: Option<Guard>,
     made: AtomicU64,
     memory_budget: bool,
@@ -49,15 +49,17 @@ impl RunRoot {
             sweep_siblings(&parent, &base.path);
         }
         loop {
-            let name = format!("{PREFIX}{}-{}", process::id(), random());
-            let start = || Guard::start(&base.path.join(&name));
+            let id = format!("{}-{}", process::id(), random());
+            let name = format!("{PREFIX}{id}");
+            let start = || Guard::start(&parent, &id);
             let guard = guard.then(start).transpose()?;
             let Some((cgroup, lease)) = make(&parent, &base.path, OsStr::new(&name))? else {
                 continue;
             };
+            guard.iter().for_each(|guard| guard.hand_over(&cgroup));
             let mut root = Self {
                 cgroup,
-                _lease: lease,
+                lease,
                 guard,
                 made: AtomicU64::new(0),
                 memory_budget: limits.has_memory(),
@@ -141,18 +143,20 @@ impl RunRoot {
         below(&below(tree, INNER)?, ASIDE)
     }
 
-    /// The guard goes after the run root. If somebody outlived the teardown it stays, and goes on
-    /// trying.
+    /// The guard goes after the run root. If a process outlived the teardown it stays, and goes on
+    /// trying; should it be killed, a sweep does. A fork of ours holds the lease as well, and keeps
+    /// neither from it.
     pub(crate) fn end(&mut self) {
-        let gone = teardown(&self.cgroup, PATIENCE).is_ok();
-        if !gone && let Some(guard) = &mut self.guard {
-            guard.stay();
+        if teardown(&self.cgroup, PATIENCE).is_ok() {
+            return;
         }
+        self.guard.iter_mut().for_each(Guard::stay);
+        let _ = self.lease.unlock();
     }
 
     /// Its owner ends it, or the guard.
     pub(crate) fn leave(&mut self) {
-        self.guard.iter_mut().for_each(Guard::stay);
+        self.guard.iter_mut().for_each(Guard::leave);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The system calls that nix lacks, as safe functions over owned and borrowed fds.
 //!
 //! # Safety
-//! One of the three files of this crate with `unsafe` in them. Everything here is a thin wrapper:
+//! One of the few files of this crate with `unsafe` in them. Everything here is a thin wrapper:
 //! the kernel checks what it is given, and no pointer outlives its call. The exceptions are
 //! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of
 //! it: what such a child may do is the business of `born.rs` and `keeper.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
+pub(crate) mod pass;
 pub(crate) mod poll;
 
 use std::ffi::{CStr, CString, c_void};

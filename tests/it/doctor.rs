@@ -187,18 +187,6 @@ fn without_proc_doctor_says_so() {
     stage.close(Alone::No);
 }
 
-#[test]
-#[parallel]
-fn without_a_shell_the_guard_is_the_only_gap() {
-    let Some(stage) = Stage::set() else { return };
-    let script = "mount --bind /dev/null \"$(readlink -f /bin/sh)\" && exec \"$T\" doctor --json";
-    let all = capabilities(&in_a_namespace(&stage, script));
-    assert_states(&all, "no", &["guard"]);
-    assert!(text(&all, "guard", "remedy").contains("--no-guard"), "{all}");
-    assert_states(&all, "ok", &["create", "kill", "freeze", "clone"]);
-    stage.close(Alone::No);
-}
-
 /// Refused by the kernel's own entry, as a seccomp filter does it.
 #[test]
 #[serial]

@@ -170,7 +170,7 @@ fn a_stranger_with_the_keepers_pid_is_not_taken_for_it() {
 /// or an old kernel does.
 #[expect(unsafe_code, reason = "a seccomp filter")]
 #[expect(clippy::cast_possible_truncation, reason = "the codes of BPF fit")]
-fn refuse(call: libc::c_long, errno: Errno) {
+pub(crate) fn refuse(call: libc::c_long, errno: Errno) {
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;

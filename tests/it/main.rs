@@ -19,6 +19,7 @@ mod skipped;
 mod support;
 mod victim;
 
+mod attacks;
 #[cfg(feature = "tokio")]
 mod async_child;
 #[cfg(feature = "tokio")]
@@ -52,6 +53,7 @@ mod late;
 mod leaks;
 mod limits;
 mod mischief;
+mod model;
 mod ports;
 mod pressure;
 mod ready;

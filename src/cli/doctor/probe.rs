@@ -146,10 +146,10 @@ fn moved(scope: Option<&str>) -> Finding {
 
 fn guard(made: &Supervisor) -> Finding {
     if made.is_guarded() {
-        return Finding::ok("guard", "/bin/sh waits: it ends everything if tidy-process is killed");
+        return Finding::ok("guard", "it waits: it ends everything if tidy-process is killed");
     }
-    Finding::no("guard", "/bin/sh was started, and has ended at once")
-        .remedy("make /bin/sh a POSIX shell, or do without: --no-guard")
+    Finding::no("guard", "it was started, and has ended at once")
+        .remedy("see what kills it (dmesg, a security module), or do without: --no-guard")
 }
 
 /// Where there is no systemd to delegate a cgroup, root does it by hand.

@@ -1,0 +1,123 @@
+//! The guard: one small process that ends the run root when its owner is gone, however it went.
+//!
+//! A static program of a few KiB, executed and not forked, so that it holds none of the owner's
+//! memory. It sits in a session of its own outside the run root, deaf to every signal, with a line
+//! to its owner, the owner's pidfd, and fds of the base and the run root. What it does is in
+//! `program`.
+//!
+//! The program is carried by the library and executed from memory. Where that is forbidden (the
+//! sysctl `vm.memfd_noexec`, a seccomp filter), and for a target that it could not be linked for,
+//! the guard is a fork of its owner that runs the same code: as safe, but as large as its owner and
+//! under the owner's name.
+
+mod program;
+
+use std::ffi::OsString;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::names::GUARD_PROGRAM;
+use crate::cgroup::{Cgroup, open_dir_in};
+use crate::error::{Error, Result, Step, errno_of};
+use crate::exec::child_side::Aside;
+use crate::exec::image::Image;
+use crate::exec::launch::{Home, Launch};
+use crate::exec::program::Program;
+use crate::exec::stdio::{Stdio, Stream};
+use crate::sys::pass;
+use crate::sys::poll;
+use crate::sys::{self, Newborn};
+
+#[derive(Debug)]
+pub(crate) struct Guard {
+    process: Newborn,
+    /// The guard takes its end for ours.
+    line: UnixStream,
+    /// A forked copy of the owner must not end it.
+    owner: u32,
+}
+
+impl Guard {
+    /// Starts it, before the run root is made: should we die right after that, the guard knows. On
+    /// return it has executed. `id` is the run root's name without the prefix.
+    pub(crate) fn start(base: &OwnedFd, id: &str) -> Result<Self> {
+        let failed = |errno| Error::os(Step::Guard, "tidy-guard", errno);
+        let copied = base.try_clone().map_err(|error| failed(errno_of(&error)))?;
+        let me = sys::pidfd_open(std::process::id().cast_signed()).map_err(failed)?;
+        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
+        let streams = [Stdio::from(OwnedFd::from(theirs)), Stdio::from(copied), Stdio::from(me)];
+        let image = pass::sealed_program(c"tidy-guard", GUARD_PROGRAM);
+        let executed = image.ok().and_then(|image| {
+            let aside = Aside::Program(image.as_fd());
+            launch(id, &streams, aside).ok()
+        });
+        let process = match executed {
+            Some(process) => process,
+            None => launch(id, &streams, Aside::Fork(program::live))?,
+        };
+        Ok(Self { process, line, owner: std::process::id() })
+    }
+
+    /// The run root is made: from now on its fds are the guard's too, whatever is done to modes and
+    /// mounts. A directory of its own: ours holds the lease.
+    pub(crate) fn hand_over(&self, cgroup: &Cgroup) {
+        let dir = cgroup.dir().and_then(|dir| open_dir_in(dir.as_fd(), "."));
+        let fds = dir.as_ref().map(|dir| [dir.as_fd(), cgroup.kill_fd(), cgroup.events_fd()]);
+        let fds = fds.map(|fds| fds.map(|fd| fd.as_raw_fd()));
+        // Where no fd may be sent the guard opens them at that word. One that was killed hears
+        // nothing: `is_alive` says so.
+        if !fds.is_ok_and(|fds| pass::send_fds(self.line.as_fd(), b'm', fds).is_ok()) {
+            let _ = sys::send(self.line.as_fd(), b'm');
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(poll::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
+    }
+
+    /// The run root is still there: the guard goes on trying, at once. A fork of ours that holds
+    /// the line does not keep it waiting.
+    pub(crate) fn stay(&mut self) {
+        let _ = self.line.shutdown(Shutdown::Both);
+        self.leave();
+    }
+
+    /// A forked copy of the owner lets go of it.
+    pub(crate) fn leave(&mut self) {
+        self.owner = 0;
+    }
+}
+
+fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
+    let mut program = Program::new("tidy-guard".as_ref());
+    program.args = vec![OsString::from(id)];
+    program.env_clear = true;
+    program.cwd = Some("/".into());
+    let mut image = Image::new(&program)?;
+    let [line, base, owner] = streams;
+    let streams = [Stream::make(0, line)?, Stream::make(1, base)?, Stream::make(2, owner)?];
+    let mut launch = Launch {
+        program: &program,
+        closures: &mut [],
+        force_join: matches!(aside, Aside::Fork(_)),
+        image: &mut image,
+        streams: &streams,
+        home: Home::Aside(aside),
+    };
+    let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
+    Ok(process)
+}
+
+/// It has nothing to guard any more. Waits for it, lest it be taken for a leftover of ours.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            let pidfd = self.process.pidfd.as_fd();
+            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+            let _ = poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
+            let _ = sys::reap(pidfd);
+        }
+    }
+}

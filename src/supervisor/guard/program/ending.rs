@@ -1,0 +1,241 @@
+//! The end of the run root: kill, look, freeze and kill each by its pidfd, remove; again and again
+//! until it is gone.
+//!
+//! It gives up when nobody is in it and it still cannot be removed for ten seconds (something is
+//! mounted in it): that is left to a sweep. While a process is in it, it goes on.
+
+use core::ffi::CStr;
+
+use super::BASE;
+use super::calls::{self, DIRECTORY, EACCES, ENODEV, ENOENT, READ, WRITE};
+use super::listing::Pids;
+use super::walk::{Visit, open, walk};
+
+const MILLISECOND: u64 = 1_000_000;
+const PATIENCE: u64 = 10_000 * MILLISECOND;
+
+/// Pidfds held at a time: fds may be scarce.
+const BATCH: usize = 24;
+
+/// Fds of the run root: itself, `cgroup.kill`, `cgroup.events`. -1 for what it has not.
+pub(super) struct Held {
+    dir: i32,
+    kill: i32,
+    events: i32,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { dir: -1, kill: -1, events: -1 }
+    }
+}
+
+impl Held {
+    /// What the owner has sent.
+    pub(super) fn take(&mut self, [dir, kill, events]: [i32; 3]) {
+        if self.dir < 0 {
+            *self = Self { dir, kill, events };
+        }
+    }
+
+    /// Opens what is missing; the errno of the directory, if that cannot be had.
+    pub(super) fn open(&mut self, name: &CStr) -> isize {
+        if self.dir < 0 {
+            match open(BASE, name, DIRECTORY) {
+                Ok(dir) => self.dir = dir,
+                Err(errno) => return errno,
+            }
+        }
+        if self.kill < 0 {
+            self.kill = open(self.dir, c"cgroup.kill", WRITE).unwrap_or(-1);
+        }
+        if self.events < 0 {
+            self.events = open(self.dir, c"cgroup.events", READ).unwrap_or(-1);
+        }
+        0
+    }
+
+    /// Whether `cgroup.events` has these words. A removed cgroup has none, and one that cannot be
+    /// read neither.
+    fn says(&self, words: &[u8]) -> bool {
+        let mut text = [0; 128];
+        calls::seek(self.events, 0);
+        let text = calls::read(self.events, &mut text).unwrap_or_default();
+        text.windows(words.len()).any(|each| each == words)
+    }
+
+    /// Looks until it says so or not, more and more seldom; whether it came to that in this time.
+    fn wait_until(&self, words: &[u8], said: bool, time: u64) -> bool {
+        let start = calls::now();
+        let mut pause = 20_000;
+        while self.says(words) != said {
+            let gone = calls::now().wrapping_sub(start);
+            if gone >= time {
+                return false;
+            }
+            calls::sleep(pause.min(time.wrapping_sub(gone)));
+            pause = pause.wrapping_mul(2).min(MILLISECOND / 2);
+        }
+        true
+    }
+}
+
+pub(super) struct Ending<'a> {
+    name: &'a CStr,
+    held: Held,
+}
+
+impl<'a> Ending<'a> {
+    pub(super) fn new(name: &'a CStr, held: Held) -> Self {
+        Self { name, held }
+    }
+
+    pub(super) fn bring_about(&mut self) {
+        let start = calls::now();
+        let mut pause = 2 * MILLISECOND;
+        let mut stubborn = false;
+        let mut emptied = None;
+        loop {
+            if matches!(self.held.open(self.name), ENOENT | ENODEV) {
+                return;
+            }
+            calls::write(self.held.kill, b"1");
+            if stubborn {
+                self.sweep();
+            }
+            if self.held.wait_until(b"populated 1", false, pause) {
+                if self.remove() {
+                    return;
+                }
+                let since = *emptied.get_or_insert_with(calls::now);
+                let waited = calls::now().wrapping_sub(since);
+                if waited > PATIENCE {
+                    return;
+                }
+                // Who is listed nowhere is dying, or came back; a mount goes when it goes.
+                calls::sleep(if waited < 20 * MILLISECOND { 200_000 } else { 50 * MILLISECOND });
+                continue;
+            }
+            emptied = None;
+            // An ordinary process dies in those 2 ms. After ten seconds one is stuck.
+            stubborn = true;
+            let late = calls::now().wrapping_sub(start) > PATIENCE;
+            let longest = if late { 1000 * MILLISECOND } else { 50 * MILLISECOND };
+            pause = if late { longest } else { pause.wrapping_mul(2).min(longest) };
+        }
+    }
+
+    /// SIGKILL for each that is listed, while nobody can fork: `cgroup.kill` passes over processes
+    /// without a main thread.
+    fn sweep(&self) {
+        if let Ok(freeze) = open(self.held.dir, c"cgroup.freeze", WRITE) {
+            calls::write(freeze, b"1");
+            calls::close(freeze);
+            self.held.wait_until(b"frozen 1", true, 5 * MILLISECOND);
+        }
+        kill_listed(self.held.dir);
+        let mut killer = Killer { hidden: false };
+        walk(self.held.dir, &mut killer);
+        if killer.hidden
+            && let Ok(bare) = calls::open_below_mounts(self.held.dir)
+        {
+            walk(bare, &mut killer);
+            calls::close(bare);
+        }
+    }
+
+    /// Whether it is gone.
+    fn remove(&self) -> bool {
+        let gone = || matches!(calls::rmdir(BASE, self.name), 0 | ENOENT | ENODEV);
+        gone() || {
+            walk(self.held.dir, &mut Remover);
+            gone()
+        }
+    }
+}
+
+struct Killer {
+    hidden: bool,
+}
+
+impl Visit for Killer {
+    fn spares(&mut self, _: i32, _: &CStr) -> bool {
+        false
+    }
+
+    fn leave(&mut self, _: i32, _: &CStr, dir: i32) {
+        kill_listed(dir);
+    }
+
+    fn hidden(&mut self) {
+        self.hidden = true;
+    }
+}
+
+struct Remover;
+
+impl Visit for Remover {
+    fn spares(&mut self, above: i32, name: &CStr) -> bool {
+        match calls::rmdir(above, name) {
+            0 | ENOENT | ENODEV => true,
+            EACCES => {
+                calls::chmod(above, 0o700);
+                calls::rmdir(above, name) == 0
+            }
+            _ => false,
+        }
+    }
+
+    fn leave(&mut self, above: i32, name: &CStr, _: i32) {
+        self.spares(above, name);
+    }
+}
+
+/// SIGKILL for each that `cgroup.procs` lists.
+///
+/// Between the reading of a pid and the opening of its pidfd the process may end and the number go
+/// to a stranger. So the list is read again: a pid that is still in it belongs to the pidfd.
+fn kill_listed(dir: i32) {
+    let Ok(list) = open(dir, c"cgroup.procs", READ) else { return };
+    let mut pids = Pids::of(list);
+    let mut more = true;
+    while more {
+        let mut batch = [(0, -1, false); BATCH];
+        for slot in &mut batch {
+            more = match pids.next() {
+                None => false,
+                Some(0) => continue,
+                Some(pid) => {
+                    *slot = (pid, calls::pidfd(pid).unwrap_or(-1), false);
+                    true
+                }
+            };
+            if !more {
+                break;
+            }
+        }
+        confirm(dir, &mut batch);
+        for (_, pidfd, listed) in batch {
+            if listed && pidfd >= 0 {
+                calls::kill(pidfd);
+            }
+            if pidfd >= 0 {
+                calls::close(pidfd);
+            }
+        }
+    }
+    calls::close(list);
+}
+
+fn confirm(dir: i32, batch: &mut [(u32, i32, bool); BATCH]) {
+    if batch.iter().all(|&(_, pidfd, _)| pidfd < 0) {
+        return;
+    }
+    let Ok(list) = open(dir, c"cgroup.procs", READ) else { return };
+    for pid in Pids::of(list) {
+        for (_, _, listed) in batch.iter_mut().filter(|(known, _, _)| *known == pid) {
+            *listed = true;
+        }
+    }
+    calls::close(list);
+}

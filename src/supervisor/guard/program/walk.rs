@@ -1,0 +1,153 @@
+//! The walk through a tree of cgroups, each directory after those below it: without recursion, with
+//! two fds at a time, on one mount. The workload chooses how deep and how wide it is.
+//!
+//! On the way up a listing goes on behind the entry where it was left: cgroupfs lists in the order
+//! of a hash of the name, and an entry's place is that hash. A place, and not the entry, is what is
+//! remembered, for a depth of 1,024; below that the listing is read again from its start. Many
+//! names may share a hash: so the listing is taken up a hash earlier, and the entry known by its
+//! inode.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::calls::{self, DIRECTORY, EACCES, EXDEV, Facts};
+use super::listing::split_entry;
+
+/// Only the pages of it that a tree's depth asks for are ever there.
+static PLACES: [AtomicU32; 1024] = [const { AtomicU32::new(0) }; 1024];
+
+/// What is done with each directory below.
+pub(super) trait Visit {
+    /// Met, with all that is below still there. True if it needs no visit.
+    fn spares(&mut self, above: i32, name: &CStr) -> bool;
+
+    /// Everything below has been visited.
+    fn leave(&mut self, above: i32, name: &CStr, dir: i32);
+
+    /// Something is mounted there, and hides it.
+    fn hidden(&mut self) {}
+}
+
+/// Opens what is in a directory; gives permissions back that a workload of our own user took away.
+pub(super) fn open(dir: i32, name: &CStr, access: usize) -> Result<i32, isize> {
+    match calls::open_in(dir, name, access) {
+        Err(EACCES) => {
+            calls::chmod(dir, 0o700);
+            if calls::is_here(dir, name) {
+                calls::chmod_in(dir, name, if access == DIRECTORY { 0o700 } else { 0o600 });
+            }
+            calls::open_in(dir, name, access)
+        }
+        opened => opened,
+    }
+}
+
+/// A directory whose visit is over but for leaving it, while its entry is looked for.
+struct Left {
+    dir: i32,
+    inode: u64,
+    place: u32,
+}
+
+/// Visits everything below `top`, and not `top` itself.
+pub(super) fn walk(top: i32, visit: &mut impl Visit) {
+    let mut here = top;
+    let mut depth: usize = 0;
+    let mut left = None;
+    loop {
+        if let Some((dir, place)) = list(here, left.take(), visit) {
+            if let Some(slot) = PLACES.get(depth) {
+                slot.store(place, Relaxed);
+            }
+            close_unless(top, here);
+            here = dir;
+            depth = depth.wrapping_add(1);
+            continue;
+        }
+        if depth == 0 {
+            return;
+        }
+        depth = depth.wrapping_sub(1);
+        let place = PLACES.get(depth).map_or(u32::MAX, |slot| slot.load(Relaxed));
+        left = Some(Left { dir: here, inode: Facts::of(here).inode, place });
+        match calls::open_above(here) {
+            Ok(above) => here = above,
+            Err(_) => return calls::close(here),
+        }
+    }
+}
+
+fn close_unless(top: i32, here: i32) {
+    if here != top {
+        calls::close(here);
+    }
+}
+
+/// Goes on with the listing of `here`, from its start or behind what was left; returns the first
+/// directory that has others below it, with its place.
+fn list(here: i32, left: Option<Left>, visit: &mut impl Visit) -> Option<(i32, u32)> {
+    let mut buffer = [0u64; 512];
+    let mut place = match &left {
+        Some(Left { place, .. }) if *place != u32::MAX => place.saturating_sub(1),
+        _ => 0,
+    };
+    calls::seek(here, place);
+    let mut left = left;
+    while let Some(mut entries) = calls::getdents(here, calls::bytes(&mut buffer)) {
+        while let Some((entry, others)) = split_entry(entries) {
+            entries = others;
+            let this = place;
+            // Hashes have 31 bits.
+            place = u32::try_from(entry.next).unwrap_or(u32::MAX);
+            if !entry.is_dir || is_before(&entry, this, here, &mut left, visit) {
+                continue;
+            }
+            if let Some(dir) = meet(here, entry.name, visit) {
+                return Some((dir, this));
+            }
+        }
+    }
+    if let Some(Left { dir, .. }) = left {
+        calls::close(dir);
+    }
+    None
+}
+
+/// Whether the entry comes before the end of what was left, and so was visited. Leaves that one
+/// when it is found, and forgets it when its place is passed: it has gone.
+fn is_before(
+    entry: &super::listing::Entry<'_>,
+    place: u32,
+    here: i32,
+    left: &mut Option<Left>,
+    visit: &mut impl Visit,
+) -> bool {
+    let Some(Left { dir, inode, place: last }) = left else { return false };
+    let (dir, found, passed) = (*dir, entry.inode == *inode, place > *last);
+    if found {
+        visit.leave(here, entry.name, dir);
+    }
+    if found || passed {
+        calls::close(dir);
+        *left = None;
+    }
+    !passed || found
+}
+
+/// Visits a directory that has none below it; returns one that has.
+fn meet(here: i32, name: &CStr, visit: &mut impl Visit) -> Option<i32> {
+    if visit.spares(here, name) {
+        return None;
+    }
+    match open(here, name, DIRECTORY) {
+        // Two links, and one for each directory below.
+        Ok(dir) if Facts::of(dir).links > 2 => return Some(dir),
+        Ok(dir) => {
+            visit.leave(here, name, dir);
+            calls::close(dir);
+        }
+        Err(EXDEV) => visit.hidden(),
+        Err(_) => {}
+    }
+    None
+}

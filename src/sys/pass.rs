@@ -1,0 +1,69 @@
+//! What is passed to a process of our own making: fds over a socket, a program in memory.
+//!
+//! # Safety
+//! As in `sys/mod.rs`: thin wrappers, and no pointer outlives its call.
+#![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::sys::above_two;
+
+/// Sends one byte and three fds, which are then the receiver's too, or fails at once.
+pub(crate) fn send_fds(socket: BorrowedFd<'_>, byte: u8, fds: [RawFd; 3]) -> Result<(), Errno> {
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        fds: [RawFd; 3],
+    }
+    // SAFETY: cmsghdr is a plain struct of integers.
+    let mut header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of_val(&fds)) as _;
+    (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    let mut control = Control { header, fds };
+    let base = (&raw const byte).cast_mut().cast();
+    let mut piece = libc::iovec { iov_base: base, iov_len: 1 };
+    // SAFETY: msghdr is a plain struct of integers and pointers, which may be null.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: all that the message points to lives across the call.
+    let answer = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+    Errno::result(answer).map(drop)
+}
+
+/// A file in memory that can be executed and never changed again.
+///
+/// Minimum Linux version: 3.17; `MFD_EXEC`, without which some machines allow no exec, is of 6.3.
+pub(crate) fn sealed_program(name: &CStr, program: &[u8]) -> Result<OwnedFd, Errno> {
+    if program.is_empty() {
+        return Err(Errno::ENOEXEC);
+    }
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let made = match memfd(name, flags | libc::MFD_EXEC) {
+        Err(Errno::EINVAL) => memfd(name, flags),
+        made => made,
+    };
+    let file = above_two(made?)?;
+    let mut rest = program;
+    while !rest.is_empty() {
+        let len = nix::unistd::write(&file, rest)?;
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: plain integers.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(file)
+}
+
+fn memfd(name: &CStr, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
+    // SAFETY: a string that ends in NUL.
+    let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just opened this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
