@@ -1,5 +1,10 @@
 //! What may hold a tree together, what does, and how the main process came into it.
 
+use crate::error::{Error, Result, Step};
+
+/// The environment variable that says what holds trees together, unless the builder did.
+const VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
+
 /// What a supervisor's trees are to be held together by; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
@@ -12,7 +17,7 @@
 /// Limits (but timeouts), freezing, accounting, [`Tree`](crate::Tree)s without a command of their
 /// own ([`Tree::new`](crate::Tree::new), [`enroll`](crate::Tree::enroll),
 /// [`add`](crate::Tree::add)) are errors; [`Error::is_unsupported`](crate::Error::is_unsupported).
-/// `census` and `sweep` do not see it. Leftovers are listed
+/// [`list`](crate::list) and [`sweep`](crate::sweep) do not see it. Leftovers are listed
 /// while they run, not frozen: who ends or forks in that moment may be missing. Forking it costs
 /// more the larger the caller is.
 ///
@@ -67,4 +72,25 @@ pub enum Placement {
     Added,
     /// Forked by its keeper; there is no cgroup.
     Kept,
+}
+
+impl Containment {
+    /// What the environment says of what is to hold trees together.
+    ///
+    /// # Errors
+    /// The value is none of those that there are.
+    #[doc(hidden)]
+    pub fn from_environment() -> Result<Self> {
+        let value = std::env::var_os(VARIABLE).unwrap_or_default();
+        Ok(match value.to_str() {
+            Some("" | "cgroup") => Self::Cgroup,
+            Some("best-effort") => Self::BestEffort,
+            Some("keeper") => Self::Keeper,
+            _ => {
+                let what = format!("{VARIABLE}={value:?}");
+                let why = "it is one of cgroup, best-effort and keeper";
+                return Err(Error::invalid(Step::Prepare, what, why));
+            }
+        })
+    }
 }

@@ -74,7 +74,7 @@ pub use ready::Ready;
 pub use report::{Cause, Note, Report};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
-pub use supervisor::list::{RunRoot, TreeInfo, census};
-pub use supervisor::sweep::{Stale, sweep};
+pub use supervisor::list::{RunRoot, TreeInfo, list};
+pub use supervisor::sweep::{StaleRunRoot, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use tree::Tree;

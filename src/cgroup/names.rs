@@ -1,12 +1,15 @@
 //! What our own directories and processes are called.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Error, Result, Step};
 
 /// Names of run roots: this, the owner's pid, a dash, eight hex digits.
 pub(crate) const PREFIX: &str = "tidy-process-";
+
+/// The extended attribute of a run root that says who owns it.
+pub(crate) const RECORD: &CStr = c"user.tidy-process";
 
 /// Where a supervisor goes that has to leave its delegated cgroup free of processes.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";

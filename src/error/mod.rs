@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
+    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2, OTHER_SUPERVISOR,
+    SURVIVORS, os_hint,
 };
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
@@ -174,6 +175,7 @@ impl Error {
             step,
             Step::FindCgroup2
                 | Step::OpenBase
+                | Step::Nest
                 | Step::Lease
                 | Step::MakeCgroup
                 | Step::OpenCgroup
@@ -248,6 +250,8 @@ impl Error {
             Kind::Os { step, errno, .. } => os_hint(*step, *errno),
             Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
+            Kind::Invalid { step, .. } if *step == Step::Nest => Some(NESTED),
+            Kind::Invalid { step, .. } if *step == Step::Supervise => Some(OTHER_SUPERVISOR),
             Kind::NotReady { taken: true, .. } => Some(
                 "end that process, or choose another port; a server of an earlier run that was \
                  killed by its pid alone may have left it behind",

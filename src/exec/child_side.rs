@@ -16,7 +16,7 @@
 //!    again.
 //!
 //! # Safety
-//! One of the three files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
+//! One of the four files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
 //! pointers are all valid until exec: `Image` owns what they point to, and its borrow lasts across
 //! the clone.
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command as StdCommand, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::write;
@@ -27,7 +27,7 @@ use crate::proc::port::ListeningPort;
 use crate::proc::read;
 use crate::proc::sockets::listening;
 use crate::report::{Cause, Note, Report};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, orphans};
 use crate::tree::container::Hold;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
@@ -58,6 +58,8 @@ pub struct Tree {
     /// Where processes go, if not into its cgroup itself.
     entry: Option<Cgroup>,
     made: Instant,
+    /// The main process's pid; 0 if there is none, or the caller may have put its children beside.
+    main: AtomicI32,
     done: AtomicBool,
     /// Whether more than its CPU time is worth reading at its end.
     counted: AtomicBool,
@@ -88,26 +90,25 @@ impl Tree {
     /// # Errors
     /// As for [`within`](Self::within), and a limit cannot be enforced: [`Error::is_limit`].
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
-        Ok(Self {
-            hold: Hold::Cgroup(
-                supervisor.ground("make a tree without a command")?.make_leaf(name, limits)?,
-            ),
-            entry: None,
-            made: Instant::now(),
-            done: AtomicBool::new(false),
-            counted: AtomicBool::new(supervisor.counts() || !limits.is_none()),
-            supervisor: supervisor.clone(),
-        })
+        supervisor.open()?;
+        let cgroup = supervisor.ground("make a tree without a command")?.make_leaf(name, limits)?;
+        let counted = supervisor.counts() || !limits.is_none();
+        Ok(Self::held_by(Hold::Cgroup(cgroup), supervisor, counted))
     }
 
     /// A tree that a keeper holds.
-    pub(crate) fn kept(supervisor: &Supervisor, kept: Kept) -> Self {
+    pub(crate) fn kept(supervisor: &Supervisor, kept: Arc<Kept>) -> Self {
+        Self::held_by(Hold::Keeper(kept), supervisor, false)
+    }
+
+    fn held_by(hold: Hold, supervisor: &Supervisor, counted: bool) -> Self {
         Self {
-            hold: Hold::Keeper(Arc::new(kept)),
+            hold,
             entry: None,
             made: Instant::now(),
+            main: AtomicI32::new(0),
             done: AtomicBool::new(false),
-            counted: AtomicBool::new(false),
+            counted: AtomicBool::new(counted),
             supervisor: supervisor.clone(),
         }
     }
@@ -123,7 +124,8 @@ impl Tree {
     }
 
     /// Its main process has been born: an fd less to hold.
-    pub(crate) fn close_dir(&mut self) {
+    pub(crate) fn born(&mut self, main: i32) {
+        *self.main.get_mut() = main;
         if let Hold::Cgroup(cgroup) = &mut self.hold {
             cgroup.close_dir();
         }
@@ -143,6 +145,7 @@ impl Tree {
 
     /// Its entry's `cgroup.procs`.
     fn procs(&self, what: &str) -> Result<OwnedFd> {
+        self.main.store(0, Ordering::Relaxed);
         let entry = self.entry(what)?;
         entry.procs().map_err(|errno| entry.error(Step::Join, errno))
     }
@@ -320,6 +323,7 @@ impl Tree {
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed.
     pub fn finish(self) -> Result<Report> {
+        self.supervisor.owned()?;
         let leftovers = self.leftovers();
         let usage = self.end()?;
         let cause = if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped };
@@ -352,7 +356,13 @@ impl Tree {
         if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
             return Ok(Usage::default());
         }
-        self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))
+        let counted = self.counted.load(Ordering::Relaxed);
+        let usage = self.hold.tear_down(PATIENCE, counted)?;
+        let main = self.main.load(Ordering::Relaxed);
+        if main != 0 && self.supervisor.adopts() {
+            orphans::reap(self.path(), main);
+        }
+        Ok(usage)
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.
@@ -375,9 +385,8 @@ impl Tree {
 }
 
 /// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at
-/// times); read
-/// [`Tree::wait_empty`] then. Where a keeper holds it, the keeper's pidfd: `POLLIN` says that it is
-/// empty.
+/// times); read [`Tree::wait_empty`] then. Where a keeper holds it, the keeper's pidfd: `POLLIN`
+/// says that it is empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.hold.end().0
