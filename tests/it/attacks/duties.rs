@@ -330,15 +330,26 @@ fn log() {
 
 /// Ends without a teardown while there is no room for one process more, and leaves it so.
 fn no_room() {
+    use std::os::unix::process::CommandExt;
+
     use nix::sys::resource::{Resource, setrlimit};
     setrlimit(Resource::RLIMIT_NPROC, 40, 40).unwrap();
     assert!(Command::new("true").env_remove(ROLE).run().unwrap().status.success());
-    let mut held = Vec::new();
-    while let Ok(child) = StdCommand::new("sleep").arg("5").env_remove(ROLE).spawn() {
-        held.push(child);
-        assert!(held.len() < 100, "nothing runs out");
-    }
-    say("full");
+    // It takes every place that becomes free, for five seconds.
+    let script = "import os, time
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    try:
+        if os.fork() == 0:
+            time.sleep(5); os._exit(0)
+    except OSError:
+        print('full', flush=True); time.sleep(0.0002)";
+    let mut filler = StdCommand::new("python3");
+    filler.args(["-c", script]).env_remove(ROLE).stdout(StdStdio::piped());
+    let mut filler = filler.process_group(0).spawn().unwrap();
+    let mut line = [0; 4];
+    std::io::Read::read_exact(filler.stdout.as_mut().unwrap(), &mut line).unwrap();
+    std::mem::forget(filler);
 }
 
 /// The global supervisor is not dropped at exit: what the guard does then needs no new process.
@@ -367,7 +378,7 @@ fn a_run_root_goes_though_no_process_can_be_made() {
     };
     // Those that fill the room live for five seconds.
     assert!(until(std::time::Duration::from_secs(4), || left() == 0), "the run root is left");
-    drop(command);
+    drop((command, full));
     tree.finish().unwrap();
     stage.close(Alone::Yes);
 }
