@@ -130,7 +130,9 @@ fn an_explicit_base_outside_is_refused_with_a_hint() {
 fn a_directory_with_a_run_roots_name_is_not_one() {
     let Some(stage) = Stage::set() else { return };
     let outside = Outside::make(&stage, "tidy-honoured");
-    let fake = Outside(stage.supervisor.path().with_file_name("tidy-process-1-0123abcd"));
+    // Not beside other run roots: there the next supervisor takes it for a stale one.
+    let around = Outside::make(&stage, "tidy-fakes");
+    let fake = Outside(around.0.join("tidy-process-1-0123abcd"));
     std::fs::create_dir(&fake.0).unwrap();
     let mut command = StdCommand::new("sh");
     stage.mark_std(&mut command);
@@ -140,7 +142,7 @@ fn a_directory_with_a_run_roots_name_is_not_one() {
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(outside.0.to_str().unwrap()), "{said} {:?}", output.stderr);
-    drop((fake, outside));
+    drop((fake, around, outside));
     stage.close(Alone::No);
 }
 
