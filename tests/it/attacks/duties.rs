@@ -22,7 +22,6 @@ fn enter() {
         "leftover" => leftover(),
         "global" => global(),
         "log" => log(),
-        "no room" => no_room(),
         _ => unreachable!("{role}"),
     }
     std::process::exit(0);
@@ -326,59 +325,4 @@ fn log() {
     say(&format!("{:?}", log.tail(5)));
     kill(copy, Signal::SIGKILL).unwrap();
     nix::sys::wait::waitpid(copy, None).unwrap();
-}
-
-/// Ends without a teardown while there is no room for one process more, and leaves it so.
-fn no_room() {
-    use std::os::unix::process::CommandExt;
-
-    use nix::sys::resource::{Resource, setrlimit};
-    setrlimit(Resource::RLIMIT_NPROC, 40, 40).unwrap();
-    assert!(Command::new("true").env_remove(ROLE).run().unwrap().status.success());
-    // It takes every place that becomes free, for five seconds.
-    let script = "import os, time
-end = time.monotonic() + 5
-while time.monotonic() < end:
-    try:
-        if os.fork() == 0:
-            time.sleep(5); os._exit(0)
-    except OSError:
-        print('full', flush=True); time.sleep(0.0002)";
-    let mut filler = StdCommand::new("python3");
-    filler.args(["-c", script]).env_remove(ROLE).stdout(StdStdio::piped());
-    let mut filler = filler.process_group(0).spawn().unwrap();
-    let mut line = [0; 4];
-    std::io::Read::read_exact(filler.stdout.as_mut().unwrap(), &mut line).unwrap();
-    std::mem::forget(filler);
-}
-
-/// The global supervisor is not dropped at exit: what the guard does then needs no new process.
-#[test]
-#[serial]
-fn a_run_root_goes_though_no_process_can_be_made() {
-    use std::os::unix::process::CommandExt;
-    if !geteuid().is_root() {
-        return skip("only root can change users");
-    }
-    let Some(stage) = Stage::set() else { return };
-    let tree = Tree::within(&stage.supervisor, None).unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(stage.supervisor.path(), open).unwrap();
-    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-        std::os::unix::fs::chown(tree.path().join(file), Some(54_322), Some(54_322)).unwrap();
-    }
-    let mut command = actor(&stage, "no room");
-    tree.enroll(command.env("TIDY_PROCESS_PARENT", tree.path()).uid(54_322).gid(54_322)).unwrap();
-    let mut full = command.spawn().unwrap();
-    drop(full.stdin.take());
-    assert!(full.wait().unwrap().success());
-    let left = || {
-        let entries = std::fs::read_dir(tree.path()).unwrap().flatten();
-        entries.filter(|entry| entry.path().is_dir()).count()
-    };
-    // Those that fill the room live for five seconds.
-    assert!(until(std::time::Duration::from_secs(4), || left() == 0), "the run root is left");
-    drop((command, full));
-    tree.finish().unwrap();
-    stage.close(Alone::Yes);
 }
