@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
-use crate::cgroup::hierarchy;
+use crate::cgroup::nesting;
+pub use crate::cgroup::nesting::named_base;
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
+pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 pub use crate::sys::{ignores, reset_sigchld};
 use crate::tree::Tree;
@@ -22,7 +24,7 @@ use crate::tree::Tree;
 /// # Errors
 /// No cgroup2 is mounted, no `/proc`, or the given directory is not there or no cgroup.
 pub fn find_base(base: Option<&Path>) -> Result<PathBuf> {
-    Ok(hierarchy::base(base)?.path)
+    Ok(nesting::base(base)?.path)
 }
 
 /// Notes that the child is being stopped, and sends nothing: every wait kills what is left after

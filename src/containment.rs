@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use crate::error::{Error, Result, Step};
+
+/// The environment variable that says what holds trees together, unless the builder did.
+const VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
+
 /// What a supervisor's trees are to be held together by; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
@@ -14,7 +19,7 @@ use std::fmt;
 /// Limits (but timeouts), freezing, accounting, [`Tree`](crate::Tree)s without a command of their
 /// own ([`Tree::new`](crate::Tree::new), [`enroll`](crate::Tree::enroll),
 /// [`add`](crate::Tree::add)) are errors; [`Error::is_unsupported`](crate::Error::is_unsupported).
-/// `census` and `sweep` do not see it. Leftovers are listed
+/// [`list`](crate::list) and [`sweep`](crate::sweep) do not see it. Leftovers are listed
 /// while they run, not frozen: who ends or forks in that moment may be missing. Forking it costs
 /// more the larger the caller is.
 ///
@@ -87,6 +92,27 @@ impl fmt::Display for Placement {
             Self::Born => "born",
             Self::Joined => "joined",
             Self::Kept => "kept",
+        })
+    }
+}
+
+impl Containment {
+    /// What the environment says of what is to hold trees together.
+    ///
+    /// # Errors
+    /// The value is none of those that there are.
+    #[doc(hidden)]
+    pub fn from_environment() -> Result<Self> {
+        let value = std::env::var_os(VARIABLE).unwrap_or_default();
+        Ok(match value.to_str() {
+            Some("" | "cgroup") => Self::Cgroup,
+            Some("best-effort") => Self::BestEffort,
+            Some("keeper") => Self::Keeper,
+            _ => {
+                let what = format!("{VARIABLE}={value:?}");
+                let why = "it is one of cgroup, best-effort and keeper";
+                return Err(Error::invalid(Step::Prepare, what, why));
+            }
         })
     }
 }

@@ -74,8 +74,8 @@ pub use ready::Ready;
 pub use report::{Cause, Note, Report, TreeReport};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
-pub use supervisor::list::{RunRoot, TreeInfo, census};
-pub use supervisor::sweep::{Stale, sweep};
+pub use supervisor::list::{RunRoot, TreeInfo, list};
+pub use supervisor::sweep::{StaleRunRoot, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sys::poll::Deadline;
 pub use tree::Tree;

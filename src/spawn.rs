@@ -1,6 +1,7 @@
 //! The ends of a command: here the stages are put together.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::process::ExitStatus;
 use std::time::Instant;
 
@@ -203,6 +204,7 @@ impl Command {
         mut launch: Launch<'_>,
         supervisor: &Supervisor,
     ) -> Result<(Newborn, Placement, Tree)> {
+        supervisor.open()?;
         if let Some(keepers) = supervisor.keepers() {
             self.name.as_deref().map(checked).transpose()?;
             refuse(&self.limits)?;
@@ -210,6 +212,7 @@ impl Command {
                 return Err(Error::unsupported("delegate", false));
             }
             let (newborn, kept) = launch.hire(&keepers.proc)?;
+            let kept = keepers.note(kept);
             return Ok((newborn, Placement::Kept, Tree::kept(supervisor, kept)));
         }
         let mut tree = Tree::make(supervisor, self.name.as_deref(), &self.limits)?;
@@ -218,7 +221,24 @@ impl Command {
         }
         let home = Home::Cgroup(tree.entry("launch")?);
         let (newborn, placement) = Launch { home, ..launch }.launch()?;
-        tree.close_dir();
+        tree.born(newborn.pid);
         Ok((newborn, placement, tree))
+    }
+}
+
+impl Supervisor {
+    /// A command whose tree will be in this supervisor.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.supervisor(self);
+        command
+    }
+
+    /// An empty tree in this supervisor, of this name.
+    ///
+    /// # Errors
+    /// As for [`Tree::within`].
+    pub fn tree(&self, name: &str) -> Result<Tree> {
+        Tree::within(self, Some(name))
     }
 }

@@ -14,16 +14,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::delegation::without_leaf;
 use crate::cgroup::{open_dir, read_all};
 use crate::error::{Error, Result, Step};
-
-/// The environment variable that names the base, unless the builder did.
-pub(crate) const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
 
 /// A cgroup2 directory in which run roots may be made.
 #[derive(Debug)]
@@ -32,16 +29,9 @@ pub(crate) struct Base {
     pub(crate) dir: OwnedFd,
 }
 
-/// The given directory, else the one in the environment, else the cgroup that this process is in.
-pub(crate) fn base(given: Option<&Path>) -> Result<Base> {
-    let variable = || std::env::var_os(PARENT_VARIABLE).filter(|value| !value.is_empty());
-    match given.map(Path::to_owned).or_else(|| variable().map(PathBuf::from)) {
-        Some(path) => open(std::path::absolute(&path).unwrap_or(path)),
-        None => open(without_leaf(own()?)),
-    }
-}
-
-fn open(path: PathBuf) -> Result<Base> {
+/// A directory that is to be a base.
+pub(crate) fn open(path: &Path) -> Result<Base> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let dir = open_dir(&path).map_err(|errno| Error::at(Step::OpenBase, &path, errno))?;
     let kind = fstatfs(&dir).map_err(|errno| Error::at(Step::OpenBase, &path, errno))?;
     if kind.filesystem_type() != CGROUP2_SUPER_MAGIC {
@@ -71,10 +61,24 @@ pub(crate) fn top() -> Result<PathBuf> {
 
 /// The mounts of cgroup2, and the path of our cgroup in the hierarchy.
 fn surroundings() -> Result<(Vec<Mount>, PathBuf)> {
-    let mounts = cgroup2_mounts(&read("/proc/self/mountinfo")?);
-    match own_cgroup(&read("/proc/self/cgroup")?) {
+    let (mounts, own) = described()?;
+    let mounts = cgroup2_mounts(&mounts);
+    match own_cgroup(&own) {
         Some(own) if !mounts.is_empty() => Ok((mounts, own)),
         _ => Err(no_hierarchy("no cgroup2 file system is mounted")),
+    }
+}
+
+/// What `/proc` says of this process; of this thread, where the main thread has ended: a zombie has
+/// no mounts.
+fn described() -> Result<(Vec<u8>, Vec<u8>)> {
+    let both = |of: &str| {
+        let file = |name| read(&format!("/proc/{of}/{name}"));
+        file("mountinfo").and_then(|mounts| Ok((mounts, file("cgroup")?)))
+    };
+    match both("self") {
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => both("thread-self"),
+        found => found,
     }
 }
 

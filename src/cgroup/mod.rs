@@ -7,6 +7,7 @@
 
 pub(crate) mod hierarchy;
 pub(crate) mod delegation;
+pub(crate) mod nesting;
 pub(crate) mod controllers;
 pub(crate) mod usage;
 pub(crate) mod teardown;
@@ -33,7 +34,7 @@ use crate::error::{Error, Result, Step};
 use crate::sys::above_two;
 use crate::sys::poll::{BackOff, timeout_until};
 
-const DIRECTORY: OFlag =
+pub(crate) const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
 /// `cpu.stat` has some 300 bytes at the most.

@@ -1,6 +1,6 @@
 //! What our own directories and processes are called.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +11,9 @@ use crate::proc::info::ProcessInfo;
 
 /// Names of run roots: this, the owner's pid, a dash, eight hex digits.
 pub(crate) const PREFIX: &str = "tidy-process-";
+
+/// The extended attribute of a run root that says who owns it.
+pub(crate) const RECORD: &CStr = c"user.tidy-process";
 
 /// Where a supervisor goes that has to leave its delegated cgroup free of processes.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";

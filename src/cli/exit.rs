@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     NoSuchTree(String),
     #[error("kill {0:?}: more than one tree is meant; give a directory of tidy-process ps --json")]
     SeveralTrees(String),
+    #[error("kill {0:?}: every tree of this name is another user's")]
+    OthersTree(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
     #[error("server {name}: {error}")]
@@ -56,6 +58,7 @@ impl Failure {
         match self {
             Self::Library(error) | Self::Server { error, .. } => error.hint().map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),
+            Self::OthersTree(_) => Some("--all-users kills those too".into()),
             _ => None,
         }
     }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use tidy_process::{RunRoot, Stale, TreeInfo, census};
+use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
 use crate::exit::Failure;
 use crate::place::scope::everywhere;
@@ -40,6 +41,11 @@ pub(crate) struct KillArgs {
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) name: String,
 
+    /// Kill other users' trees of this name too; as root, and given by its whole path, a tree is
+    /// killed whoever owns it
+    #[arg(long)]
+    pub(crate) all_users: bool,
+
     /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
     /// systemd the whole hierarchy]
     #[arg(long, value_name = "CGROUP")]
@@ -47,7 +53,7 @@ pub(crate) struct KillArgs {
 }
 
 pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
-    let roots = census(everywhere(args.parent.as_deref()).as_deref())?;
+    let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
     let text = if args.json { roots_json(&roots) } else { table(&roots) };
     print(&text)
 }
@@ -81,6 +87,7 @@ fn roots_json(roots: &[RunRoot]) -> String {
         json!({
             "path": root.path.display().to_string(),
             "owner": root.owner,
+            "uid": root.uid,
             "owner_lives": root.owner_lives,
             "trees": root.trees.iter().map(tree_json).collect::<Vec<_>>(),
         })
@@ -118,7 +125,7 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<(), Failure> {
     if failed > 0 { Err(Failure::Unswept(failed)) } else { Ok(()) }
 }
 
-fn stale_lines(found: &[Stale], dry_run: bool) -> String {
+fn stale_lines(found: &[StaleRunRoot], dry_run: bool) -> String {
     let mut text = String::new();
     for stale in found.iter().filter(|stale| stale.removed.is_ok()) {
         let verb = if dry_run { "would remove" } else { "removed" };
@@ -132,7 +139,7 @@ fn stale_lines(found: &[Stale], dry_run: bool) -> String {
     text
 }
 
-fn stale_json(found: &[Stale]) -> String {
+fn stale_json(found: &[StaleRunRoot]) -> String {
     let each = found.iter().map(|stale| {
         let mut value = json!({
             "path": stale.path.display().to_string(),
@@ -148,17 +155,22 @@ fn stale_json(found: &[Stale]) -> String {
     format!("{}\n", json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() }))
 }
 
-/// A name may be several trees'; a number or a directory must be one's.
+/// A name may be several trees'; a number or a directory must be one's. Other users' trees are
+/// meant only if that was said, or the whole path was.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
-    let roots = census(everywhere(args.parent.as_deref()).as_deref())?;
-    let trees = roots.iter().flat_map(|root| &root.trees);
+    let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
     let by_path = args.name.contains('/');
-    let is_meant = |tree: &&TreeInfo| {
+    let is_meant = |tree: &TreeInfo| {
         if by_path { tree.path.ends_with(&args.name) } else { tree.name == args.name }
     };
-    let meant: Vec<&TreeInfo> = trees.filter(is_meant).collect();
+    let trees = roots.iter().flat_map(|root| root.trees.iter().map(move |tree| (root.uid, tree)));
+    let found: Vec<(u32, &TreeInfo)> = trees.filter(|(_, tree)| is_meant(tree)).collect();
+    let all_users = args.all_users || args.name.starts_with('/');
+    let meant = found.iter().filter(|(uid, _)| all_users || *uid == geteuid().as_raw());
+    let meant: Vec<&TreeInfo> = meant.map(|(_, tree)| *tree).collect();
     let number = args.name.bytes().all(|byte| byte.is_ascii_digit());
     match meant.len() {
+        0 if !found.is_empty() => return Err(Failure::OthersTree(args.name.clone())),
         0 => return Err(Failure::NoSuchTree(args.name.clone())),
         2.. if by_path || number => return Err(Failure::SeveralTrees(args.name.clone())),
         _ => {}

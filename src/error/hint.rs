@@ -18,6 +18,11 @@ pub(crate) const NO_CGROUP2: &str = "mount the unified hierarchy: mount -t cgrou
 pub(crate) const NOT_CGROUP2: &str =
     "give a directory below the cgroup2 mount, for example /sys/fs/cgroup/my-group";
 
+pub(crate) const NESTED: &str = "leave the base out (--parent): the run root is then made in the \
+     tree around this process; --delegate of the outer command gives it a cgroup with controllers";
+pub(crate) const OTHER_SUPERVISOR: &str = "make a supervisor of this process's own, after the fork \
+     or the close: Supervisor::builder, or Supervisor::set_global";
+
 pub(crate) const NEEDS_CGROUP: &str = "run it where a cgroup can be made; \
      tidy-process run --containment cgroup says what is missing for that";
 pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keeper: run the \

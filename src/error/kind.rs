@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, TAKEN,
-    TIMED_OUT, UNWATCHED, os_hint,
+    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2, OTHER_SUPERVISOR,
+    SURVIVORS, TAKEN, TIMED_OUT, UNWATCHED, os_hint,
 };
 use crate::error::step::Step;
 use crate::proc::info::ProcessInfo;
@@ -70,6 +70,8 @@ impl Kind {
             Self::Os { step, errno, .. } => os_hint(*step, *errno),
             Self::Invalid { step: Step::FindCgroup2, .. } => Some(NO_CGROUP2),
             Self::Invalid { step: Step::OpenBase, .. } => Some(NOT_CGROUP2),
+            Self::Invalid { step: Step::Nest, .. } => Some(NESTED),
+            Self::Invalid { step: Step::Supervise, .. } => Some(OTHER_SUPERVISOR),
             Self::Invalid { .. } | Self::Broken { .. } => None,
             Self::Limit { remedy, .. } => Some(*remedy),
             Self::Unwatched { .. } => Some(UNWATCHED),

@@ -224,6 +224,7 @@ impl Error {
             step,
             Step::FindCgroup2
                 | Step::OpenBase
+                | Step::Nest
                 | Step::Lease
                 | Step::MakeCgroup
                 | Step::OpenCgroup

@@ -1,7 +1,7 @@
 //! A supervisor's ground where trees have keepers instead of cgroups.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::cgroup::teardown::PATIENCE;
 use crate::error::{Error, Result};
@@ -17,12 +17,19 @@ pub(crate) struct Keepers {
     pub(crate) proc: Arc<OwnedFd>,
     /// Trees that were left to the supervisor.
     left: Mutex<Vec<Arc<Kept>>>,
+    /// All that have handles.
+    held: Mutex<Vec<Weak<Kept>>>,
 }
 
 impl Keepers {
     pub(crate) fn new(limits: &Limits, why: Option<Error>) -> Result<Self> {
         refuse(limits)?;
-        Ok(Self { why, proc: Arc::new(handle::proc()?), left: Mutex::default() })
+        Ok(Self {
+            why,
+            proc: Arc::new(handle::proc()?),
+            left: Mutex::default(),
+            held: Mutex::default(),
+        })
     }
 
     /// Keeps a tree alive until [`end`](Self::end). Those that have ended meanwhile are forgotten.
@@ -38,10 +45,30 @@ impl Keepers {
         left.push(Arc::clone(kept));
     }
 
-    pub(crate) fn end(&self) {
-        for kept in lock(&self.left).drain(..) {
-            let _ = kept.end(PATIENCE);
+    /// Notes a new tree, for [`end`](Self::end).
+    pub(crate) fn note(&self, kept: Kept) -> Arc<Kept> {
+        let kept = Arc::new(kept);
+        let mut held = lock(&self.held);
+        held.retain(|kept| kept.strong_count() > 0);
+        held.push(Arc::downgrade(&kept));
+        kept
+    }
+
+    /// Ends all trees; the first error, when all were tried. What a process outlived is tried again
+    /// by the next call.
+    pub(crate) fn end(&self) -> Result<()> {
+        let mut all: Vec<_> = lock(&self.left).drain(..).collect();
+        all.extend(lock(&self.held).drain(..).filter_map(|kept| kept.upgrade()));
+        let mut first = Ok(());
+        for kept in all {
+            if let Err(error) = kept.end(PATIENCE) {
+                if error.is_survivors() {
+                    lock(&self.left).push(kept);
+                }
+                first = first.and(Err(error));
+            }
         }
+        first
     }
 }
 

@@ -6,3 +6,4 @@ pub(crate) mod handle;
 pub(crate) mod spawn;
 pub(crate) mod backend;
 pub(crate) mod idle_memory;
+pub(crate) mod spare;

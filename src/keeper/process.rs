@@ -35,6 +35,7 @@ use nix::unistd::Pid;
 
 use crate::exec::child_side::{self, FORK, Failure, KEEPER, Orders, born, ok};
 use crate::keeper::idle_memory;
+use crate::keeper::spare::Spare;
 use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
 use crate::sys;
 
@@ -48,10 +49,10 @@ pub(crate) const BORN: u32 = 1;
 pub(crate) const ENDED: u32 = 2;
 pub(crate) const DONE: u32 = 3;
 
-/// So many dead are reaped between two looks at the line: a chain may make them as fast as that.
+/// So many dead are reaped between two looks at the line, however fast a chain makes them.
 const BATCH: u32 = 64;
 
-/// So many rounds in which nobody died follow each other at once; then pauses grow to 100 ms.
+/// So many rounds in which nobody died follow at once; then pauses grow to 100 ms.
 const EAGER: u32 = 300;
 
 /// What a keeper is told, besides what the main process is: fds by their numbers.
@@ -97,6 +98,7 @@ struct Keeper<'a> {
     cut: bool,
     known: bool,
     killing: bool,
+    spare: Spare,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,8 +134,8 @@ impl<'a> Keeper<'a> {
         let main =
             birth.give(charge.share).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
         let Charge { owner, proc, line, .. } = *charge;
-        let (cut, known, killing) = (false, false, false);
-        let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing };
+        let (cut, known, killing, spare) = (false, false, false, Spare::default());
+        let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing, spare };
         keeper.stand_aside();
         keeper.tell(&[record(BORN, main)]);
         Ok(keeper)
@@ -235,8 +237,7 @@ impl<'a> Keeper<'a> {
         });
     }
 
-    /// One write for the main process's end and the tree's, if both come at once: the owner then
-    /// need not look for leftovers.
+    /// One write if main process and tree end at once: the owner need not look for leftovers.
     fn reap(&self) -> Reaped {
         let mut ended = None;
         let mut reaped = Reaped::Nobody;
@@ -265,11 +266,14 @@ impl<'a> Keeper<'a> {
         reaped
     }
 
-    /// SIGKILL for everybody who can be found from here, parents first.
+    /// SIGKILL for all that can be found from here, parents first; guards come last.
     fn kill_round(&self) {
         let mut todo = Queue::new();
         if let Some(own) = open(self.proc, self.me) {
             each_child(&own, &mut |pid| {
+                if pid != self.main && self.spare.holds_child(self.proc, pid) {
+                    return;
+                }
                 // SAFETY: our own child, which nobody else can reap: the number is still its.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
                 if !is_dead(pid) {
@@ -289,16 +293,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// The process, if it is still this one's child, or ours by now.
+    /// The process, if it is still this one's child, or ours by now, and its time has come.
     fn find(&self, pid: libc::pid_t, parent: libc::pid_t) -> Option<OwnedFd> {
         let process = open(self.proc, pid)?;
         let now = parent_of(&process)?;
-        (now == parent || now == self.me).then_some(process)
+        ((now == parent || now == self.me) && !self.spare.holds(&process)).then_some(process)
     }
 
     fn tell(&self, records: &[u64]) {
-        // An owner that has gone hears nothing, and SIGPIPE is blocked.
-        // SAFETY: the kernel reads the records, eight bytes each.
+        // SAFETY: the kernel reads the records, eight bytes each; SIGPIPE is blocked.
         unsafe { libc::write(self.line, records.as_ptr().cast(), size_of_val(records)) };
     }
 }

@@ -1,8 +1,7 @@
 //! The reader of a log's pipe: its thread, and what it keeps in memory.
 
-use std::io::{ErrorKind, PipeReader, PipeWriter, Read, pipe};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -14,6 +13,7 @@ use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::{Stdio, set_nonblocking};
 use crate::log::Log;
 use crate::sys::SignalsBlocked;
+use crate::sys::identity::Identity;
 
 /// The log of one spawn: from where on it is this child's, and the thread that reads for it.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ impl Record {
 pub(crate) struct Pump {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
-    owner: u32,
+    owner: Identity,
 }
 
 impl Pump {
@@ -110,17 +110,19 @@ impl Pump {
             log.close();
         });
         let thread = thread.map_err(|error| failed(errno_of(&error)))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread), owner: process::id() })
+        Ok(Self { stop: Some(stop), thread: Some(thread), owner: Identity::of_this_process() })
     }
 }
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        let (stop, thread) = (self.stop.take(), self.thread.take());
         // A fork of the process has no such thread to join.
-        if let Some(thread) = self.thread.take()
-            && self.owner == process::id()
+        if let (Some(mut stop), Some(thread)) = (stop, thread)
+            && self.owner.is_this_process()
         {
+            // To close it would do, but a fork may hold it open.
+            let _ = stop.write(&[0]);
             let _ = thread.join();
         }
     }

@@ -18,8 +18,9 @@ use crate::proc::walk::open_at;
 /// Command lines only if asked for: reading one takes the process's memory lock, and hangs
 /// where that hangs in the kernel.
 pub(crate) fn read_all(pids: &[i32], with_command: bool) -> Vec<ProcessInfo> {
-    let now = Uptime::from_file("/proc/uptime").map(|up| Duration::from_secs_f64(up.uptime));
-    let now = now.unwrap_or_default();
+    // A container may put a file of its own there, with any number in it.
+    let now = Uptime::from_file("/proc/uptime").ok();
+    let now = now.and_then(|up| Duration::try_from_secs_f64(up.uptime).ok()).unwrap_or_default();
     pids.iter().filter_map(|&pid| read(pid, now, with_command)).collect()
 }
 

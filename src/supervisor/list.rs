@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 
-use crate::cgroup::hierarchy;
 use crate::cgroup::names::owner;
+use crate::cgroup::nesting::base_to_look;
 use crate::cgroup::teardown::{self, PATIENCE};
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
 use crate::proc::read;
+use crate::supervisor::owner::is_dead;
 use crate::supervisor::sweep::{lease, open, run_roots, subdirectories};
 
-/// One run root and the trees in it; see [`census`].
+/// One run root and the trees in it; see [`list`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RunRoot {
@@ -22,8 +24,10 @@ pub struct RunRoot {
     pub path: PathBuf,
     /// The pid of its owner, in the owner's pid namespace.
     pub owner: u32,
-    /// Whether the owner lives (it holds the lease). A run root without owner goes at the next
-    /// sweep.
+    /// The id of the user that the owner runs as.
+    pub uid: u32,
+    /// Whether the owner lives: it holds the lease, and is not known to be gone (a fork of it may
+    /// hold the lease too). A run root without owner goes at the next sweep.
     pub owner_lives: bool,
     /// The trees in it, in the order of their numbers.
     pub trees: Vec<TreeInfo>,
@@ -51,18 +55,19 @@ pub struct TreeInfo {
 ///
 /// # Errors
 /// The base cannot be found.
-pub fn census(base: Option<&Path>) -> Result<Vec<RunRoot>> {
-    let base = hierarchy::base(base)?;
+pub fn list(base: Option<&Path>) -> Result<Vec<RunRoot>> {
+    let base = base_to_look(base)?;
     Ok(run_roots(&base.path).into_iter().filter_map(|(path, owner)| root(path, owner)).collect())
 }
 
 fn root(path: PathBuf, owner: u32) -> Option<RunRoot> {
     let cgroup = open(&path).ok()?;
-    let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK));
+    let uid = fstat(&*cgroup.dir().ok()?).ok()?.st_uid;
+    let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK)) && !is_dead(&cgroup);
     let mut trees: Vec<TreeInfo> =
         subdirectories(&path).into_iter().filter(|path| is_tree(path)).filter_map(tree).collect();
     trees.sort_by_key(|tree| number(&tree.path));
-    Some(RunRoot { path, owner, owner_lives, trees })
+    Some(RunRoot { path, owner, uid, owner_lives, trees })
 }
 
 /// A run root may have been made right below another one.

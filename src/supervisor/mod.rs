@@ -1,23 +1,26 @@
-//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease. Where none
-//! can be made, and the caller agrees to that, each tree has a keeper instead.
+//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease; or, if the
+//! caller agrees to that, a keeper for each tree.
 
 pub(crate) mod run_root;
 pub(crate) mod guard;
+pub(crate) mod owner;
+pub(crate) mod orphans;
 pub(crate) mod sweep;
 pub(crate) mod list;
 
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::hierarchy;
+use crate::cgroup::nesting;
 use crate::containment::{Containment, Mechanism};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Step};
 use crate::keeper::backend::Keepers;
 use crate::limits::Limits;
 use crate::proc::info::ProcessInfo;
-use crate::supervisor::run_root::RunRoot;
+use crate::supervisor::run_root::OwnRunRoot;
+use crate::sys::identity::Identity;
 
 /// Where trees live: one *run root* cgroup, whose children are the trees.
 ///
@@ -25,9 +28,10 @@ use crate::supervisor::run_root::RunRoot;
 ///
 /// # Cleanup
 /// The run root is torn down, with whatever is still in it (a detached child, say), when the last
-/// handle and the last [`Tree`](crate::Tree) in it are dropped. [`Supervisor::global`] lives as
-/// long as the process. A fork of the process without exec holds no claim: dropping its copy does
-/// nothing.
+/// handle and the last [`Tree`](crate::Tree) in it are dropped, errors ignored;
+/// [`close`](Self::close) does it at once, and reports them. [`Supervisor::global`] lives as long
+/// as the process. A fork of the process without exec holds no claim: dropping its copy does
+/// nothing, and to spawn by it is an error.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     root: Arc<Root>,
@@ -37,7 +41,10 @@ pub struct Supervisor {
 struct Root {
     ground: Ground,
     /// A forked copy of this process must not tear down what is its parent's.
-    owner: u32,
+    owner: Identity,
+    closed: AtomicBool,
+    /// Orphans become children of this process.
+    adopts: AtomicBool,
     /// Everybody who was left in one of its trees, for who wants to know.
     left: Option<Mutex<Vec<ProcessInfo>>>,
 }
@@ -45,7 +52,7 @@ struct Root {
 /// What its trees stand on.
 #[derive(Debug)]
 enum Ground {
-    RunRoot(RunRoot),
+    RunRoot(OwnRunRoot),
     Keepers(Keepers),
 }
 
@@ -58,23 +65,68 @@ pub struct SupervisorBuilder {
     limits: Limits,
     account: bool,
     remember: bool,
-    containment: Containment,
+    /// None: as the environment says.
+    containment: Option<Containment>,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
 
 impl Supervisor {
     /// The supervisor that [`Command`](crate::Command) and [`Tree`](crate::Tree) use unless told
-    /// otherwise; made at its first use, below the cgroup of this process or `TIDY_PROCESS_PARENT`.
+    /// otherwise; made at its first use with the default settings, unless
+    /// [`set_global`](Self::set_global) has made it.
     ///
     /// # Errors
     /// As for [`SupervisorBuilder::build`]. A failure is not remembered: the next call tries again.
+    /// After [`close`](Self::close) it is still the global one, and spawns are errors.
     pub fn global() -> Result<Self> {
-        let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut global = global();
         match &*global {
-            Some(made) if made.root.is_ours() => Ok(made.clone()),
+            Some(made) if made.is_ours() => Ok(made.clone()),
             // None yet, or a forked copy of this process holds its parent's.
             _ => Ok(global.insert(Self::builder().build()?).clone()),
+        }
+    }
+
+    /// Makes the [global](Self::global) supervisor, with these settings.
+    ///
+    /// # Errors
+    /// It was made before, and not closed since; or as for [`SupervisorBuilder::build`].
+    pub fn set_global(builder: SupervisorBuilder) -> Result<Self> {
+        let mut global = global();
+        let made = global.as_ref().filter(|made| made.is_ours());
+        if made.is_some_and(|made| !made.is_closed()) {
+            let why = "it was made before: set it before the first spawn";
+            return Err(Error::invalid(Step::Prepare, "the global supervisor", why));
+        }
+        Ok(global.insert(builder.build()?).clone())
+    }
+
+    /// Kills everything in it, detached children too, and removes the run root. Handles of its
+    /// trees and children stay valid: their processes have ended by SIGKILL. A second call does
+    /// nothing.
+    ///
+    /// # Errors
+    /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]) or the run root cannot be
+    /// removed: then another call tries again. In a forked copy of the process that made it:
+    /// nothing is killed.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::Supervisor;
+    ///
+    /// let supervisor = Supervisor::builder().build()?;
+    /// supervisor.command("sleep").arg("60").spawn()?.detach();
+    /// supervisor.close()?;
+    /// assert!(supervisor.command("sleep").spawn().is_err());
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    pub fn close(&self) -> Result<()> {
+        self.owned()?;
+        self.root.closed.store(true, Ordering::Release);
+        match &self.root.ground {
+            Ground::RunRoot(root) => root.end(),
+            Ground::Keepers(keepers) => keepers.end(),
         }
     }
 
@@ -82,6 +134,16 @@ impl Supervisor {
     #[must_use]
     pub fn builder() -> SupervisorBuilder {
         SupervisorBuilder::default()
+    }
+
+    /// The user that the base belongs to, if that is neither the caller nor root. That user can
+    /// kill and remove what is in the run root, and move processes out of it.
+    #[must_use]
+    pub fn foreign_owner(&self) -> Option<u32> {
+        match &self.root.ground {
+            Ground::RunRoot(root) => root.foreign_owner,
+            Ground::Keepers(_) => None,
+        }
     }
 
     /// The run root's directory; empty where trees have keepers.
@@ -116,7 +178,7 @@ impl Supervisor {
     }
 
     /// The run root, where trees have cgroups; `what` is for those only.
-    pub(crate) fn ground(&self, what: &str) -> Result<&RunRoot> {
+    pub(crate) fn ground(&self, what: &str) -> Result<&OwnRunRoot> {
         match &self.root.ground {
             Ground::RunRoot(root) => Ok(root),
             Ground::Keepers(_) => Err(Error::unsupported(what, false)),
@@ -139,9 +201,18 @@ impl Supervisor {
 
     /// Keeps the names of leftovers, if the builder was told so.
     pub(crate) fn note_left(&self, left: &[ProcessInfo]) {
+        // It may have become a sub-reaper since it made this.
+        if !left.is_empty() && orphans::come_to_us() {
+            self.root.adopts.store(true, Ordering::Relaxed);
+        }
         if let Some(all) = &self.root.left {
             all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(left);
         }
+    }
+
+    /// Whether a tree's orphans are this process's to reap.
+    pub(crate) fn adopts(&self) -> bool {
+        self.root.adopts.load(Ordering::Relaxed)
     }
 
     pub(crate) fn remembers(&self) -> bool {
@@ -161,13 +232,42 @@ impl Supervisor {
 
     /// Whether this process made it (a fork of it did not).
     pub(crate) fn is_ours(&self) -> bool {
-        self.root.is_ours()
+        self.root.owner.is_this_process()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.root.closed.load(Ordering::Acquire)
+    }
+
+    /// An error in a forked copy of the process that made it.
+    pub(crate) fn owned(&self) -> Result<()> {
+        if self.is_ours() {
+            return Ok(());
+        }
+        let what = format!("the supervisor of process {}", self.root.owner.pid());
+        let why = "this process is a fork of the one that made it";
+        Err(Error::invalid(Step::Supervise, what, why))
+    }
+
+    /// An error where nothing can be started in it any more.
+    pub(crate) fn open(&self) -> Result<()> {
+        self.owned()?;
+        if self.is_closed() {
+            return Err(Error::invalid(Step::Supervise, "the supervisor", "it was closed"));
+        }
+        Ok(())
     }
 }
 
 impl SupervisorBuilder {
-    /// The cgroup2 directory below which the run root is made. Default: `TIDY_PROCESS_PARENT`, else
-    /// the cgroup of this process.
+    /// The cgroup2 directory below which the run root is made. Default: the environment variable
+    /// `TIDY_PROCESS_PARENT`, else the cgroup of this process.
+    ///
+    /// In a tree of another supervisor the run root is always made inside that tree, so that it
+    /// ends with it: `TIDY_PROCESS_PARENT` is passed over where it names a directory outside, and
+    /// such a base is an error. Where a process cannot learn its own cgroup (no `/proc`) it is
+    /// searched for round the base; if that does not find it either, the base is taken as it is
+    /// given.
     #[must_use]
     pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(path.into());
@@ -210,11 +310,13 @@ impl SupervisorBuilder {
         self
     }
 
-    /// What its trees are to be held together by. Default: [`Containment::Cgroup`]. What it came to
-    /// is in [`Supervisor::mechanism`] and in each [`Report`](crate::Report).
+    /// What its trees are to be held together by. Default: the environment variable
+    /// `TIDY_PROCESS_CONTAINMENT` (`cgroup`, `best-effort` or `keeper`), else
+    /// [`Containment::Cgroup`]. What it came to is in [`Supervisor::mechanism`] and in each
+    /// [`Report`](crate::Report).
     #[must_use]
     pub fn containment(mut self, containment: Containment) -> Self {
-        self.containment = containment;
+        self.containment = Some(containment);
         self
     }
 
@@ -228,8 +330,9 @@ impl SupervisorBuilder {
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
     /// # Errors
-    /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups,
-    /// a kernel before 5.14, no process or fds for the guard: the text has the path and the errno,
+    /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups, a
+    /// kernel before 5.14, no process or fds for the guard, a base outside of the tree that this
+    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the text has the path and the errno,
     /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
     /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
@@ -237,10 +340,10 @@ impl SupervisorBuilder {
             return Err(Error::unwatched("a supervisor", time));
         }
         let run_root = || {
-            let base = hierarchy::base(self.base.as_deref())?;
-            RunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
+            let base = nesting::base(self.base.as_deref())?;
+            OwnRunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
         };
-        let ground = match self.containment {
+        let ground = match self.containment.map_or_else(Containment::from_environment, Ok)? {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
             Containment::Cgroup => Ground::RunRoot(run_root()?),
             Containment::BestEffort => match run_root() {
@@ -251,24 +354,27 @@ impl SupervisorBuilder {
             },
         };
         let left = self.remember.then(Mutex::default);
-        Ok(Supervisor { root: Arc::new(Root { ground, owner: process::id(), left }) })
+        let (owner, closed) = (Identity::of_this_process(), AtomicBool::new(false));
+        let adopts = AtomicBool::new(orphans::come_to_us());
+        Ok(Supervisor { root: Arc::new(Root { ground, owner, closed, adopts, left }) })
     }
 }
 
-impl Root {
-    fn is_ours(&self) -> bool {
-        self.owner == process::id()
-    }
+fn global() -> MutexGuard<'static, Option<Supervisor>> {
+    GLOBAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// In a forked copy of this process it is none of our business.
 impl Drop for Root {
     fn drop(&mut self) {
-        let ours = self.is_ours();
+        let ours = self.owner.is_this_process();
         match &mut self.ground {
-            Ground::RunRoot(root) if ours => root.end(),
-            Ground::RunRoot(root) => root.leave(),
-            Ground::Keepers(keepers) if ours => keepers.end(),
+            Ground::RunRoot(root) => {
+                if !ours || root.end().is_err() {
+                    root.leave();
+                }
+            }
+            Ground::Keepers(keepers) if ours => drop(keepers.end()),
             Ground::Keepers(_) => {}
         }
     }

@@ -6,11 +6,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::geteuid;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::controllers;
@@ -22,20 +23,31 @@ use crate::cgroup::teardown::{PATIENCE, teardown};
 use crate::error::{Error, Result, Step};
 use crate::limits::Limits;
 use crate::supervisor::guard::Guard;
+use crate::supervisor::owner::sign;
 use crate::supervisor::sweep::{lease, sweep_siblings};
 
+/// The run root that this process has made.
 #[derive(Debug)]
-pub(crate) struct RunRoot {
+pub(crate) struct OwnRunRoot {
     pub(crate) cgroup: Cgroup,
-    /// flock(2) on the directory: free once this process is gone, however it went.
-    lease: File,
-    guard: Option<Guard>,
+    /// Nothing once it was removed.
+    held: Mutex<Option<Held>>,
+    /// The user of the base, if that is neither this one nor root.
+    pub(crate) foreign_owner: Option<u32>,
     made: AtomicU64,
     memory_budget: bool,
     pub(crate) counts: bool,
 }
 
-impl RunRoot {
+/// What keeps it until its end.
+#[derive(Debug)]
+struct Held {
+    /// flock(2) on the directory: free once this process and its forks are gone, however they went.
+    lease: File,
+    guard: Option<Guard>,
+}
+
+impl OwnRunRoot {
     /// Run roots beside it whose owners are gone are removed first, if that is wanted.
     pub(crate) fn make(
         base: Base,
@@ -44,6 +56,7 @@ impl RunRoot {
         limits: &Limits,
         account: bool,
     ) -> Result<Self> {
+        let foreign_owner = foreign_owner(&base);
         let parent = Arc::new(base.dir);
         if sweep {
             sweep_siblings(&parent, &base.path);
@@ -57,17 +70,18 @@ impl RunRoot {
                 continue;
             };
             guard.iter().for_each(|guard| guard.hand_over(&cgroup));
-            let mut root = Self {
+            sign(&cgroup);
+            let root = Self {
                 cgroup,
-                lease,
-                guard,
+                held: Mutex::new(Some(Held { lease, guard })),
+                foreign_owner,
                 made: AtomicU64::new(0),
                 memory_budget: limits.has_memory(),
                 counts: account || !limits.is_none(),
             };
             let prepared = controllers::budget(limits, &root.cgroup, &base.path);
             if let Err(error) = prepared {
-                root.end();
+                let _ = root.end();
                 return Err(error);
             }
             if account {
@@ -78,7 +92,8 @@ impl RunRoot {
     }
 
     pub(crate) fn is_guarded(&self) -> bool {
-        self.guard.as_ref().is_some_and(Guard::is_alive)
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().and_then(|held| held.guard.as_ref()).is_some_and(Guard::is_alive)
     }
 
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
@@ -143,21 +158,32 @@ impl RunRoot {
         below(&below(tree, INNER)?, ASIDE)
     }
 
-    /// The guard goes after the run root. If a process outlived the teardown it stays, and goes on
-    /// trying; should it be killed, a sweep does. A fork of ours holds the lease as well, and keeps
-    /// neither from it.
-    pub(crate) fn end(&mut self) {
-        if teardown(&self.cgroup, PATIENCE).is_ok() {
-            return;
+    /// Kills and removes it with all that is in it. The guard goes after it. If a process outlived
+    /// the teardown the guard stays, and goes on trying; should it be killed, a sweep does. A fork
+    /// of ours holds the lease as well, and keeps neither from it.
+    pub(crate) fn end(&self) -> Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(holding) = held.as_mut() else { return Ok(()) };
+        if let Err(error) = teardown(&self.cgroup, PATIENCE) {
+            holding.guard.iter_mut().for_each(Guard::stay);
+            let _ = holding.lease.unlock();
+            return Err(error);
         }
-        self.guard.iter_mut().for_each(Guard::stay);
-        let _ = self.lease.unlock();
+        *held = None;
+        Ok(())
     }
 
-    /// Its owner ends it, or the guard.
+    /// What is left to the guard, in the end: its owner's end, or that of this copy.
     pub(crate) fn leave(&mut self) {
-        self.guard.iter_mut().for_each(Guard::leave);
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        held.iter_mut().filter_map(|held| held.guard.as_mut()).for_each(Guard::leave);
     }
+}
+
+/// Who else may kill what is in it, and move processes out of it.
+fn foreign_owner(base: &Base) -> Option<u32> {
+    let owner = fstat(&base.dir).ok()?.st_uid;
+    (owner != 0 && owner != geteuid().as_raw()).then_some(owner)
 }
 
 /// Eight hex digits that differ from call to call and process to process.

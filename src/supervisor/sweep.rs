@@ -1,9 +1,11 @@
 //! Run roots whose owners are gone: found by their free lease, killed and removed.
 //!
 //! A lease is an flock(2) on the directory, so the kernel gives it back however the owner ended,
-//! and in every pid namespace. Whoever sweeps holds it meanwhile: two sweepers never meet, and an
-//! owner that has just made its directory and finds the lease taken makes another one. Directories
-//! of other users are left to their own sweeps.
+//! and in every pid namespace. A sweep holds it meanwhile: two sweeps never meet, and an owner that
+//! has just made its directory and finds the lease taken makes another one. A fork of the owner may
+//! hold the lease for longer than the owner lives: then the owner's record tells (`owner.rs`), and
+//! two sweeps may meet, which does no harm. Directories of other users are left to their own
+//! sweeps.
 
 use std::fs::{File, TryLockError};
 use std::os::fd::OwnedFd;
@@ -16,13 +18,14 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use crate::cgroup::hierarchy;
 use crate::cgroup::leftovers::listed;
 use crate::cgroup::names::{ASIDE, owner};
+use crate::cgroup::nesting::base_to_look;
 use crate::cgroup::teardown::{PATIENCE, teardown};
 use crate::cgroup::{Cgroup, children, open_dir};
 use crate::error::{Result, errno_of};
 use crate::proc::info::ProcessInfo;
+use crate::supervisor::owner::is_dead;
 
 /// How long a new supervisor spends on one stale run root before it goes on with its own.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -30,7 +33,7 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 /// A run root whose owner is gone; see [`sweep`].
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Stale {
+pub struct StaleRunRoot {
     /// Its directory.
     pub path: PathBuf,
     /// The pid that its owner had, in the owner's pid namespace.
@@ -48,16 +51,16 @@ pub struct Stale {
 /// directory is never touched.
 ///
 /// # Errors
-/// The base cannot be found. What cannot be removed is in [`Stale::removed`].
-pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<Stale>> {
-    let base = hierarchy::base(base)?;
+/// The base cannot be found. What cannot be removed is in [`StaleRunRoot::removed`].
+pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
+    let base = base_to_look(base)?;
     let mut found = Vec::new();
     for (path, owner) in run_roots(&base.path) {
         visit_stale(&path, |cgroup| {
             let processes = listed(cgroup);
             let torn = if dry_run { Ok(()) } else { teardown(cgroup, PATIENCE) };
             let removed = torn.map(|()| !dry_run);
-            found.push(Stale { path: path.clone(), owner, processes, removed });
+            found.push(StaleRunRoot { path: path.clone(), owner, processes, removed });
         });
     }
     Ok(found)
@@ -87,8 +90,8 @@ pub fn sweep_briefly(base: &Path) {
     }
 }
 
-/// Visits a run root while its lease is held, if it is ours to tidy: its owner is gone, and we are
-/// the same user.
+/// Visits a run root if it is ours to tidy: its owner is gone, and we are the same user. Its lease
+/// is held meanwhile, unless a fork of the owner has it.
 fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
     // Gone meanwhile, or no permission: not ours to tidy.
     let Ok(cgroup) = open(path) else { return };
@@ -96,8 +99,13 @@ fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
         .dir()
         .and_then(|dir| fstat(&*dir))
         .is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
-    if ours && let Ok(_lease) = lease(&cgroup) {
-        visit(&cgroup);
+    if !ours {
+        return;
+    }
+    match lease(&cgroup) {
+        Ok(_lease) => visit(&cgroup),
+        Err(Errno::EWOULDBLOCK) if is_dead(&cgroup) => visit(&cgroup),
+        Err(_) => {}
     }
 }
 

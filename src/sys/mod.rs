@@ -9,6 +9,7 @@
 
 pub(crate) mod pass;
 pub(crate) mod poll;
+pub(crate) mod identity;
 
 use std::ffi::{CStr, CString, c_void};
 use std::mem::MaybeUninit;
@@ -336,6 +337,19 @@ pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Re
     // SAFETY: a string that ends in NUL, and `len` readable bytes.
     let answer = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), data, len, 0) };
     Errno::result(answer).map(drop)
+}
+
+/// The value of an extended attribute of an open file; `ERANGE` if the buffer is too small for it.
+pub(crate) fn get_attribute<'a>(
+    fd: BorrowedFd<'_>,
+    name: &CStr,
+    buffer: &'a mut [u8],
+) -> Result<&'a [u8], Errno> {
+    let (place, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: a string that ends in NUL, and `room` writable bytes.
+    let answer = unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), place, room) };
+    let len = Errno::result(answer)?;
+    Ok(usize::try_from(len).ok().and_then(|len| buffer.get(..len)).unwrap_or_default())
 }
 
 /// Closes every fd but these; false where that is refused (a seccomp filter, a kernel before 5.9).

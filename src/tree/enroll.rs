@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::process::Command as StdCommand;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::unistd::write;
@@ -14,6 +15,7 @@ use crate::tree::Tree;
 
 impl Tree {
     fn procs(&self, what: &str) -> Result<Arc<OwnedFd>> {
+        self.main.store(0, Ordering::Relaxed);
         let entry = self.entry(what)?;
         let mut procs = lock(&self.procs);
         if let Some(open) = &*procs {

@@ -7,7 +7,7 @@ use crate::cgroup::usage::Usage;
 use crate::error::Result;
 use crate::proc::info::ProcessInfo;
 use crate::report::{Note, TreeReport};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, orphans};
 use crate::sys::poll::lock;
 use crate::tree::Tree;
 
@@ -23,6 +23,7 @@ impl Tree {
         if let Some(report) = &*report {
             return Ok(report.clone());
         }
+        lock(&self.supervisor).as_ref().map(Supervisor::owned).transpose()?;
         let leftovers = self.leftovers();
         let usage = self.tear_down()?;
         let made = TreeReport {
@@ -63,8 +64,21 @@ impl Tree {
         let all = used.insert(all).clone();
         // A handle on a finished tree keeps no run root.
         let supervisor = lock(&self.supervisor).take();
+        self.reap_orphans(supervisor.as_ref());
         drop(supervisor);
         Ok(all)
+    }
+
+    /// Those that became children of this process, unless the caller may have put its own children
+    /// beside them.
+    fn reap_orphans(&self, supervisor: Option<&Supervisor>) {
+        let main = self.main.load(Ordering::Relaxed);
+        if main != 0
+            && supervisor.is_some_and(Supervisor::adopts)
+            && let Some(path) = self.path()
+        {
+            orphans::reap(path, main);
+        }
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.

@@ -8,7 +8,7 @@ mod cgroups_rs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub struct Tree {
     /// Where processes go, if not into its cgroup itself.
     entry: Option<Cgroup>,
     made: Instant,
+    /// The main process's pid; 0 if there is none, or the caller may have put its children beside.
+    main: AtomicI32,
     /// A teardown has begun, or its supervisor ends it.
     done: AtomicBool,
     /// What it had used in the end.
@@ -105,14 +107,15 @@ impl Tree {
         name: Option<&str>,
         limits: &Limits,
     ) -> Result<Self> {
+        supervisor.open()?;
         let ground = supervisor.ground("make a tree without a command")?;
         let hold = Hold::Cgroup(ground.make_leaf(name, limits)?);
         Ok(Self::held(supervisor, hold, supervisor.counts() || !limits.is_none()))
     }
 
     /// A tree that a keeper holds.
-    pub(crate) fn kept(supervisor: &Supervisor, kept: Kept) -> Self {
-        Self::held(supervisor, Hold::Keeper(Arc::new(kept)), false)
+    pub(crate) fn kept(supervisor: &Supervisor, kept: Arc<Kept>) -> Self {
+        Self::held(supervisor, Hold::Keeper(kept), false)
     }
 
     fn held(supervisor: &Supervisor, hold: Hold, counted: bool) -> Self {
@@ -120,6 +123,7 @@ impl Tree {
             hold,
             entry: None,
             made: Instant::now(),
+            main: AtomicI32::new(0),
             done: AtomicBool::new(false),
             used: Mutex::default(),
             report: Mutex::default(),
@@ -146,7 +150,8 @@ impl Tree {
     }
 
     /// Its main process has been born: an fd less to hold.
-    pub(crate) fn close_dir(&mut self) {
+    pub(crate) fn born(&mut self, main: i32) {
+        *self.main.get_mut() = main;
         self.hold.slim();
     }
 
@@ -324,9 +329,8 @@ impl Tree {
 }
 
 /// The fd of its `cgroup.events`: `POLLPRI` says that it may have become empty (10 ms late at
-/// times); read
-/// [`Tree::wait_empty`] then. Where a keeper holds it, the keeper's pidfd: `POLLIN` says that it is
-/// empty.
+/// times); read [`Tree::wait_empty`] then. Where a keeper holds it, the keeper's pidfd: `POLLIN`
+/// says that it is empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.hold.empty_news().0

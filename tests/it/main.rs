@@ -13,13 +13,13 @@
 )]
 
 mod actor;
+mod attacks;
 mod load;
 mod server;
 mod skipped;
 mod support;
 mod victim;
 
-mod attacks;
 #[cfg(feature = "tokio")]
 mod async_child;
 #[cfg(feature = "tokio")]

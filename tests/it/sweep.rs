@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use serial_test::serial;
-use tidy_process::{Cause, Command, Supervisor, Tree, census, sweep};
+use tidy_process::{Cause, Command, Supervisor, Tree, list, sweep};
 
 use crate::actor::actor;
 use crate::guard::guard_of;
@@ -96,14 +96,14 @@ fn no_live_tree_is_touched_while_all_sweep() {
 
 #[test]
 #[serial]
-fn the_census_lists_trees_with_their_owners_and_names() {
+fn list_shows_trees_with_their_owners_and_names() {
     let Some(stage) = Stage::set() else { return };
     let base = stage.supervisor.path();
     let other = Supervisor::builder().base(base).build().unwrap();
     let _tree = Tree::within(&other, None).unwrap();
     let mut command = Command::new("sleep");
     let child = command.arg("20").supervisor(&other).name("my-server").spawn().unwrap();
-    let roots = census(Some(base)).unwrap();
+    let roots = list(Some(base)).unwrap();
     let [own, root] = roots.as_slice() else { panic!("{roots:?}") };
     assert_eq!(own.path, base);
     assert_eq!((root.owner, root.owner_lives), (std::process::id(), true));
@@ -124,7 +124,7 @@ fn a_thousand_trees_are_listed_and_swept_quickly() {
     let base = stage.supervisor.path();
     abandon(&stage, "many");
     let start = Instant::now();
-    let roots = census(Some(base)).unwrap();
+    let roots = list(Some(base)).unwrap();
     let listing = start.elapsed();
     assert_eq!(roots.iter().map(|root| root.trees.len()).sum::<usize>(), 1000);
     let start = Instant::now();

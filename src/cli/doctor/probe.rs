@@ -40,7 +40,7 @@ impl Site {
         };
         let why = if self.parent.is_some() {
             "named by --parent".to_owned()
-        } else if std::env::var_os("TIDY_PROCESS_PARENT").is_some_and(|value| !value.is_empty()) {
+        } else if cli_support::named_base().is_some() {
             "named by TIDY_PROCESS_PARENT".to_owned()
         } else {
             format!("the cgroup of this process, {}", own().unwrap_or_default())

@@ -11,7 +11,8 @@ use crate::place::scope::Wish;
 #[derive(Debug, Args)]
 pub(crate) struct GroundArgs {
     /// Make the cgroups below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own
-    /// cgroup, or under systemd, where that is not delegated, a scope of its own]
+    /// cgroup, or under systemd, where that is not delegated, a scope of its own]; in a tree of
+    /// another supervisor it has to be inside that
     #[arg(long, value_name = "CGROUP")]
     pub(crate) parent: Option<PathBuf>,
 
@@ -21,9 +22,10 @@ pub(crate) struct GroundArgs {
     #[arg(long)]
     pub(crate) no_systemd: bool,
 
-    /// What holds a command and its descendants together
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Hold::Cgroup)]
-    pub(crate) containment: Hold,
+    /// What holds a command and its descendants together [default: $TIDY_PROCESS_CONTAINMENT, else
+    /// cgroup]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) containment: Option<Hold>,
 
     /// Start no guard: if tidy-process itself is killed with SIGKILL, everything runs on
     #[arg(long)]
@@ -35,15 +37,16 @@ impl GroundArgs {
         builder.guard(!self.no_guard)
     }
 
-    pub(crate) fn wish(&self, controllers: bool, verbose: bool) -> Wish<'_> {
-        Wish {
+    pub(crate) fn wish(&self, controllers: bool, verbose: bool) -> tidy_process::Result<Wish<'_>> {
+        let said = self.containment.map(Containment::from);
+        Ok(Wish {
             parent: self.parent.as_deref(),
             no_systemd: self.no_systemd,
-            containment: self.containment.into(),
+            containment: said.map_or_else(Containment::from_environment, Ok)?,
             controllers,
             verbose,
             sweep: true,
-        }
+        })
     }
 }
 

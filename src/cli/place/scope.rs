@@ -134,8 +134,10 @@ fn is_refusal(error: &Error) -> bool {
 
 /// Our place, if systemd is to be asked for another at all.
 fn under_systemd(forbidden: bool) -> Option<Place> {
-    let named = std::env::var_os("TIDY_PROCESS_PARENT").is_some_and(|value| !value.is_empty());
-    if forbidden || named || !Path::new("/run/systemd/system").exists() {
+    if forbidden
+        || cli_support::named_base().is_some()
+        || !Path::new("/run/systemd/system").exists()
+    {
         return None;
     }
     cli_support::place().ok()

@@ -47,8 +47,13 @@ impl Voice {
     }
 }
 
-/// What was wanted and could not be had.
+/// What was wanted and could not be had, and whose the place is.
 pub(crate) fn mechanism(supervisor: &Supervisor) {
+    if let Some(user) = supervisor.foreign_owner() {
+        let base = supervisor.path().parent().unwrap_or(supervisor.path());
+        let may = "who may kill, or take out of it, what runs there";
+        line(format_args!("warning: cgroup {base:?} belongs to user {user}, {may}"));
+    }
     if let Some(why) = supervisor.why_no_cgroup() {
         let lacks = "without limits and accounting, for want of a cgroup";
         line(format_args!("held by a keeper, {lacks}: {why}"));

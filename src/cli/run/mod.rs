@@ -60,7 +60,7 @@ fn supervise(args: &RunArgs) -> Result<Run, Failure> {
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
-    let wish = args.ground.wish(args.needs_controllers(), args.verbose);
+    let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     if !args.quiet {
         text::mechanism(&supervisor);

@@ -37,21 +37,30 @@ impl Signals {
                 set.add(signal);
             }
         }
+        if is_init() {
+            set.add(Signal::SIGCHLD);
+        }
         set.thread_block()?;
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
     }
 
     /// The next signal that has come.
     pub(crate) fn next(&self) -> nix::Result<Option<Asked>> {
-        let Some(info) = self.0.read_signal()? else {
-            return Ok(None);
-        };
-        let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
-        Ok(Some(match signal {
-            Signal::SIGTSTP => Asked::Suspend,
-            signal => Asked::Stop { signal, from_terminal: info.ssi_code == SI_KERNEL },
-        }))
+        while let Some(info) = self.0.read_signal()? {
+            return Ok(Some(match Signal::try_from(info.ssi_signo.cast_signed())? {
+                Signal::SIGTSTP => Asked::Suspend,
+                // It has done its work: a wait has ended.
+                Signal::SIGCHLD => continue,
+                signal => Asked::Stop { signal, from_terminal: info.ssi_code == SI_KERNEL },
+            }));
+        }
+        Ok(None)
     }
+}
+
+/// Whether this is the first process of its pid namespace, and so the parent of every orphan there.
+pub(crate) fn is_init() -> bool {
+    std::process::id() == 1
 }
 
 /// `si_code` of a signal that the terminal driver sent (sigaction(2)).

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tidy_process::{Child, cli_support};
 
 use crate::exit::Failure;
-use crate::wait::signals::{Asked, Signals, suspend};
+use crate::wait::signals::{Asked, Signals, is_init, suspend};
 
 /// How a command is asked to stop.
 #[derive(Clone, Copy)]
@@ -41,6 +41,7 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn until_main_ended(&mut self) -> Result<(), Failure> {
         while self.child.try_wait()?.is_none() {
+            self.reap_orphans();
             self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
         }
         Ok(())
@@ -48,6 +49,7 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn until_empty(&mut self) -> Result<(), Failure> {
         while !self.child.tree().wait_empty(Instant::now())? {
+            self.reap_orphans();
             let (fd, news) = cli_support::empty_news(self.child.tree());
             self.sleep(fd, news)?;
         }
@@ -63,9 +65,19 @@ impl<'a> Watch<'a> {
                     return Ok(Some(number));
                 }
             }
+            self.reap_orphans();
             self.sleep(self.child.as_fd(), PollFlags::POLLIN)?;
         }
         Ok(None)
+    }
+
+    /// The first process of a container has to wait for every orphan in it. What is ours has a
+    /// handle that does.
+    fn reap_orphans(&self) {
+        if is_init() {
+            let ours = self.servers.iter().chain([&self.child]).map(|child| child.id());
+            cli_support::reap_all_but(&ours.collect::<Vec<_>>());
+        }
     }
 
     /// A Ctrl-C reaches the servers too, and may end one before we have it: give it a moment.

@@ -43,7 +43,7 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
 fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failure> {
     let signals = Signals::collect()?;
     let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
-    let wish = args.ground.wish(false, args.verbose);
+    let wish = args.ground.wish(false, args.verbose)?;
     let (supervisor, _) = scope::supervisor(builder, &wish)?;
     if !args.quiet {
         text::mechanism(&supervisor);

@@ -26,6 +26,7 @@ use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
 use crate::exec::program::Program;
 use crate::exec::stdio::{Stdio, Stream};
+use crate::sys::identity::Identity;
 use crate::sys::pass;
 use crate::sys::poll;
 use crate::sys::{self, Newborn};
@@ -36,7 +37,7 @@ pub(crate) struct Guard {
     /// The guard takes its end for ours.
     line: UnixStream,
     /// A forked copy of the owner must not end it.
-    owner: u32,
+    owner: Option<Identity>,
 }
 
 impl Guard {
@@ -57,7 +58,7 @@ impl Guard {
             Some(process) => process,
             None => launch(id, &streams, Aside::Fork(program::live))?,
         };
-        Ok(Self { process, line, owner: std::process::id() })
+        Ok(Self { process, line, owner: Some(Identity::of_this_process()) })
     }
 
     /// The run root is made: from now on its fds are the guard's too, whatever is done to modes and
@@ -86,7 +87,7 @@ impl Guard {
 
     /// A forked copy of the owner lets go of it.
     pub(crate) fn leave(&mut self) {
-        self.owner = 0;
+        self.owner = None;
     }
 }
 
@@ -113,7 +114,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
 /// It has nothing to guard any more. Waits for it, lest it be taken for a leftover of ours.
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.owner == std::process::id() {
+        if self.owner.is_some_and(Identity::is_this_process) {
             let pidfd = self.process.pidfd.as_fd();
             let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
             let _ = poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));

@@ -1,6 +1,9 @@
-//! Workloads that attack what is to end them.
+//! The promises under attack, each test bounded; one topic, one module.
 
+mod duties;
 #[cfg(feature = "cli")]
 mod guard;
+mod leases;
+mod nesting;
 #[cfg(feature = "cli")]
 mod roles;

@@ -122,7 +122,7 @@ fn starts_guards() {
     nix::unistd::write(std::io::stdout(), b"ready\n").unwrap();
     let start = Instant::now();
     while start.elapsed() < LIFE {
-        drop(Supervisor::builder().build().unwrap());
+        drop(tidy_process::Supervisor::builder().build().unwrap());
     }
 }
 

@@ -1,0 +1,53 @@
+//! Guards of supervisors below a keeper: they are killed last.
+//!
+//! A supervisor in a keeper's tree may have made a run root of its own, which nothing but its guard
+//! ends once both are killed. So a guard is spared for as long as one needs, and ends by itself.
+//! It is known by its name, which anything else may take: hence the bound. Nothing here allocates
+//! or panics.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::proc::walk::{open, open_at, read};
+
+/// What a guard calls itself, as `/proc/PID/comm` has it.
+const GUARD: &[u8] = b"tidy-guard\n";
+
+/// Guards are spared for so many milliseconds.
+const LONGEST: i64 = 1000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    /// When the killing began.
+    since: Cell<Option<i64>>,
+}
+
+impl Spare {
+    /// Whether the process is to be left alone in this round.
+    pub(crate) fn holds(&self, process: &OwnedFd) -> bool {
+        self.is_on() && is_guard(process)
+    }
+
+    /// The same for a child.
+    pub(crate) fn holds_child(&self, proc: BorrowedFd<'_>, pid: i32) -> bool {
+        self.is_on() && open(proc, pid).is_some_and(|process| is_guard(&process))
+    }
+
+    /// Without a clock none is spared.
+    fn is_on(&self) -> bool {
+        let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return false };
+        let now = now.tv_sec().wrapping_mul(1000).wrapping_add(now.tv_nsec() / 1_000_000);
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
+        now.wrapping_sub(since) < LONGEST
+    }
+}
+
+fn is_guard(process: &OwnedFd) -> bool {
+    let mut name = [0; 32];
+    let comm = open_at(process, c"comm", OFlag::empty());
+    comm.is_some_and(|comm| read(comm.as_fd(), &mut name) == Some(GUARD))
+}

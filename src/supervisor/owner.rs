@@ -1,0 +1,142 @@
+//! Who owns a run root, as its directory says: an extended attribute that the owner has written.
+//!
+//! A fork of the owner without exec holds the lease for as long as it lives, so the lease alone
+//! does not tell that the owner is gone. The record has its pid, and what makes that unambiguous:
+//! the pid namespace, and when the process was started. Whatever cannot be told leaves the owner
+//! alive: one in another pid namespace, say, counts as alive while a fork of it does.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
+
+use crate::cgroup::Cgroup;
+use crate::cgroup::names::RECORD;
+use crate::sys::{self, poll};
+
+/// Four numbers have 83 bytes at the most.
+const LONGEST: usize = 128;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    pid: i32,
+    /// The inode of its pid namespace.
+    namespace: u64,
+    /// When it was started, in ticks since boot as its time namespace counts them.
+    started: u64,
+    /// The inode of its time namespace; 0 where the kernel has none.
+    clock: u64,
+}
+
+/// Writes down that this process is the owner. Without `/proc` nothing is written, and the lease
+/// alone counts.
+pub(crate) fn sign(cgroup: &Cgroup) {
+    if let (Some(owner), Ok(dir)) = (Owner::this(), cgroup.dir()) {
+        let _ = sys::set_attribute(dir.as_fd(), RECORD, owner.text().as_bytes());
+    }
+}
+
+/// Whether the owner is known to be gone, whoever holds the lease.
+pub(crate) fn is_dead(cgroup: &Cgroup) -> bool {
+    let Ok(dir) = cgroup.dir() else { return false };
+    let mut buffer = [0; LONGEST];
+    let text = sys::get_attribute(dir.as_fd(), RECORD, &mut buffer).unwrap_or_default();
+    Owner::parse(text).is_some_and(|owner| owner.is_dead())
+}
+
+impl Owner {
+    fn this() -> Option<Self> {
+        Some(Self {
+            pid: std::process::id().cast_signed(),
+            namespace: namespace("pid")?,
+            started: started("self")?,
+            clock: namespace("time").unwrap_or(0),
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { pid, namespace, started, clock } = self;
+        format!("{pid} {namespace} {started} {clock}")
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(text).ok()?.split(' ');
+        let mut number = || fields.next()?.parse::<u64>().ok();
+        let (pid, namespace, started, clock) = (number()?, number()?, number()?, number()?);
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+        fields.next().is_none().then_some(Self { pid, namespace, started, clock })
+    }
+
+    /// A pid that another process has by now is told by its start.
+    fn is_dead(&self) -> bool {
+        if namespace("pid") != Some(self.namespace) {
+            return false;
+        }
+        let pidfd = match sys::pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => return errno == Errno::ESRCH,
+        };
+        if poll::ended(pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
+            return true;
+        }
+        let comparable = namespace("time").unwrap_or(0) == self.clock;
+        comparable && started_behind(pidfd.as_fd()).is_some_and(|start| start != self.started)
+    }
+}
+
+/// The inode of a namespace of this thread: the main thread may have ended, and has none then.
+fn namespace(kind: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/thread-self/ns/{kind}")).ok()?;
+    let inode = link.to_str()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?;
+    inode.parse().ok()
+}
+
+/// The start of the process behind a pidfd. Its fdinfo has the pid that this `/proc` calls it by,
+/// which may be of another namespace than ours.
+fn started_behind(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    let info =
+        fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim();
+    let pid: u32 = pid.parse().ok().filter(|pid| *pid > 0)?;
+    started(&pid.to_string())
+}
+
+fn started(process: &str) -> Option<u64> {
+    Stat::from_read(fs::File::open(format!("/proc/{process}/stat")).ok()?).ok().map(|s| s.starttime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_nothing_else_is() {
+        let owner = Owner { pid: 7, namespace: u64::MAX, started: 0, clock: 1 };
+        assert_eq!(Owner::parse(owner.text().as_bytes()), Some(owner));
+        for odd in ["", " ", "1", "1 2 3", "1 2 3 4 5", "0 2 3 4", "-1 2 3 4", "1 2 3 x", "\u{0}"] {
+            assert_eq!(Owner::parse(odd.as_bytes()), None, "{odd:?}");
+        }
+        assert_eq!(Owner::parse(b"99999999999 2 3 4"), None);
+        assert_eq!(Owner::parse(b"\xff"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_an_earlier_one_of_its_pid_is_not() {
+        let Some(me) = Owner::this() else { return };
+        assert!(!me.is_dead());
+        let started = me.started.wrapping_sub(1);
+        assert!(Owner { started, ..Owner { ..me } }.is_dead());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_alive() {
+        let Some(Owner { pid, namespace, started, clock }) = Owner::this() else { return };
+        let other = Owner { pid, namespace: namespace.wrapping_add(1), started: 1, clock };
+        assert!(!other.is_dead());
+        let other = Owner { pid, namespace, started: started.wrapping_sub(1), clock: clock + 1 };
+        assert!(!other.is_dead());
+    }
+}
