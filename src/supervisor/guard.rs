@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{PipeWriter, pipe};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cgroup::names::GUARD_SCRIPT;
 use crate::error::{Error, Result, Step, errno_of};
@@ -17,8 +17,8 @@ use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
 use crate::exec::program::Program;
 use crate::exec::stdio::{Stdio, Stream};
-use crate::sys::poll;
-use crate::sys::{self, Newborn};
+use crate::sys::bury::bury;
+use crate::sys::{Newborn, poll};
 
 const SHELL: &str = "/bin/sh";
 
@@ -75,10 +75,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.owner == std::process::id() {
-            let pidfd = self.process.pidfd.as_fd();
-            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
-            let _ = poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
-            let _ = sys::reap(pidfd);
+            bury(self.process.pidfd.as_fd());
         }
     }
 }
