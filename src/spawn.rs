@@ -45,9 +45,8 @@ impl Command {
     pub fn run(&mut self) -> Result<Report> {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
-        child.wait()?;
-        while child.keep().linger && !child.tree().wait_empty_until(child.next_deadline())? {}
-        child.finish()
+        let waited = child.wait().and_then(|_| child.linger());
+        child.end_after(waited).map(|((), report)| report)
     }
 
     /// As [`run`](Self::run), for the exit status alone.

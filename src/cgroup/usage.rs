@@ -3,53 +3,7 @@
 use std::time::Duration;
 
 use crate::cgroup::{BRIEF, Cgroup};
-
-/// What a tree has used, daemons and everything included. `None` where the kernel does not say;
-/// [`missing`](Self::missing) has the reason then.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Usage {
-    /// CPU time in user mode. Needs no controller.
-    pub user: Option<Duration>,
-    /// CPU time in the kernel. Needs no controller.
-    pub system: Option<Duration>,
-    /// The most memory at one time, in bytes; page cache included.
-    pub memory_peak: Option<u64>,
-    /// The most processes and threads at one time.
-    pub pids_peak: Option<u64>,
-    /// Bytes read from block devices.
-    pub io_read: Option<u64>,
-    /// Bytes written to block devices. What is still in the page cache is not among them.
-    pub io_written: Option<u64>,
-    /// Time in which somebody in the tree had to wait for a CPU. This and all above but the CPU
-    /// time is read if there is a limit, or [`account`](crate::SupervisorBuilder::account) asks for
-    /// it.
-    pub cpu_pressure: Option<Duration>,
-    /// Time in which somebody in the tree had to wait for memory.
-    pub memory_pressure: Option<Duration>,
-    /// Time in which somebody in the tree had to wait for a device.
-    pub io_pressure: Option<Duration>,
-    /// Processes that the kernel killed for want of memory.
-    pub oom_kills: Option<u64>,
-    /// Forks that were refused at the limit of processes.
-    pub pids_denied: Option<u64>,
-    /// What is `None`, and why.
-    pub missing: Vec<Missing>,
-    /// Kills of the tree's own cgroup as one, not of one below it.
-    group_kills: Option<u64>,
-}
-
-/// Something that could not be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Missing {
-    /// The field of [`Usage`].
-    pub field: &'static str,
-    /// The file that would say.
-    pub file: &'static str,
-    /// Why it does not.
-    pub reason: &'static str,
-}
+use crate::report::{Missing, Usage};
 
 /// What is not read unless it was asked for: a short run should not pay for ten files.
 const UNASKED: [(&str, &str); 9] = [

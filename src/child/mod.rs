@@ -282,7 +282,8 @@ impl Child {
     ///
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
-    /// or the exit status was taken by somebody else.
+    /// or the exit status was taken by somebody else. Where the status is known all the same the
+    /// error has the report: [`Error::report`].
     pub fn finish(self) -> Result<Report> {
         self.end(true)
     }

@@ -42,26 +42,41 @@ impl Child {
     /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
     /// gone all the same.
     pub fn wait_with_output(mut self) -> Result<Output> {
-        let linger = self.keep().linger;
         let subject = format!("output of process {}", self.id());
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
         drop(self.stdin.take());
         let mut stdout = Capture::new(self.stdout.take()).map_err(failed)?;
         let mut stderr = Capture::new(self.stderr.take()).map_err(failed)?;
+        let collected = self.collect([&mut stdout, &mut stderr]);
+        let ((), report) = self.end_after(collected)?;
+        if let Err(errno) = stdout.drain().and_then(|()| stderr.drain()) {
+            return Err(failed(errno).with_report(report));
+        }
+        Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
+    }
+
+    /// Reads until the main process or, lingering, the whole tree has ended.
+    fn collect(&self, captures: [&mut Capture; 2]) -> Result<()> {
+        let linger = self.keep().linger;
+        let failed =
+            |errno| Error::os(Step::Read, format!("output of process {}", self.id()), errno);
+        let [stdout, stderr] = captures;
         loop {
             let next = self.next_deadline();
-            wait_for_news(&self, linger, [&stdout, &stderr], next).map_err(failed)?;
+            wait_for_news(self, linger, [stdout, stderr], next).map_err(failed)?;
             stdout.read(AT_A_TIME).map_err(failed)?;
             stderr.read(AT_A_TIME).map_err(failed)?;
             let over = self.try_wait()?.is_some();
             if over && (!linger || self.tree().wait_empty(Instant::now())?) {
-                break;
+                return Ok(());
             }
         }
-        let report = self.finish()?;
-        stdout.drain().map_err(failed)?;
-        stderr.drain().map_err(failed)?;
-        Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
+    }
+
+    /// Waits until the whole tree has ended, if that was asked for. Keeps the timeout.
+    pub(crate) fn linger(&self) -> Result<()> {
+        while self.keep().linger && !self.tree().wait_empty_until(self.next_deadline())? {}
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use crate::error::hint::{
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
 use crate::proc::info::ProcessInfo;
+use crate::report::Report;
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,8 +27,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// `exec "flsk": No such file or directory (ENOENT)`. [`Error::hint`] says what to do about it.
 /// Converts into [`std::io::Error`] with the kind kept.
 #[derive(thiserror::Error)]
-#[error(transparent)]
-pub struct Error(Box<Kind>);
+#[error("{kind}")]
+pub struct Error {
+    kind: Box<Kind>,
+    report: Option<Box<Report>>,
+}
 
 /// For a `main` that returns it: the text and, on a line of its own, the hint.
 impl fmt::Debug for Error {
@@ -70,13 +74,33 @@ fn list(survivors: &[ProcessInfo]) -> String {
 }
 
 impl Error {
+    fn of(kind: Kind) -> Self {
+        Self { kind: Box::new(kind), report: None }
+    }
+
+    /// How the command ended, where that is known although this went wrong: a teardown that fails
+    /// loses no exit status.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_deref()
+    }
+
+    pub(crate) fn into_report(self) -> Option<Report> {
+        self.report.map(|report| *report)
+    }
+
+    pub(crate) fn with_report(mut self, report: Report) -> Self {
+        self.report = Some(Box::new(report));
+        self
+    }
+
     pub(crate) fn os(step: Step, subject: impl Into<String>, errno: Errno) -> Self {
-        Self(Box::new(Kind::Os { step, subject: subject.into(), errno }))
+        Self::of(Kind::Os { step, subject: subject.into(), errno })
     }
 
     /// The same error as part of a larger step.
     pub(crate) fn of_step(mut self, larger: Step) -> Self {
-        if let Kind::Os { step, .. } | Kind::Invalid { step, .. } = &mut *self.0 {
+        if let Kind::Os { step, .. } | Kind::Invalid { step, .. } = &mut *self.kind {
             *step = larger;
         }
         self
@@ -88,67 +112,62 @@ impl Error {
     }
 
     pub(crate) fn invalid(step: Step, subject: impl Into<String>, why: &'static str) -> Self {
-        Self(Box::new(Kind::Invalid { step, subject: subject.into(), why }))
+        Self::of(Kind::Invalid { step, subject: subject.into(), why })
     }
 
     pub(crate) fn limit(dir: &Path, setting: &Setting, why: String, remedy: &'static str) -> Self {
         let file = dir.join(setting.file).display().to_string();
         let setting_text = (file, setting.value.clone());
-        Self(Box::new(Kind::Limit {
-            controller: setting.controller,
-            setting: setting_text,
-            why,
-            remedy,
-        }))
+        Self::of(Kind::Limit { controller: setting.controller, setting: setting_text, why, remedy })
     }
 
     /// `what` was to be torn down.
     pub(crate) fn survivors(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { what, after, survivors, hint: SURVIVORS }))
+        Self::of(Kind::Survivors { what, after, survivors, hint: SURVIVORS })
     }
 
     /// The same, where nobody but a keeper has tried.
     pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
-        Self(Box::new(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS }))
+        Self::of(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS })
     }
 
     /// What only a cgroup can do, asked of a tree that a keeper holds.
     pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
-        Self(Box::new(Kind::Unsupported { what: what.into(), limit }))
+        Self::of(Kind::Unsupported { what: what.into(), limit })
     }
 
     pub(crate) fn keeper_lost(pid: i32) -> Self {
-        Self(Box::new(Kind::KeeperLost(pid)))
+        Self::of(Kind::KeeperLost(pid))
     }
 
     /// Only a cgroup can do this, and a keeper holds the tree.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(*self.0, Kind::Unsupported { .. })
+        matches!(*self.kind, Kind::Unsupported { .. })
     }
 
     /// Somebody killed the keeper of the tree. The main process died with it; what else was left is
     /// not found any more.
     #[must_use]
     pub fn is_keeper_lost(&self) -> bool {
-        matches!(*self.0, Kind::KeeperLost(_))
+        matches!(*self.kind, Kind::KeeperLost(_))
     }
 
     pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
-        Self(Box::new(Kind::NotReady { what, why, taken }))
+        Self::of(Kind::NotReady { what, why, taken })
     }
 
     /// The child did not become ready: it ended, its port is taken, or the deadline passed.
     #[must_use]
     pub fn is_not_ready(&self) -> bool {
-        matches!(*self.0, Kind::NotReady { .. })
+        matches!(*self.kind, Kind::NotReady { .. })
     }
 
     /// The child did not become ready, because a process that is not of its tree has its port or
     /// socket.
     #[must_use]
     pub fn is_taken(&self) -> bool {
-        matches!(*self.0, Kind::NotReady { taken: true, .. })
+        matches!(*self.kind, Kind::NotReady { taken: true, .. })
     }
 
     /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.
@@ -166,7 +185,7 @@ impl Error {
     /// No cgroup could be made: nothing was started. [`Error::hint`] says what to type.
     #[must_use]
     pub fn is_no_cgroup(&self) -> bool {
-        let step = match *self.0 {
+        let step = match *self.kind {
             Kind::Os { step, .. } | Kind::Invalid { step, .. } => step,
             _ => return false,
         };
@@ -185,25 +204,25 @@ impl Error {
     /// A limit cannot be enforced on this machine, or has a value that the kernel does not keep.
     #[must_use]
     pub fn is_limit(&self) -> bool {
-        matches!(*self.0, Kind::Limit { .. } | Kind::Unsupported { limit: true, .. })
+        matches!(*self.kind, Kind::Limit { .. } | Kind::Unsupported { limit: true, .. })
     }
 
     /// A value given by the caller can not be used (a NUL byte, a bad name).
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
-        matches!(*self.0, Kind::Invalid { step: Step::Prepare, .. })
+        matches!(*self.kind, Kind::Invalid { step: Step::Prepare, .. })
     }
 
     /// Teardown met its deadline while processes were still there; see [`Error::survivors_list`].
     #[must_use]
     pub fn is_survivors(&self) -> bool {
-        matches!(*self.0, Kind::Survivors { .. })
+        matches!(*self.kind, Kind::Survivors { .. })
     }
 
     /// Who was still there when teardown gave up; empty for every other error.
     #[must_use]
     pub fn survivors_list(&self) -> &[ProcessInfo] {
-        match &*self.0 {
+        match &*self.kind {
             Kind::Survivors { survivors, .. } => survivors,
             _ => &[],
         }
@@ -216,7 +235,7 @@ impl Error {
     }
 
     fn os_error(&self) -> Option<(Step, Errno)> {
-        match *self.0 {
+        match *self.kind {
             Kind::Os { step, errno, .. } => Some((step, errno)),
             _ => None,
         }
@@ -244,7 +263,7 @@ impl Error {
     /// What to do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match &*self.0 {
+        match &*self.kind {
             Kind::Os { step, errno, .. } => os_hint(*step, *errno),
             Kind::Invalid { step, .. } if *step == Step::FindCgroup2 => Some(NO_CGROUP2),
             Kind::Invalid { step, .. } if *step == Step::OpenBase => Some(NOT_CGROUP2),
@@ -268,7 +287,7 @@ pub(crate) fn errno_of(error: &io::Error) -> Errno {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match &*error.0 {
+        let kind = match &*error.kind {
             Kind::Os { errno, .. } => Self::from_raw_os_error(*errno as i32).kind(),
             Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
             Kind::Limit { .. } | Kind::Unsupported { .. } => io::ErrorKind::Unsupported,

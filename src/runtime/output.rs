@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use nix::errno::Errno;
 use tokio::net::unix::pipe::Receiver;
 
+use crate::child::finish::with_report;
 use crate::child::output::{AT_A_TIME, Capture, Output};
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
@@ -37,8 +38,8 @@ impl Command {
     pub async fn run_async(&mut self) -> Result<Report> {
         let mut child = self.spawn_async()?;
         drop(child.stdin.take());
-        child.all_that_is_waited_for().await?;
-        child.finish().await
+        let waited = child.all_that_is_waited_for().await;
+        with_report(waited, child.finish().await).map(|((), report)| report)
     }
 
     /// As [`output`](Self::output). Dropping the future ends the tree, as dropping an
@@ -76,7 +77,7 @@ impl AsyncChild {
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
         drop(self.stdin.take());
         let mut streams = [self.stdout.take(), self.stderr.take()].map(Stream::new);
-        {
+        let collected = {
             let mut over = pin!(self.all_that_is_waited_for());
             let news = poll_fn(|cx| {
                 for stream in &mut streams {
@@ -84,16 +85,14 @@ impl AsyncChild {
                 }
                 over.as_mut().poll(cx)
             });
-            news.await?;
-        }
-        let report = self.finish().await?;
+            news.await
+        };
+        let ((), report) = with_report(collected, self.finish().await)?;
         let [stdout, stderr] = streams;
-        Ok(Output {
-            status: report.status,
-            stdout: stdout.drain().map_err(failed)?,
-            stderr: stderr.drain().map_err(failed)?,
-            report,
-        })
+        match stdout.drain().and_then(|stdout| Ok((stdout, stderr.drain()?))) {
+            Ok((stdout, stderr)) => Ok(Output { status: report.status, stdout, stderr, report }),
+            Err(errno) => Err(failed(errno).with_report(report)),
+        }
     }
 }
 

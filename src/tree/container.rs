@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::{Usage, cpu_time};
+use crate::cgroup::usage::cpu_time;
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
 use crate::proc::info::ProcessInfo;
+use crate::report::Usage;
 
 #[derive(Debug)]
 pub(crate) enum Hold {

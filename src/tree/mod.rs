@@ -15,7 +15,6 @@ use nix::unistd::write;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::teardown::PATIENCE;
-use crate::cgroup::usage::Usage;
 use crate::containment::Mechanism;
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
@@ -26,7 +25,7 @@ use crate::proc::info::ProcessInfo;
 use crate::proc::port::ListeningPort;
 use crate::proc::read;
 use crate::proc::sockets::listening;
-use crate::report::{Cause, Note, Report};
+use crate::report::{Cause, Note, Report, Usage};
 use crate::supervisor::Supervisor;
 use crate::tree::container::Hold;
 
@@ -318,12 +317,13 @@ impl Tree {
     /// Kills what is left, removes the cgroup, and says what was left.
     ///
     /// # Errors
-    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed.
+    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed; the error has the
+    /// report ([`Error::report`]).
     pub fn finish(self) -> Result<Report> {
         let leftovers = self.leftovers();
-        let usage = self.end()?;
+        let (usage, torn) = self.end();
         let cause = if leftovers.is_empty() { Cause::Exited } else { Cause::Stopped };
-        Ok(Report {
+        let report = Report {
             status: ExitStatus::default(),
             cause,
             notes: Note::of(&usage, cause),
@@ -332,7 +332,11 @@ impl Tree {
             leftovers,
             placement: Placement::Added,
             mechanism: self.mechanism(),
-        })
+        };
+        match torn {
+            Ok(()) => Ok(report),
+            Err(error) => Err(error.with_report(report)),
+        }
     }
 
     /// Who is left; a list that cannot be made must not keep teardown from happening.
@@ -347,12 +351,17 @@ impl Tree {
         self.supervisor.remembers()
     }
 
-    /// Teardown, once: a second call and a forked copy of this process do nothing.
-    pub(crate) fn end(&self) -> Result<Usage> {
+    /// Teardown, once: a second call and a forked copy of this process do nothing. What was used is
+    /// known as far as it can be, though it fails.
+    pub(crate) fn end(&self) -> (Usage, Result<()>) {
         if self.done.swap(true, Ordering::AcqRel) || !self.supervisor.is_ours() {
-            return Ok(Usage::default());
+            return (Usage::default(), Ok(()));
         }
-        self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))
+        let all = self.counted.load(Ordering::Relaxed);
+        match self.hold.tear_down(PATIENCE, all) {
+            Ok(usage) => (usage, Ok(())),
+            Err(error) => (self.hold.usage(all), Err(error)),
+        }
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.
