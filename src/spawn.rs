@@ -136,7 +136,17 @@ impl Command {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
         let home = Home::Cgroup(tree.entry("launch")?);
-        let (newborn, placement) = Launch { home, ..launch }.launch()?;
+        let mut launch = Launch { home, ..launch };
+        let mut launched = launch.launch();
+        if let (Err(error), Some(root)) = (&launched, supervisor.root())
+            && error.is_no_cgroup()
+            && error.raw_os_error() == Some(libc::EACCES)
+        {
+            // Nothing of the command has run.
+            root.open_the_way_in();
+            launched = launch.launch();
+        }
+        let (newborn, placement) = launched?;
         tree.close_dir();
         Ok((newborn, placement, tree))
     }

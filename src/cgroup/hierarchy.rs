@@ -19,7 +19,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::delegation::without_leaf;
-use crate::cgroup::{open_dir, read_all};
+use crate::cgroup::beneath::open_dir;
+use crate::cgroup::read_all;
 use crate::error::{Error, Result, Step};
 
 /// The environment variable that names the base, unless the builder did.

@@ -5,13 +5,13 @@ pub(crate) mod hint;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
+    KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NO_CGROUP2, NOT_CGROUP2, SURVIVORS, os_hint,
 };
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
@@ -57,6 +57,8 @@ enum Kind {
     },
     #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
     Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, hint: &'static str },
+    #[error("{} {path:?}: something is mounted on it", Step::RemoveCgroup)]
+    Mounted { path: PathBuf },
     #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
     Unsupported { what: String, limit: bool },
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
@@ -129,6 +131,11 @@ impl Error {
     /// The same, where nobody but a keeper has tried.
     pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
         Self::of(Kind::Survivors { what, after, survivors: who, hint: KEPT_SURVIVORS })
+    }
+
+    /// What was to be removed cannot be while something is mounted on it.
+    pub(crate) fn mounted(path: &Path) -> Self {
+        Self::of(Kind::Mounted { path: path.to_owned() })
     }
 
     /// What only a cgroup can do, asked of a tree that a keeper holds.
@@ -276,6 +283,7 @@ impl Error {
             Kind::KeeperLost(_) => Some(KEEPER_LOST),
             Kind::Invalid { .. } | Kind::NotReady { .. } => None,
             Kind::Survivors { hint, .. } => Some(hint),
+            Kind::Mounted { .. } => Some(MOUNTED),
         }
     }
 }
@@ -292,6 +300,7 @@ impl From<Error> for io::Error {
             Kind::Invalid { .. } => io::ErrorKind::InvalidInput,
             Kind::Limit { .. } | Kind::Unsupported { .. } => io::ErrorKind::Unsupported,
             Kind::KeeperLost(_) => io::ErrorKind::Other,
+            Kind::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Kind::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
             Kind::Survivors { .. } | Kind::NotReady { .. } => io::ErrorKind::TimedOut,
         };

@@ -88,10 +88,7 @@ impl RunRoot {
         };
         let root = &self.cgroup;
         let mode = Mode::from_bits_truncate(0o755);
-        let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
-        let leaf = dir
-            .and_then(|dir| Cgroup::make(&dir, root.path(), &name, mode))
-            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
+        let leaf = root.make_below(&name, mode)?;
         match self.limit_leaf(&leaf, limits) {
             Ok(()) => Ok(leaf),
             Err(error) => {
@@ -126,9 +123,7 @@ impl RunRoot {
         controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
         let mode = Mode::from_bits_truncate(0o755);
         let below = |above: &Cgroup, name: &str| {
-            let dir = above.dir().map_err(|errno| tree.error(Step::Delegate, errno))?;
-            let made = Cgroup::make(&dir, above.path(), name.as_ref(), mode)
-                .map_err(|(step, errno)| Error::at(step, &above.path().join(name), errno))?;
+            let made = above.make_below(name.as_ref(), mode)?;
             let owned = delegation::hand_over(&made, uid, gid);
             owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
         };

@@ -13,6 +13,7 @@
 )]
 
 mod actor;
+mod attacks;
 mod load;
 mod server;
 mod skipped;

@@ -1,0 +1,38 @@
+//! Attackers: workloads that are out to break a promise, each with the promise that they meet.
+//!
+//! What needs a namespace, another user or a signal disposition of its own is played by an actor,
+//! which says on its standard error what was wrong and fails.
+
+pub(crate) mod mounts;
+pub(crate) mod permissions;
+pub(crate) mod reports;
+
+use std::process::{Command as StdCommand, Stdio as StdStdio};
+use std::time::Duration;
+
+use crate::support::until;
+
+/// Plays an attacked supervisor, if one of this name is there.
+pub(crate) fn play(role: &str) -> bool {
+    match role {
+        "mounts" => mounts::play(),
+        "mounts-stale" => mounts::play_stale(),
+        "mounts-owner" => mounts::play_owner(),
+        "permissions" => permissions::play(),
+        "report" => reports::play(),
+        "taken" => reports::play_taken(),
+        _ => return false,
+    }
+    true
+}
+
+/// Runs an actor to its end. One that hangs is killed, and has failed.
+fn succeeds(command: &mut StdCommand, what: &str) {
+    let mut actor = command.stdout(StdStdio::null()).stderr(StdStdio::inherit()).spawn().unwrap();
+    let ended = until(Duration::from_secs(100), || actor.try_wait().unwrap().is_some());
+    if !ended {
+        actor.kill().unwrap();
+    }
+    let status = actor.wait().unwrap();
+    assert!(ended && status.success(), "{what}: {status}, ended by itself: {ended}");
+}
