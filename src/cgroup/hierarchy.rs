@@ -18,8 +18,8 @@ use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::delegation::without_leaf;
 use crate::cgroup::beneath::open_dir;
+use crate::cgroup::delegation::without_leaf;
 use crate::cgroup::read_all;
 use crate::error::{Error, Result, Step};
 
@@ -54,10 +54,18 @@ fn open(path: PathBuf) -> Result<Base> {
 
 /// The directory of the cgroup that this process is in.
 pub(crate) fn own() -> Result<PathBuf> {
-    let (mounts, own) = surroundings()?;
+    place_in(&surroundings("self")?)
+}
+
+/// The directory of the cgroup that another process is in.
+pub(crate) fn place_of(pid: u32) -> Option<PathBuf> {
+    surroundings(&pid.to_string()).and_then(|found| place_in(&found)).ok()
+}
+
+fn place_in((mounts, own): &(Vec<Mount>, PathBuf)) -> Result<PathBuf> {
     let exists =
         |path: &PathBuf| !matches!(fs::metadata(path), Err(e) if e.kind() == ErrorKind::NotFound);
-    let found = candidates(&mounts, &own).find(exists);
+    let found = candidates(mounts, own).find(exists);
     found.ok_or_else(|| no_hierarchy("no cgroup2 mount shows the cgroup that this process is in"))
 }
 
@@ -65,15 +73,15 @@ pub(crate) fn own() -> Result<PathBuf> {
 #[cfg(feature = "cli")]
 pub(crate) fn top() -> Result<PathBuf> {
     let own = own()?;
-    let (mounts, _) = surroundings()?;
+    let (mounts, _) = surroundings("self")?;
     let points = mounts.into_iter().map(|mount| mount.point);
     Ok(points.filter(|point| own.starts_with(point)).max().unwrap_or(own))
 }
 
-/// The mounts of cgroup2, and the path of our cgroup in the hierarchy.
-fn surroundings() -> Result<(Vec<Mount>, PathBuf)> {
+/// The mounts of cgroup2, and the path of a process's cgroup in the hierarchy.
+fn surroundings(process: &str) -> Result<(Vec<Mount>, PathBuf)> {
     let mounts = cgroup2_mounts(&read("/proc/self/mountinfo")?);
-    match own_cgroup(&read("/proc/self/cgroup")?) {
+    match own_cgroup(&read(&format!("/proc/{process}/cgroup"))?) {
         Some(own) if !mounts.is_empty() => Ok((mounts, own)),
         _ => Err(no_hierarchy("no cgroup2 file system is mounted")),
     }

@@ -14,6 +14,7 @@ pub(crate) mod usage;
 pub(crate) mod teardown;
 pub(crate) mod leftovers;
 pub(crate) mod names;
+mod outside;
 #[cfg(feature = "cli")]
 pub(crate) mod own;
 
@@ -222,6 +223,7 @@ impl Cgroup {
     /// Writes `cgroup.freeze` and waits, until the deadline, for the kernel to say that it is done.
     /// A process in state D cannot freeze: false.
     pub(crate) fn freeze(&self, deadline: Instant) -> Result<bool, Errno> {
+        outside::step_out(&self.pids().unwrap_or_default(), &self.path);
         self.set_frozen(true)?;
         self.wait_for(Some(deadline), |this| Ok(this.says(b"frozen 1")? != Some(false)))
     }

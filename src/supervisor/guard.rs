@@ -61,6 +61,10 @@ impl Guard {
         Ok(Self { process, _line: line, owner: std::process::id() })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid.cast_unsigned()
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         matches!(poll::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
     }

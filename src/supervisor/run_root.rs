@@ -79,6 +79,10 @@ impl RunRoot {
         self.guard.as_ref().is_some_and(Guard::is_alive)
     }
 
+    pub(crate) fn is_guard(&self, pid: u32) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.pid() == pid)
+    }
+
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
     pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! A tree: one cgroup that is owned, whoever spawns into it.
 
 pub(crate) mod container;
+mod add;
 #[cfg(feature = "cgroups-rs")]
 mod cgroups_rs;
 
@@ -11,13 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::write;
-
 use crate::cgroup::Cgroup;
 use crate::cgroup::teardown::PATIENCE;
 use crate::containment::Mechanism;
 use crate::containment::Placement;
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
 use crate::exec::child_side;
 use crate::keeper::handle::Kept;
 use crate::limits::Limits;
@@ -158,24 +157,6 @@ impl Tree {
         let procs = self.procs("enroll a command")?;
         child_side::join_before_exec(command, procs);
         Ok(())
-    }
-
-    /// Moves a running process (not its children) into this tree. It may have left children
-    /// elsewhere: prefer
-    /// [`enroll`](Self::enroll).
-    ///
-    /// # Errors
-    /// No such process, no permission to move it, it is the caller itself, or a keeper holds the
-    /// tree ([`Error::is_unsupported`]).
-    pub fn add(&self, pid: u32) -> Result<()> {
-        if pid == 0 || pid == std::process::id() {
-            let why = "this process itself would end with the tree";
-            return Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
-        }
-        let procs = self.procs("add a process")?;
-        let answer = write(&procs, pid.to_string().as_bytes());
-        let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
-        answer.map(drop).map_err(failed)
     }
 
     /// Who is in it now. The list is a snapshot: processes may come and go while it is made.

@@ -6,6 +6,7 @@
 pub(crate) mod mounts;
 pub(crate) mod permissions;
 pub(crate) mod reports;
+pub(crate) mod strangers;
 
 use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::Duration;
@@ -19,8 +20,13 @@ pub(crate) fn play(role: &str) -> bool {
         "mounts-stale" => mounts::play_stale(),
         "mounts-owner" => mounts::play_owner(),
         "permissions" => permissions::play(),
+        "add" => strangers::play_add(),
+        "recycled" => strangers::play_recycled(),
+        "moved" => strangers::play_moved(),
         "report" => reports::play(),
         "taken" => reports::play_taken(),
+        "birth" => strangers::play_birth(),
+        "ignored-sigchld" => strangers::play_ignored(),
         _ => return false,
     }
     true
