@@ -22,7 +22,7 @@ const NONE: [i32; 0] = [];
 const QUICK: Duration = Duration::from_secs(2);
 
 /// What is mounted where. `$R`: the run root, `$L`: the tree, `$U`: a directory of the user's,
-/// `$P`: a stranger's pid, `$O`: the stranger's cgroup. Then `$V`, which `cgroup.kill` does not end.
+/// `$P`: a stranger's pid, `$O`: its cgroup. Then `$V` goes on, which `cgroup.kill` does not end.
 const ATTACKS: [Attack; 9] = [
     Attack { script: "mkdir $L/x; mount --bind $U $L/x", named: Some("x") },
     Attack {
