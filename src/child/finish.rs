@@ -53,7 +53,12 @@ impl Child {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(patience)?;
         }
-        let status = self.wait_until(Some(Instant::now() + patience))?;
+        let until = Some(Instant::now() + patience);
+        let status = match brief {
+            // A wait would go on killing, which has been given up.
+            true => self.main_ended(until).map_err(|e| self.failed(Step::Wait, e)).and(self.reap()),
+            false => self.wait_until(until),
+        }?;
         let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
         Ok((status, escaped))
     }
