@@ -2,11 +2,6 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result, Step};
-
-/// The environment variable that says what holds trees together, unless the builder did.
-const VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
-
 /// What a supervisor's trees are to be held together by; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
@@ -92,27 +87,6 @@ impl fmt::Display for Placement {
             Self::Born => "born",
             Self::Joined => "joined",
             Self::Kept => "kept",
-        })
-    }
-}
-
-impl Containment {
-    /// What the environment says of what is to hold trees together.
-    ///
-    /// # Errors
-    /// The value is none of those that there are.
-    #[doc(hidden)]
-    pub fn from_environment() -> Result<Self> {
-        let value = std::env::var_os(VARIABLE).unwrap_or_default();
-        Ok(match value.to_str() {
-            Some("" | "cgroup") => Self::Cgroup,
-            Some("best-effort") => Self::BestEffort,
-            Some("keeper") => Self::Keeper,
-            _ => {
-                let what = format!("{VARIABLE}={value:?}");
-                let why = "it is one of cgroup, best-effort and keeper";
-                return Err(Error::invalid(Step::Prepare, what, why));
-            }
         })
     }
 }

@@ -57,7 +57,6 @@ mod sys;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use cgroup::usage::{Metric, Missing, Usage};
 pub use child::Child;
 pub use child::output::Output;
 pub use command::Command;
@@ -71,7 +70,7 @@ pub use no_leaks::NoLeaks;
 pub use proc::info::ProcessInfo;
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
-pub use report::{Cause, Note, Report, TreeReport};
+pub use report::{Cause, Metric, Missing, Note, Report, TreeReport, Usage};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
 pub use supervisor::list::{RunRoot, TreeInfo, list};

@@ -6,7 +6,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::cgroup::usage::Usage;
 use crate::containment::{Mechanism, Placement};
 use crate::proc::info::ProcessInfo;
 
@@ -76,6 +75,104 @@ pub enum Cause {
     /// The main process was alive outside its cgroup when the tree was torn down; it was killed
     /// through its pidfd.
     Escaped,
+}
+
+/// What a tree has used, daemons and everything included. `None` where the kernel does not say;
+/// [`missing`](Self::missing) has the reason then.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Usage {
+    /// CPU time in user mode. Needs no controller.
+    pub user: Option<Duration>,
+    /// CPU time in the kernel. Needs no controller.
+    pub system: Option<Duration>,
+    /// The most memory at one time, in bytes; page cache included.
+    pub memory_peak: Option<u64>,
+    /// The most processes and threads at one time.
+    pub pids_peak: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read: Option<u64>,
+    /// Bytes written to block devices. What is still in the page cache is not among them.
+    pub io_written: Option<u64>,
+    /// Time in which somebody in the tree had to wait for a CPU. This and all above but the CPU
+    /// time is read if there is a limit, or [`account`](crate::SupervisorBuilder::account) asks for
+    /// it.
+    pub cpu_pressure: Option<Duration>,
+    /// Time in which somebody in the tree had to wait for memory.
+    pub memory_pressure: Option<Duration>,
+    /// Time in which somebody in the tree had to wait for a device.
+    pub io_pressure: Option<Duration>,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Forks that were refused at the limit of processes.
+    pub pids_denied: Option<u64>,
+    /// What is `None`, and why.
+    pub missing: Vec<Missing>,
+    /// Kills of the tree's own cgroup as one, not of one below it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) group_kills: Option<u64>,
+}
+
+/// Something that could not be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Missing {
+    /// The field of [`Usage`].
+    pub field: Metric,
+    /// The file that would say.
+    pub file: &'static str,
+    /// Why it does not.
+    pub reason: &'static str,
+}
+
+/// A field of [`Usage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Metric {
+    /// [`Usage::user`]
+    User,
+    /// [`Usage::system`]
+    System,
+    /// [`Usage::memory_peak`]
+    MemoryPeak,
+    /// [`Usage::pids_peak`]
+    PidsPeak,
+    /// [`Usage::io_read`]
+    IoRead,
+    /// [`Usage::io_written`]
+    IoWritten,
+    /// [`Usage::cpu_pressure`]
+    CpuPressure,
+    /// [`Usage::memory_pressure`]
+    MemoryPressure,
+    /// [`Usage::io_pressure`]
+    IoPressure,
+    /// [`Usage::oom_kills`]
+    OomKills,
+    /// [`Usage::pids_denied`]
+    PidsDenied,
+}
+
+/// The field's name: `memory_peak`.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::System => "system",
+            Self::MemoryPeak => "memory_peak",
+            Self::PidsPeak => "pids_peak",
+            Self::IoRead => "io_read",
+            Self::IoWritten => "io_written",
+            Self::CpuPressure => "cpu_pressure",
+            Self::MemoryPressure => "memory_pressure",
+            Self::IoPressure => "io_pressure",
+            Self::OomKills => "oom_kills",
+            Self::PidsDenied => "pids_denied",
+        })
+    }
 }
 
 /// Something that happened to the tree without ending its main process.

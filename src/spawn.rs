@@ -57,11 +57,9 @@ impl Command {
     pub fn run(&mut self) -> Result<Report> {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
-        child.wait()?;
-        if child.policy().linger {
-            child.wait_tree()?;
-        }
-        child.finish()
+        let linger = child.policy().linger;
+        let waited = child.wait().and_then(|_| if linger { child.wait_tree() } else { Ok(()) });
+        child.end_after(waited).map(|((), report)| report)
     }
 
     /// As [`run`](Self::run), for the exit status alone.
@@ -220,7 +218,17 @@ impl Command {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
         let home = Home::Cgroup(tree.entry("launch")?);
-        let (newborn, placement) = Launch { home, ..launch }.launch()?;
+        let mut launch = Launch { home, ..launch };
+        let mut launched = launch.launch();
+        if let (Err(error), Some(root)) = (&launched, supervisor.root())
+            && error.is_no_cgroup()
+            && error.raw_os_error() == Some(libc::EACCES)
+        {
+            // Nothing of the command has run.
+            root.open_the_way_in();
+            launched = launch.launch();
+        }
+        let (newborn, placement) = launched?;
         tree.born(newborn.pid);
         Ok((newborn, placement, tree))
     }

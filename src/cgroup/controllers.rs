@@ -6,18 +6,21 @@
 //! hands down controllers may hold no process itself).
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{geteuid, write};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::beneath::{self, open_cgroup};
 use crate::cgroup::delegation::is_delegated;
 use crate::cgroup::names::is_guard;
 use crate::cgroup::names::{ASIDE, owner};
+use crate::cgroup::walk::pids_at;
+use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Setting};
 use crate::proc::read;
@@ -90,8 +93,7 @@ pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
         };
         if above.iter().all(|dir| passes(dir)) {
             // A tree is ours, and holds no process yet.
-            let file = leaf.path().join("cgroup.subtree_control");
-            let _ = write_file(&file, &format!("+{controller}"));
+            let _ = write_in(leaf.path(), "cgroup.subtree_control", &format!("+{controller}"));
         }
     }
 }
@@ -144,12 +146,12 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     if holds_processes(dir) {
         return Err(Errno::EBUSY);
     }
-    write_file(&dir.join("cgroup.subtree_control"), &format!("+{controller}"))
+    write_in(dir, "cgroup.subtree_control", &format!("+{controller}"))
 }
 
 /// Some of the processes right in it, for an error.
 fn held(dir: &Path) -> String {
-    let pids = pids_in(dir);
+    let pids = pids_at(dir);
     let known = read::read_all(pids.get(..3).unwrap_or(&pids), true);
     let names: Vec<String> = known.iter().map(ToString::to_string).collect();
     let more = pids.len() - names.len();
@@ -157,14 +159,9 @@ fn held(dir: &Path) -> String {
     format!("processes ({}{more})", names.join(", "))
 }
 
-fn pids_in(dir: &Path) -> Vec<i32> {
-    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    pids.lines().filter_map(|line| line.parse().ok()).collect()
-}
-
 /// The root of the hierarchy may hold some: it has no type.
 fn holds_processes(dir: &Path) -> bool {
-    !pids_in(dir).is_empty() && dir.join("cgroup.type").exists()
+    !pids_at(dir).is_empty() && open_in(dir, "cgroup.type", OFlag::O_RDONLY).is_ok()
 }
 
 /// A run root of this user, or a cgroup that was delegated to it.
@@ -178,17 +175,16 @@ fn may_change(dir: &Path) -> bool {
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
 /// The leaf goes with the next sweep after us.
 fn step_aside(dir: &Path) -> Result<(), Errno> {
-    let all = pids_in(dir);
+    let all = pids_at(dir);
     if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {
         return Err(Errno::EBUSY);
     }
-    let leaf = dir.join(ASIDE);
-    match nix::unistd::mkdir(&leaf, Mode::S_IRWXU) {
+    match mkdirat(open_cgroup(dir)?, ASIDE, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
-    let procs = leaf.join("cgroup.procs");
-    all.iter().try_for_each(|pid| write_file(&procs, &pid.to_string()))
+    let leaf = dir.join(ASIDE);
+    all.iter().try_for_each(|pid| write_in(&leaf, "cgroup.procs", &pid.to_string()))
 }
 
 /// This process, or a guard that is its child.
@@ -201,8 +197,9 @@ fn is_us(pid: i32) -> bool {
 }
 
 fn has(dir: &Path, file: &str, controller: &str) -> bool {
-    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-    text.split_whitespace().any(|each| each == controller)
+    let text = open_in(dir, file, OFlag::O_RDONLY).and_then(|file| read_all(&file));
+    let text = text.unwrap_or_default();
+    String::from_utf8_lossy(&text).split_whitespace().any(|each| each == controller)
 }
 
 /// Whether a v1 hierarchy holds the controller: its number in `/proc/cgroups` is not 0 then.
@@ -215,16 +212,18 @@ fn on_v1(controller: &str) -> bool {
     )
 }
 
-fn write_file(path: &Path, value: &str) -> Result<(), Errno> {
-    let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    write(&file, value.as_bytes()).map(drop)
+fn open_in(dir: &Path, file: &str, access: OFlag) -> Result<OwnedFd, Errno> {
+    beneath::open(open_cgroup(dir)?.as_fd(), Path::new(file), access)
+}
+
+fn write_in(dir: &Path, file: &str, value: &str) -> Result<(), Errno> {
+    write(&open_in(dir, file, OFlag::O_WRONLY)?, value.as_bytes()).map(drop)
 }
 
 /// Writes one value, and reads it back: the kernel rounds some.
 fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = cgroup.dir().and_then(|dir| openat(&*dir, setting.file, flags, Mode::empty()));
+    let file = cgroup.file(setting.file, OFlag::O_WRONLY);
     match file.and_then(|file| write(&file, setting.value.as_bytes())) {
         Ok(_) => {}
         // A machine without swap has no such file, and 0 of it is what we want.

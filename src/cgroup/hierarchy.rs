@@ -19,7 +19,8 @@ use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::{open_dir, read_all};
+use crate::cgroup::beneath::open_dir;
+use crate::cgroup::read_all;
 use crate::error::{Error, Result, Step};
 
 /// A cgroup2 directory in which run roots may be made.
@@ -43,10 +44,18 @@ pub(crate) fn open(path: &Path) -> Result<Base> {
 
 /// The directory of the cgroup that this process is in.
 pub(crate) fn own() -> Result<PathBuf> {
-    let (mounts, own) = surroundings()?;
+    place_in(&surroundings("self")?)
+}
+
+/// The directory of the cgroup that another process is in.
+pub(crate) fn place_of(pid: u32) -> Option<PathBuf> {
+    surroundings(&pid.to_string()).and_then(|found| place_in(&found)).ok()
+}
+
+fn place_in((mounts, own): &(Vec<Mount>, PathBuf)) -> Result<PathBuf> {
     let exists =
         |path: &PathBuf| !matches!(fs::metadata(path), Err(e) if e.kind() == ErrorKind::NotFound);
-    let found = candidates(&mounts, &own).find(exists);
+    let found = candidates(mounts, own).find(exists);
     found.ok_or_else(|| no_hierarchy("no cgroup2 mount shows the cgroup that this process is in"))
 }
 
@@ -54,14 +63,14 @@ pub(crate) fn own() -> Result<PathBuf> {
 #[cfg(feature = "cli")]
 pub(crate) fn top() -> Result<PathBuf> {
     let own = own()?;
-    let (mounts, _) = surroundings()?;
+    let (mounts, _) = surroundings("self")?;
     let points = mounts.into_iter().map(|mount| mount.point);
     Ok(points.filter(|point| own.starts_with(point)).max().unwrap_or(own))
 }
 
-/// The mounts of cgroup2, and the path of our cgroup in the hierarchy.
-fn surroundings() -> Result<(Vec<Mount>, PathBuf)> {
-    let (mounts, own) = described()?;
+/// The mounts of cgroup2, and the path of a process's cgroup in the hierarchy.
+fn surroundings(process: &str) -> Result<(Vec<Mount>, PathBuf)> {
+    let (mounts, own) = described(process)?;
     let mounts = cgroup2_mounts(&mounts);
     match own_cgroup(&own) {
         Some(own) if !mounts.is_empty() => Ok((mounts, own)),
@@ -69,15 +78,17 @@ fn surroundings() -> Result<(Vec<Mount>, PathBuf)> {
     }
 }
 
-/// What `/proc` says of this process; of this thread, where the main thread has ended: a zombie has
-/// no mounts.
-fn described() -> Result<(Vec<u8>, Vec<u8>)> {
-    let both = |of: &str| {
-        let file = |name| read(&format!("/proc/{of}/{name}"));
-        file("mountinfo").and_then(|mounts| Ok((mounts, file("cgroup")?)))
+/// Our mounts, and the cgroups of a process. Of this thread, where the main thread has ended: a
+/// zombie has no mounts.
+fn described(process: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let file = |of: &str, name| read(&format!("/proc/{of}/{name}"));
+    let both = |us: &str, process: &str| -> Result<(Vec<u8>, Vec<u8>)> {
+        Ok((file(us, "mountinfo")?, file(process, "cgroup")?))
     };
-    match both("self") {
-        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => both("thread-self"),
+    match both("self", process) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+            both("thread-self", if process == "self" { "thread-self" } else { process })
+        }
         found => found,
     }
 }

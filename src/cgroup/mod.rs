@@ -5,6 +5,8 @@
 //!
 //! [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
 
+pub(crate) mod beneath;
+pub(crate) mod walk;
 pub(crate) mod hierarchy;
 pub(crate) mod delegation;
 pub(crate) mod nesting;
@@ -13,6 +15,7 @@ pub(crate) mod usage;
 pub(crate) mod teardown;
 pub(crate) mod leftovers;
 pub(crate) mod names;
+mod outside;
 #[cfg(feature = "cli")]
 pub(crate) mod own;
 
@@ -22,20 +25,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::uio::pread;
-use nix::unistd::{UnlinkatFlags, faccessat, read, unlinkat, write};
+use nix::unistd::{faccessat, read, write};
 
+use crate::cgroup::beneath::{DIRECTORY, gone_is_fine, reach};
+use crate::cgroup::walk::{Manner, Stuck, Visited};
 use crate::error::{Error, Result, Step};
 use crate::sys::above_two;
 use crate::sys::poll::{BackOff, timeout_until};
-
-pub(crate) const DIRECTORY: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
 /// `cpu.stat` has some 300 bytes at the most.
 pub(crate) const BRIEF: usize = 512;
@@ -52,16 +53,6 @@ pub(crate) struct Cgroup {
     events: OwnedFd,
 }
 
-/// Opens a directory and nothing else.
-pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
-    nix::fcntl::open(path, DIRECTORY, Mode::empty())
-}
-
-/// The same, below another one.
-pub(crate) fn open_dir_in(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
-    openat(dir, name, DIRECTORY, Mode::empty())
-}
-
 impl Cgroup {
     /// mkdir, then open all that teardown will need. What was made is removed again if it cannot be
     /// opened.
@@ -76,19 +67,35 @@ impl Cgroup {
     ) -> Result<Self, (Step, Errno)> {
         mkdirat(parent, name, mode).map_err(|errno| (Step::MakeCgroup, errno))?;
         Self::open(parent, at, name).map_err(|errno| {
-            match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+            match beneath::remove_dir(parent.as_fd(), name) {
                 Err(Errno::ENOENT) => (Step::MakeCgroup, Errno::ESTALE),
                 _ => (Step::OpenCgroup, errno),
             }
         })
     }
 
+    /// The same, right below this one, which is ours to write to whatever its mode is by now.
+    pub(crate) fn make_below(&self, name: &OsStr, mode: Mode) -> Result<Self> {
+        let failed = |step, errno| Error::at(step, &self.path.join(name), errno);
+        let dir = self.dir().map_err(|errno| failed(Step::MakeCgroup, errno))?;
+        let refused = |made: &Result<Self, (Step, Errno)>| matches!(made, Err((_, Errno::EACCES)));
+        let mut made = Self::make(&dir, &self.path, name, mode);
+        if refused(&made) {
+            beneath::grant(dir.as_fd());
+            made = Self::make(&dir, &self.path, name, mode);
+        }
+        made.map_err(|(step, errno)| failed(step, errno))
+    }
+
     /// Opens a cgroup that exists. `ENOENT` for `cgroup.kill` means a kernel before 5.14.
     pub(crate) fn open(parent: &Arc<OwnedFd>, at: &Path, name: &OsStr) -> Result<Self, Errno> {
-        let dir = openat(parent, name, DIRECTORY, Mode::empty()).and_then(above_two)?;
-        let file = |name, access| open_file(dir.as_fd(), name, access).and_then(above_two);
-        let kill = file("cgroup.kill", OFlag::O_WRONLY)?;
-        let events = file("cgroup.events", OFlag::O_RDONLY)?;
+        let open = |above: BorrowedFd<'_>, path: &OsStr, access| {
+            let file = reach(above, |above| beneath::open(above, Path::new(path), access));
+            file.and_then(above_two)
+        };
+        let dir = open(parent.as_fd(), name, DIRECTORY)?;
+        let kill = open(dir.as_fd(), "cgroup.kill".as_ref(), OFlag::O_WRONLY)?;
+        let events = open(dir.as_fd(), "cgroup.events".as_ref(), OFlag::O_RDONLY)?;
         Ok(Self {
             parent: Arc::clone(parent),
             name: name.to_owned(),
@@ -107,7 +114,7 @@ impl Cgroup {
     pub(crate) fn dir(&self) -> Result<Arc<OwnedFd>, Errno> {
         match &self.dir {
             Some(dir) => Ok(Arc::clone(dir)),
-            None => open_child(self.parent.as_fd(), &self.name).map(Arc::new),
+            None => self.file("", DIRECTORY).map(Arc::new),
         }
     }
 
@@ -117,9 +124,16 @@ impl Cgroup {
         self.dir = None;
     }
 
-    /// A control file, whole. By its path from above: one open.
+    /// A control file, or what else is below it. By its path from above: one open.
+    pub(crate) fn file(&self, file: &str, access: OFlag) -> Result<OwnedFd, Errno> {
+        let path = Path::new(&self.name).join(file);
+        reach(self.parent.as_fd(), |parent| beneath::open(parent, &path, access))
+    }
+
+    /// A control file, whole.
     pub(crate) fn read(&self, file: &str) -> Result<String, Errno> {
-        read_file(self.parent.as_fd(), &Path::new(&self.name).join(file))
+        let file = self.file(file, OFlag::O_RDONLY)?;
+        Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
     }
 
     /// A control file that is known to be shorter than the buffer: one read, and nothing allocated.
@@ -128,9 +142,7 @@ impl Cgroup {
         file: &str,
         buffer: &'a mut [u8; BRIEF],
     ) -> Result<&'a str, Errno> {
-        let path = Path::new(&self.name).join(file);
-        let file = openat(&self.parent, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let len = read(&file, buffer)?;
+        let len = read(&self.file(file, OFlag::O_RDONLY)?, buffer)?;
         Ok(std::str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
     }
 
@@ -217,130 +229,59 @@ impl Cgroup {
     /// Writes `cgroup.freeze` and waits, until the deadline, for the kernel to say that it is done.
     /// A process in state D cannot freeze: false.
     pub(crate) fn freeze(&self, deadline: Instant) -> Result<bool, Errno> {
+        outside::step_out(&self.pids().unwrap_or_default(), &self.path);
         self.set_frozen(true)?;
         self.wait_for(Some(deadline), |this| Ok(this.says(b"frozen 1")? != Some(false)))
     }
 
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Errno> {
         let text: &[u8] = if frozen { b"1" } else { b"0" };
-        let file =
-            self.dir().and_then(|dir| open_file(dir.as_fd(), "cgroup.freeze", OFlag::O_WRONLY));
+        let file = self.file("cgroup.freeze", OFlag::O_WRONLY);
         gone_is_fine(file.and_then(|file| write(&file, text).map(drop)))
     }
 
     /// `cgroup.procs`, to write pids to.
     pub(crate) fn procs(&self) -> Result<OwnedFd, Errno> {
-        let dir = self.dir()?;
-        open_file(dir.as_fd(), "cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
+        self.file("cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
+    }
+
+    /// Who wants to bring a process in from beside it needs its `cgroup.procs` and the one above:
+    /// the workload may have taken both.
+    pub(crate) fn open_the_way_in(&self) {
+        let procs = Path::new("cgroup.procs");
+        beneath::give_back(self.parent.as_fd(), procs);
+        beneath::give_back(self.parent.as_fd(), &Path::new(&self.name).join(procs));
     }
 
     /// The pids in it and below, dead leaders included, zombies not. Pids outside our pid namespace
     /// are left out.
     pub(crate) fn pids(&self) -> Result<Vec<i32>, Errno> {
-        let mut all = Vec::new();
-        walk(&self.parent, &self.name, &mut |_, _, dir| {
-            all.extend(gone_is_fine(read_pids(dir))?);
-            Ok(())
-        })?;
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
+        walk::members(self.parent.as_fd(), &self.name, Manner::Own)
     }
 
-    /// Removes it and everything below, deepest first. `EBUSY` while a process is left.
-    pub(crate) fn remove(&self) -> Result<(), Errno> {
-        match unlinkat(&self.parent, &*self.name, UnlinkatFlags::RemoveDir) {
+    /// Removes it and everything below, deepest first. `EBUSY` while a process is left, `EXDEV`
+    /// where something is mounted: that stays, with all that is above it.
+    pub(crate) fn remove(&self) -> Result<(), Stuck> {
+        let parent = self.parent.as_fd();
+        match beneath::remove_dir(parent, &self.name) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
             // Directories below, a process come back, or (EACCES) a mode that the workload changed.
             Err(Errno::EBUSY | Errno::EACCES | Errno::ENOTEMPTY) => {}
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err(Stuck { at: self.name.clone().into(), errno }),
         }
-        walk(&self.parent, &self.name, &mut |parent, name, _| {
-            gone_is_fine(unlinkat(parent, name, UnlinkatFlags::RemoveDir))
+        walk::walk(parent, &self.name, Manner::Own, &mut |visited: &Visited<'_>| {
+            if visited.clear { beneath::remove_dir(visited.above, visited.name) } else { Ok(()) }
         })
     }
-}
 
-/// `ENODEV` on an open fd and `ENOENT` through a directory both mean that the cgroup is gone, which
-/// is what we want.
-fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
-    match result {
-        Err(Errno::ENODEV | Errno::ENOENT) => Ok(T::default()),
-        other => other,
-    }
-}
-
-/// The pids listed in one directory. A threaded child cannot list them (`EOPNOTSUPP`): its domain
-/// does.
-fn read_pids(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
-    let file = open_file(dir, "cgroup.procs", OFlag::O_RDONLY)?;
-    let text = match read_all(&file) {
-        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
-        text => text?,
-    };
-    let text = String::from_utf8_lossy(&text);
-    let pids = text.lines().filter_map(|line| line.parse().ok());
-    Ok(pids.filter(|&pid| pid > 0).collect())
-}
-
-type Visit<'a> = dyn FnMut(BorrowedFd<'_>, &OsStr, BorrowedFd<'_>) -> Result<(), Errno> + 'a;
-
-/// Visits `name` and all directories below, children before their parent.
-///
-/// Not recursive, and two fds at a time: a workload chooses how deep it nests. Goes up by `..`.
-fn walk(parent: &Arc<OwnedFd>, name: &OsStr, visit: &mut Visit<'_>) -> Result<(), Errno> {
-    let mut here = match open_child(parent.as_fd(), name) {
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
-        other => other?,
-    };
-    let mut stack = vec![(name.to_owned(), children(&here)?)];
-    while let Some((_, todo)) = stack.last_mut() {
-        if let Some(next) = todo.pop() {
-            match open_child(here.as_fd(), &next) {
-                Err(Errno::ENOENT | Errno::ENODEV) => continue,
-                other => here = other?,
-            }
-            stack.push((next, children(&here)?));
-            continue;
+    /// Why it cannot be removed, and where.
+    pub(crate) fn stuck(&self, stuck: &Stuck) -> Error {
+        let path = self.path.parent().unwrap_or(&self.path).join(&stuck.at);
+        match stuck.errno {
+            Errno::EXDEV => Error::mounted(&path),
+            errno => Error::at(Step::RemoveCgroup, &path, errno),
         }
-        let Some((name, _)) = stack.pop() else { break };
-        if stack.is_empty() {
-            return visit(parent.as_fd(), &name, here.as_fd());
-        }
-        let above = openat(&here, "..", DIRECTORY, Mode::empty())?;
-        visit(above.as_fd(), &name, here.as_fd())?;
-        here = above;
     }
-    Ok(())
-}
-
-/// A workload of our own uid may have taken the permission away: the owner may take it back.
-fn open_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    match openat(parent, name, DIRECTORY, Mode::empty()) {
-        Err(Errno::EACCES) => {
-            fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-            openat(parent, name, DIRECTORY, Mode::empty())
-        }
-        other => other,
-    }
-}
-
-/// The same for a control file.
-fn open_file(dir: BorrowedFd<'_>, name: &str, access: OFlag) -> Result<OwnedFd, Errno> {
-    let open = || openat(dir, name, access | OFlag::O_CLOEXEC, Mode::empty());
-    match open() {
-        Err(Errno::EACCES) => {
-            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink)?;
-            open()
-        }
-        other => other,
-    }
-}
-
-fn read_file(dir: BorrowedFd<'_>, file: &Path) -> Result<String, Errno> {
-    let file = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
 }
 
 /// A file of the kernel's, whole. Not std's: that one asks for the size first (it is 0), and then
@@ -356,21 +297,4 @@ pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
             Err(errno) => return Err(errno),
         }
     }
-}
-
-pub(crate) fn children(dir: &OwnedFd) -> Result<Vec<OsString>, Errno> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut names = Vec::new();
-    let mut listing = match Dir::openat(dir, ".", DIRECTORY, Mode::empty()) {
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(names),
-        other => other?,
-    };
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if entry.file_type() == Some(Type::Directory) && name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
-        }
-    }
-    Ok(names)
 }

@@ -12,10 +12,11 @@ use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fstat, stat};
 
+use crate::cgroup::beneath::{DIRECTORY, open_dir};
 use crate::cgroup::delegation::without_leaf;
 use crate::cgroup::hierarchy::{self, Base};
 use crate::cgroup::names::{RECORD, owner};
-use crate::cgroup::{DIRECTORY, children, open_dir};
+use crate::cgroup::walk::children;
 use crate::error::{Error, Result, Step};
 use crate::sys;
 

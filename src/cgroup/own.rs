@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cgroup::delegation::{is_delegated, owned};
 use crate::cgroup::hierarchy;
 use crate::cgroup::names;
+use crate::cgroup::walk::pids_at;
 use crate::error::Result;
 
 /// The cgroup of this process.
@@ -34,8 +35,7 @@ pub fn place() -> Result<Place> {
 }
 
 fn is_alone(path: &Path) -> bool {
-    let pids = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    owned(path) && pids.trim() == std::process::id().to_string()
+    owned(path) && pids_at(path) == [std::process::id().cast_signed()]
 }
 
 /// The topmost directory of the hierarchy that this process is in, as far as it is mounted here.

@@ -22,7 +22,7 @@ use crate::sys;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two attempts at what may pass.
-const AGAIN: Duration = Duration::from_micros(200);
+const RETRY_PAUSE: Duration = Duration::from_micros(200);
 
 /// Pidfds held at a time by a sweep: few, since fds may be scarce.
 const BATCH: usize = 64;
@@ -48,10 +48,12 @@ pub(crate) fn teardown_after<T>(
         let emptied = kill(cgroup, left).map(|()| read());
         let removed = |counters| match cgroup.remove() {
             Ok(()) => Ok(counters),
-            Err(errno) => Err(cgroup.error(Step::RemoveCgroup, errno)),
+            Err(stuck) => Err(cgroup.stuck(&stuck)),
         };
         match emptied.and_then(removed) {
-            Err(error) if error.may_pass() && Instant::now() < deadline => thread::sleep(AGAIN),
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                thread::sleep(RETRY_PAUSE)
+            }
             done => return done,
         }
     }

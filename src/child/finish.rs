@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::cgroup::teardown::PATIENCE;
-use crate::cgroup::usage::Usage;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
-use crate::report::{Cause, Note, Report};
+use crate::report::{Cause, Note, Report, Usage};
 use crate::sys::poll::{self, lock};
+
+/// What the kernel, a keeper or a tracer needs between a death and its news.
+const SETTLING: Duration = Duration::from_millis(100);
 
 impl Child {
     /// Ends all, and says what happened. `named`: with the names of those who were left.
@@ -30,18 +32,48 @@ impl Child {
             false if named => self.leftovers(),
             false => Vec::new(),
         };
-        let usage = self.tree().tear_down()?;
-        let escaped = !self.ended_within(Duration::from_millis(100))?;
+        let (usage, torn) = self.tree().tear_down();
+        let status = self.last_status(torn.is_err());
+        self.log.stop();
+        // What the teardown has to say comes before what followed from that.
+        let (status, escaped) = match (status, torn) {
+            (Ok(status), Ok(())) => status,
+            (Ok((status, escaped)), Err(error)) => {
+                return Err(error.with_report(self.report(status, escaped, usage, leftovers)));
+            }
+            (Err(error), Ok(())) | (Err(_), Err(error)) => return Err(error),
+        };
+        Ok(self.report(status, escaped, usage, leftovers))
+    }
+
+    /// The exit status, and whether the main process was alive elsewhere when its tree was gone.
+    /// `brief`: if that could not be torn down it may be stuck, and has been waited for already.
+    fn last_status(&self, brief: bool) -> Result<(ExitStatus, bool)> {
+        let escaped = !self.ended_within(SETTLING)?;
+        let patience = if brief { SETTLING } else { PATIENCE };
         if escaped {
             let _ = self.signal(libc::SIGKILL);
-            self.ended_within(PATIENCE)?;
+            self.ended_within(patience)?;
         }
-        self.log.stop();
-        let deadline = Instant::now() + PATIENCE;
-        let status = self.wait_until(Some(deadline))?;
+        let until = Some(Instant::now() + patience);
+        let status = match brief {
+            // A wait would go on killing, which has been given up.
+            true => self.main_ended(until).map_err(|e| self.failed(Step::Wait, e)).and(self.reap()),
+            false => self.wait_until(until),
+        }?;
         let status = status.ok_or_else(|| self.failed(Step::Wait, Errno::ETIMEDOUT))?;
+        Ok((status, escaped))
+    }
+
+    fn report(
+        &self,
+        status: ExitStatus,
+        escaped: bool,
+        usage: Usage,
+        leftovers: Vec<ProcessInfo>,
+    ) -> Report {
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
-        Ok(Report {
+        Report {
             status,
             cause,
             notes: Note::of(&usage, Some(cause)),
@@ -50,7 +82,12 @@ impl Child {
             leftovers,
             placement: self.placement,
             mechanism: self.tree().mechanism(),
-        })
+        }
+    }
+
+    /// Ends it after what was done with it, which may have failed: no error loses the report.
+    pub(crate) fn end_after<T>(&self, done: Result<T>) -> Result<(T, Report)> {
+        with_report(done, self.finish())
     }
 
     /// A status that is late (a busy keeper, a tracer) makes nobody run.
@@ -104,5 +141,18 @@ impl Child {
             (None, Some(signal)) => Cause::Signaled(signal),
             (None, None) => Cause::Exited,
         }
+    }
+}
+
+/// The first error, and the report whichever has it.
+pub(crate) fn with_report<T>(done: Result<T>, ended: Result<Report>) -> Result<(T, Report)> {
+    match (done, ended) {
+        (Ok(done), Ok(report)) => Ok((done, report)),
+        (Err(error), Ok(report)) => Err(error.with_report(report)),
+        (Err(error), Err(later)) => Err(match later.into_report() {
+            Some(report) => error.with_report(report),
+            None => error,
+        }),
+        (Ok(_), Err(error)) => Err(error),
     }
 }

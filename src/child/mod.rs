@@ -275,8 +275,8 @@ impl Child {
     ///
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
-    /// or the exit status was taken by somebody else. Asked again it tries again; dropping it does
-    /// not.
+    /// or the exit status was taken by somebody else. Where the status is known all the same the
+    /// error has the report: [`Error::report`]. Asked again it tries again; dropping it does not.
     pub fn finish(&self) -> Result<Report> {
         self.finish_once(true)
     }

@@ -83,29 +83,38 @@ impl Child {
     }
 
     fn collect(mut self, input: &[u8]) -> Result<Output> {
-        let linger = self.policy().linger;
         let subject = format!("output of process {}", self.id());
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
         let mut stdin = Feed::new(self.stdin.take(), input).map_err(failed)?;
         let [out_copy, err_copy] = self.log.copies();
         let mut stdout = Capture::new(self.stdout.take(), out_copy).map_err(failed)?;
         let mut stderr = Capture::new(self.stderr.take(), err_copy).map_err(failed)?;
+        let collected = self.serve(&mut stdin, [&mut stdout, &mut stderr]);
+        drop(stdin);
+        let ((), report) = self.end_after(collected)?;
+        if let Err(errno) = stdout.drain().and_then(|()| stderr.drain()) {
+            return Err(failed(errno).with_report(report));
+        }
+        self.log.close_copies();
+        Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
+    }
+
+    /// Feeds and reads until the main process or, lingering, the whole tree has ended.
+    fn serve(&self, stdin: &mut Feed<'_>, captures: [&mut Capture; 2]) -> Result<()> {
+        let linger = self.policy().linger;
+        let failed =
+            |errno| Error::os(Step::Read, format!("output of process {}", self.id()), errno);
+        let [stdout, stderr] = captures;
         loop {
-            wait_for_news(&self, &stdin, [&stdout, &stderr]).map_err(failed)?;
+            wait_for_news(self, stdin, [stdout, stderr]).map_err(failed)?;
             stdin.write(AT_A_TIME).map_err(failed)?;
             stdout.read(AT_A_TIME).map_err(failed)?;
             stderr.read(AT_A_TIME).map_err(failed)?;
             let over = self.try_wait()?.is_some();
             if over && (!linger || self.tree().is_empty()?) {
-                break;
+                return Ok(());
             }
         }
-        drop(stdin);
-        let report = self.finish()?;
-        stdout.drain().map_err(failed)?;
-        stderr.drain().map_err(failed)?;
-        self.log.close_copies();
-        Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
     }
 }
 

@@ -72,6 +72,39 @@ impl Failure {
     }
 }
 
+/// A failure, and how CMD ended if that is known.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) failure: Failure,
+    pub(crate) report: Option<Box<Report>>,
+}
+
+impl Broken {
+    /// The report, if neither the wait nor the teardown failed. The first failure is told.
+    pub(crate) fn or_report<T>(
+        watched: Result<T, Failure>,
+        ended: tidy_process::Result<Report>,
+    ) -> Result<Report, Self> {
+        match (watched, ended) {
+            (Ok(_), Ok(report)) => Ok(report),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(failure), Ok(report)) => Err(Self { failure, report: Some(Box::new(report)) }),
+            (Err(failure), Err(later)) => Err(Self { failure, report: Self::from(later).report }),
+        }
+    }
+}
+
+impl<F: Into<Failure>> From<F> for Broken {
+    fn from(failure: F) -> Self {
+        let failure = failure.into();
+        let report = match &failure {
+            Failure::Library(error) => error.report().cloned().map(Box::new),
+            _ => None,
+        };
+        Self { failure, report }
+    }
+}
+
 /// What to do with processes that are left when CMD ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Leaks {

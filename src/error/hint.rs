@@ -7,6 +7,9 @@ use crate::error::step::Step;
 pub(crate) const SURVIVORS: &str = "they got SIGKILL and go as soon as the kernel lets them \
      (state D waits for a device or file system); the cgroup is removed once it is empty";
 
+pub(crate) const MOUNTED: &str = "the command mounted it, and it is not ours to remove: umount it \
+     (umount -R), then run tidy-process sweep";
+
 pub(crate) const KEPT_SURVIVORS: &str = "their keeper goes on killing them: in state D they go as \
      soon as the kernel lets them; a process of another user (sudo, su) ends by itself, or root \
      ends it";
@@ -53,6 +56,10 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
         Fork | Step::Wait if errno == Errno::ECHILD => Some(
             "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
              waits for every child",
+        ),
+        Step::RemoveCgroup if matches!(errno, Errno::EACCES | Errno::EPERM) => Some(
+            "it is another user's, who has made it or was given it: root removes it, by \
+             tidy-process sweep",
         ),
         Step::Stdio => stdio(errno),
         Step::Signal if errno == Errno::EINVAL => {

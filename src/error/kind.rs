@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2, OTHER_SUPERVISOR,
-    SURVIVORS, TAKEN, TIMED_OUT, UNWATCHED, os_hint,
+    KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
+    OTHER_SUPERVISOR, SURVIVORS, TAKEN, TIMED_OUT, UNWATCHED, os_hint,
 };
 use crate::error::step::Step;
 use crate::proc::info::ProcessInfo;
@@ -36,6 +37,8 @@ pub(crate) enum Kind {
     TimedOut { program: String, why: String, status: std::process::ExitStatus },
     #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
     Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, kept: bool },
+    #[error("{} {path:?}: something is mounted on it", Step::RemoveCgroup)]
+    Mounted { path: PathBuf },
     #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
     Unsupported { what: String, limit: bool },
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
@@ -78,6 +81,7 @@ impl Kind {
             Self::TimedOut { .. } => Some(TIMED_OUT),
             Self::Survivors { kept: false, .. } => Some(SURVIVORS),
             Self::Survivors { kept: true, .. } => Some(KEPT_SURVIVORS),
+            Self::Mounted { .. } => Some(MOUNTED),
             Self::Unsupported { .. } => Some(NEEDS_CGROUP),
             Self::KeeperLost(_) => Some(KEEPER_LOST),
             Self::NotReady { taken, .. } => taken.then_some(TAKEN),
@@ -93,6 +97,7 @@ impl Kind {
                 io::ErrorKind::Unsupported
             }
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
+            Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Self::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
             Self::Survivors { .. } | Self::NotReady { .. } | Self::TimedOut { .. } => {
                 io::ErrorKind::TimedOut

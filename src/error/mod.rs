@@ -17,6 +17,7 @@ use crate::error::kind::{Hint, Kind};
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
 use crate::proc::info::ProcessInfo;
+use crate::report::{Report, TreeReport};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -42,6 +43,8 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: Kind,
+    report: Option<Box<Report>>,
+    tree_report: Option<Box<TreeReport>>,
     hint: Option<Hint>,
     /// Whether the plain text has the hint too: it has become an error of std's, which knows of no
     /// other form.
@@ -51,7 +54,7 @@ struct Inner {
 /// The text; in the alternate form (`{:#}`) also, on a line of its own, the hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, hint, outspoken } = &*self.0;
+        let Inner { kind, hint, outspoken, .. } = &*self.0;
         write!(f, "{kind}")?;
         match hint {
             Some(hint) if *outspoken || f.alternate() => write!(f, "\n{hint}"),
@@ -78,12 +81,39 @@ impl StdError for Error {
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
         let hint = kind.hint();
-        Self(Box::new(Inner { kind, hint, outspoken: false }))
+        Self(Box::new(Inner { kind, report: None, tree_report: None, hint, outspoken: false }))
     }
 }
 
 /// Making one.
 impl Error {
+    /// How the command ended, where that is known although this went wrong: a teardown that fails
+    /// loses no exit status.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.0.report.as_deref()
+    }
+
+    /// How a tree ended, where [`Tree::finish`](crate::Tree::finish) went wrong.
+    #[must_use]
+    pub fn tree_report(&self) -> Option<&TreeReport> {
+        self.0.tree_report.as_deref()
+    }
+
+    pub(crate) fn with_tree_report(mut self, report: TreeReport) -> Self {
+        self.0.tree_report = Some(Box::new(report));
+        self
+    }
+
+    pub(crate) fn into_report(self) -> Option<Report> {
+        self.0.report.map(|report| *report)
+    }
+
+    pub(crate) fn with_report(mut self, report: Report) -> Self {
+        self.0.report = Some(Box::new(report));
+        self
+    }
+
     pub(crate) fn os(step: Step, subject: impl Into<String>, errno: Errno) -> Self {
         Kind::Os { step, subject: subject.into(), errno }.into()
     }
@@ -134,6 +164,11 @@ impl Error {
     /// The same, where a keeper alone has tried.
     pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
         Kind::Survivors { what, after, survivors: who, kept: true }.into()
+    }
+
+    /// What was to be removed cannot be while something is mounted on it.
+    pub(crate) fn mounted(path: &Path) -> Self {
+        Kind::Mounted { path: path.to_owned() }.into()
     }
 
     /// What only a cgroup can do, asked of a tree that a keeper holds.

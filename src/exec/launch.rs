@@ -3,7 +3,7 @@
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -14,8 +14,9 @@ use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
 use crate::exec::program::Program;
 use crate::exec::stdio::Stream;
-use crate::sys::poll::{self, BackOff};
-use crate::sys::{self, Newborn, SignalsBlocked, above_two};
+use crate::sys::bury::bury;
+use crate::sys::poll::BackOff;
+use crate::sys::{Newborn, SignalsBlocked, above_two};
 
 /// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
 /// more.
@@ -124,7 +125,7 @@ impl Launch<'_> {
         match orders.word.load(Ordering::Relaxed) {
             RUNNING => Ok(newborn),
             word => {
-                bury(&newborn);
+                bury(newborn.pidfd.as_fd());
                 if word == UNBORN {
                     return Err(Miss::Unborn);
                 }
@@ -151,7 +152,7 @@ impl Launch<'_> {
         match last_word(news) {
             None => Ok(newborn),
             Some(word) => {
-                bury(&newborn);
+                bury(newborn.pidfd.as_fd());
                 Err(read_word(word))
             }
         }
@@ -211,11 +212,4 @@ pub(crate) fn read_word(word: u32) -> (Step, Errno) {
 pub(crate) fn last_word(mut news: PipeReader) -> Option<u32> {
     let mut word = [0; 4];
     news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
-}
-
-/// A child that never executed: it has ended, or is about to.
-fn bury(newborn: &Newborn) {
-    let _ = sys::pidfd_send_signal(newborn.pidfd.as_fd(), libc::SIGKILL);
-    let _ = poll::ended(newborn.pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(1)));
-    let _ = sys::reap(newborn.pidfd.as_fd());
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result, Step, errno_of};
 use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::proc::read;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
+use crate::sys::bury::reap_dying;
 use crate::sys::poll::{self, lock, timeout_until};
 use crate::sys::{self, Newborn};
 
@@ -169,12 +170,9 @@ impl Kept {
         poll::ended(self.keeper.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false)
     }
 
-    /// Reaps a keeper that has gone or is about to. Where SIGCHLD is ignored nothing is to be
-    /// reaped.
+    /// Reaps a keeper that has gone or is about to.
     pub(crate) fn bury(&self) {
-        let pidfd = self.keeper.pidfd.as_fd();
-        let _ = poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(1)));
-        let _ = sys::reap(pidfd);
+        reap_dying(self.keeper.pidfd.as_fd());
     }
 
     /// Who descends from the keeper now, zombies excepted; a process whose main thread alone has

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use nix::errno::Errno;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use crate::child::finish::with_report;
 use crate::child::output::{AT_A_TIME, Capture, Output};
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
@@ -39,8 +40,8 @@ impl Command {
     pub async fn run_async(&mut self) -> Result<Report> {
         let mut child = self.spawn_async()?;
         drop(child.stdin.take());
-        child.all_that_is_waited_for().await?;
-        child.finish().await
+        let waited = child.all_that_is_waited_for().await;
+        with_report(waited, child.finish().await).map(|((), report)| report)
     }
 
     /// As [`output`](Self::output). Dropping the future ends the tree, as dropping an
@@ -94,7 +95,7 @@ impl AsyncChild {
         let [out_copy, err_copy] = self.as_child().log.copies();
         let mut streams =
             [Stream::new(self.stdout.take(), out_copy), Stream::new(self.stderr.take(), err_copy)];
-        {
+        let collected = {
             let mut over = pin!(self.all_that_is_waited_for());
             let news = poll_fn(|cx| {
                 stdin.poll(cx).map_err(|error| failed(errno_of(&error)))?;
@@ -103,19 +104,18 @@ impl AsyncChild {
                 }
                 over.as_mut().poll(cx)
             });
-            news.await?;
-        }
-        drop(stdin);
-        let report = self.finish().await?;
-        let [stdout, stderr] = streams;
-        let output = Output {
-            status: report.status,
-            stdout: stdout.drain().map_err(failed)?,
-            stderr: stderr.drain().map_err(failed)?,
-            report,
+            news.await
         };
-        self.as_child().log.close_copies();
-        Ok(output)
+        drop(stdin);
+        let ((), report) = with_report(collected, self.finish().await)?;
+        let [stdout, stderr] = streams;
+        match stdout.drain().and_then(|stdout| Ok((stdout, stderr.drain()?))) {
+            Ok((stdout, stderr)) => {
+                self.as_child().log.close_copies();
+                Ok(Output { status: report.status, stdout, stderr, report })
+            }
+            Err(errno) => Err(failed(errno).with_report(report)),
+        }
     }
 }
 

@@ -1,20 +1,27 @@
 //! Who supervises what, below one base: for `ps` and `kill`.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
+use crate::cgroup::beneath::{self, DIRECTORY, open_cgroup};
+use crate::cgroup::hierarchy::Base;
 use crate::cgroup::names::owner;
 use crate::cgroup::nesting::base_to_look;
 use crate::cgroup::teardown::{self, PATIENCE};
+use crate::cgroup::walk::{Manner, children, members};
+use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
 use crate::proc::read;
 use crate::supervisor::owner::is_dead;
-use crate::supervisor::sweep::{lease, open, run_roots, subdirectories};
+use crate::supervisor::sweep::{lease, open_below, run_roots};
 
 /// One run root and the trees in it; see [`list`].
 #[derive(Debug)]
@@ -57,29 +64,40 @@ pub struct TreeInfo {
 /// The base cannot be found.
 pub fn list(base: Option<&Path>) -> Result<Vec<RunRoot>> {
     let base = base_to_look(base)?;
-    Ok(run_roots(&base.path).into_iter().filter_map(|(path, owner)| root(path, owner)).collect())
+    let found = run_roots(&base).into_iter();
+    Ok(found.filter_map(|(path, owner)| root(&base, path, owner)).collect())
 }
 
-fn root(path: PathBuf, owner: u32) -> Option<RunRoot> {
-    let cgroup = open(&path).ok()?;
-    let uid = fstat(&*cgroup.dir().ok()?).ok()?.st_uid;
+fn root(base: &Base, path: PathBuf, owner: u32) -> Option<RunRoot> {
+    let cgroup = open_below(base, &path).ok()?;
     let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK)) && !is_dead(&cgroup);
+    let dir = cgroup.dir().ok()?;
+    let uid = fstat(&*dir).ok()?.st_uid;
+    let names = children(&dir).unwrap_or_default().into_iter();
+    let trees = names.filter(|name| is_tree(name));
     let mut trees: Vec<TreeInfo> =
-        subdirectories(&path).into_iter().filter(|path| is_tree(path)).filter_map(tree).collect();
+        trees.filter_map(|name| tree(dir.as_fd(), path.join(name))).collect();
     trees.sort_by_key(|tree| number(&tree.path));
     Some(RunRoot { path, owner, uid, owner_lives, trees })
 }
 
 /// A run root may have been made right below another one.
-fn is_tree(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| owner(name).is_none())
+fn is_tree(name: &OsStr) -> bool {
+    owner(name).is_none()
 }
 
-fn tree(path: PathBuf) -> Option<TreeInfo> {
-    let mut pids = Vec::new();
-    members(&path, &mut pids)?;
+/// Without opening what a teardown would need: there may be a thousand trees. None if it has gone
+/// meanwhile.
+fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<TreeInfo> {
+    let dir = path.file_name()?;
+    let pids = members(root, dir, Manner::Look).ok()?;
+    if pids.is_empty() {
+        beneath::look(root, Path::new(dir), DIRECTORY).ok()?;
+    }
     let processes = read::read_all(&pids, true);
-    let memory = fs::read_to_string(path.join("memory.current")).ok();
+    let memory = Path::new(dir).join("memory.current");
+    let memory = beneath::look(root, &memory, OFlag::O_RDONLY).and_then(|file| read_all(&file));
+    let memory = memory.ok().and_then(|bytes| String::from_utf8(bytes).ok());
     Some(TreeInfo {
         name: name(&path),
         age: processes.iter().map(|process| process.running).max(),
@@ -87,20 +105,6 @@ fn tree(path: PathBuf) -> Option<TreeInfo> {
         processes,
         path,
     })
-}
-
-/// By paths, and without opening what a teardown would need: there may be a thousand trees. None if
-/// it has gone meanwhile. A threaded cgroup lists nobody; its domain does.
-fn members(dir: &Path, pids: &mut Vec<i32>) -> Option<()> {
-    match fs::read_to_string(dir.join("cgroup.procs")) {
-        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
-        Err(_) => return None,
-    }
-    subdirectories(dir).iter().for_each(|below| {
-        let _ = members(below, pids);
-    });
-    Some(())
 }
 
 /// `3-redis` is `redis`, `4` is `4`.
@@ -122,7 +126,11 @@ impl TreeInfo {
     /// Somebody is left after 10 s ([`Error::is_survivors`](crate::Error::is_survivors)), or the
     /// tree is another user's.
     pub fn kill(&self) -> Result<()> {
-        match open(&self.path) {
+        let (Some(above), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err(Error::at(Step::OpenCgroup, &self.path, Errno::EINVAL));
+        };
+        let opened = open_cgroup(above).map(Arc::new);
+        match opened.and_then(|parent| Cgroup::open(&parent, above, name)) {
             Ok(cgroup) => teardown::kill(&cgroup, PATIENCE),
             // Gone meanwhile: that is what was wanted.
             Err(Errno::ENOENT) => Ok(()),

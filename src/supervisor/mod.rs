@@ -343,7 +343,7 @@ impl SupervisorBuilder {
             let base = nesting::base(self.base.as_deref())?;
             OwnRunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
         };
-        let ground = match self.containment.map_or_else(Containment::from_environment, Ok)? {
+        let ground = match self.containment.map_or_else(containment_of_environment, Ok)? {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
             Containment::Cgroup => Ground::RunRoot(run_root()?),
             Containment::BestEffort => match run_root() {
@@ -378,4 +378,25 @@ impl Drop for Root {
             Ground::Keepers(_) => {}
         }
     }
+}
+
+/// The environment variable that says what holds trees together, unless the builder did.
+const CONTAINMENT_VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
+
+/// What the environment says of what is to hold trees together.
+///
+/// # Errors
+/// The value is none of those that there are.
+pub fn containment_of_environment() -> Result<Containment> {
+    let value = std::env::var_os(CONTAINMENT_VARIABLE).unwrap_or_default();
+    Ok(match value.to_str() {
+        Some("" | "cgroup") => Containment::Cgroup,
+        Some("best-effort") => Containment::BestEffort,
+        Some("keeper") => Containment::Keeper,
+        _ => {
+            let what = format!("{CONTAINMENT_VARIABLE}={value:?}");
+            let why = "it is one of cgroup, best-effort and keeper";
+            return Err(Error::invalid(Step::Prepare, what, why));
+        }
+    })
 }

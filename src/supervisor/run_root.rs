@@ -96,6 +96,12 @@ impl OwnRunRoot {
         held.as_ref().and_then(|held| held.guard.as_ref()).is_some_and(Guard::is_alive)
     }
 
+    pub(crate) fn is_guard(&self, pid: u32) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = held.as_ref().and_then(|held| held.guard.as_ref());
+        guard.is_some_and(|guard| guard.pid() == pid)
+    }
+
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
     pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
@@ -105,10 +111,7 @@ impl OwnRunRoot {
         };
         let root = &self.cgroup;
         let mode = Mode::from_bits_truncate(0o755);
-        let dir = root.dir().map_err(|errno| (Step::MakeCgroup, errno));
-        let leaf = dir
-            .and_then(|dir| Cgroup::make(&dir, root.path(), &name, mode))
-            .map_err(|(step, errno)| Error::at(step, &root.path().join(&name), errno))?;
+        let leaf = root.make_below(&name, mode)?;
         match self.limit_leaf(&leaf, limits) {
             Ok(()) => Ok(leaf),
             Err(error) => {
@@ -143,9 +146,7 @@ impl OwnRunRoot {
         controllers::offer(tree, &[root.parent().unwrap_or(root), root]);
         let mode = Mode::from_bits_truncate(0o755);
         let below = |above: &Cgroup, name: &str| {
-            let dir = above.dir().map_err(|errno| tree.error(Step::Delegate, errno))?;
-            let made = Cgroup::make(&dir, above.path(), name.as_ref(), mode)
-                .map_err(|(step, errno)| Error::at(step, &above.path().join(name), errno))?;
+            let made = above.make_below(name.as_ref(), mode)?;
             let owned = delegation::hand_over(&made, uid, gid);
             owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
         };

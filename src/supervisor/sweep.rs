@@ -8,8 +8,7 @@
 //! sweeps.
 
 use std::fs::{File, TryLockError};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +17,18 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use crate::cgroup::Cgroup;
+use crate::cgroup::beneath::{self, DIRECTORY, open_cgroup, reach};
+use crate::cgroup::hierarchy::Base;
 use crate::cgroup::leftovers::listed;
 use crate::cgroup::names::{ASIDE, owner};
 use crate::cgroup::nesting::base_to_look;
 use crate::cgroup::teardown::{PATIENCE, teardown};
-use crate::cgroup::{Cgroup, children, open_dir};
+use crate::cgroup::walk::{Manner, Visited, children, walk};
 use crate::error::{Result, errno_of};
 use crate::proc::info::ProcessInfo;
 use crate::supervisor::owner::is_dead;
+use crate::sys;
 
 /// How long a new supervisor spends on one stale run root before it goes on with its own.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -54,9 +57,13 @@ pub struct StaleRunRoot {
 /// The base cannot be found. What cannot be removed is in [`StaleRunRoot::removed`].
 pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
     let base = base_to_look(base)?;
-    let mut found = Vec::new();
-    for (path, owner) in run_roots(&base.path) {
-        visit_stale(&path, |cgroup| {
+    let mut found: Vec<StaleRunRoot> = Vec::new();
+    for (path, owner) in run_roots(&base) {
+        if found.iter().any(|stale| path.starts_with(&stale.path)) {
+            // What is above it was torn down, or could not be: it was a part of that.
+            continue;
+        }
+        visit_stale(open_below(&base, &path), |cgroup| {
             let processes = listed(cgroup);
             let torn = if dry_run { Ok(()) } else { teardown(cgroup, PATIENCE) };
             let removed = torn.map(|()| !dry_run);
@@ -69,14 +76,14 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
 /// What every new supervisor does first, with the run roots beside its own to be. Costs one listing
 /// of the base when there is nothing to do. What fails here is left to the next one, and to
 /// `sweep`, which says so.
-pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
+pub(crate) fn sweep_siblings(base: &Arc<OwnedFd>, path: &Path) {
     let names = children(base).unwrap_or_default();
     if names.iter().any(|name| name == ASIDE) {
         // Where a supervisor stood that had to step aside; busy while it still does.
         let _ = unlinkat(base, ASIDE, UnlinkatFlags::RemoveDir);
     }
     for name in names.into_iter().filter(|name| owner(name).is_some()) {
-        visit_stale(&path.join(name), |cgroup| {
+        visit_stale(Cgroup::open(base, path, &name), |cgroup| {
             let _ = teardown(cgroup, BRIEFLY);
         });
     }
@@ -85,16 +92,16 @@ pub(crate) fn sweep_siblings(base: &OwnedFd, path: &Path) {
 /// The same, for a directory by its path; for the command line.
 #[cfg(feature = "cli")]
 pub fn sweep_briefly(base: &Path) {
-    if let Ok(dir) = open_dir(base) {
-        sweep_siblings(&dir, base);
+    if let Ok(dir) = open_cgroup(base) {
+        sweep_siblings(&Arc::new(dir), base);
     }
 }
 
 /// Visits a run root if it is ours to tidy: its owner is gone, and we are the same user. Its lease
 /// is held meanwhile, unless a fork of the owner has it.
-fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
+fn visit_stale(cgroup: Result<Cgroup, Errno>, visit: impl FnOnce(&Cgroup)) {
     // Gone meanwhile, or no permission: not ours to tidy.
-    let Ok(cgroup) = open(path) else { return };
+    let Ok(cgroup) = cgroup else { return };
     let ours = cgroup
         .dir()
         .and_then(|dir| fstat(&*dir))
@@ -109,34 +116,43 @@ fn visit_stale(path: &Path, visit: impl FnOnce(&Cgroup)) {
     }
 }
 
-pub(crate) fn open(path: &Path) -> Result<Cgroup, Errno> {
+/// A cgroup below the base, through nothing that is mounted on the way.
+pub(crate) fn open_below(base: &Base, path: &Path) -> Result<Cgroup, Errno> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
     };
-    Cgroup::open(&Arc::new(open_dir(above)?), above, name)
+    if path == base.path {
+        return Cgroup::open(&Arc::new(open_cgroup(above)?), above, name);
+    }
+    let way = above.strip_prefix(&base.path).map_err(|_| Errno::EINVAL)?;
+    let way = if way.as_os_str().is_empty() { Path::new(".") } else { way };
+    let parent = reach(base.dir.as_fd(), |base| beneath::look(base, way, DIRECTORY))?;
+    Cgroup::open(&Arc::new(parent), above, name)
 }
 
 /// The run roots below a directory, at any depth (a supervised process may supervise others),
 /// outermost first.
-pub(crate) fn run_roots(base: &Path) -> Vec<(PathBuf, u32)> {
-    let mut found = Vec::new();
-    let mut todo = vec![base.to_owned()];
-    while let Some(dir) = todo.pop() {
-        if let Some(owner) = dir.file_name().and_then(owner) {
-            found.push((dir.clone(), owner));
-        }
-        todo.extend(subdirectories(&dir));
+pub(crate) fn run_roots(base: &Base) -> Vec<(PathBuf, u32)> {
+    let (mut found, covered) = run_roots_in(base.dir.as_fd(), &base.path);
+    // What is hidden by a mount is looked for below that, if we may.
+    if covered && let Ok(bare) = sys::without_mounts(base.dir.as_fd()) {
+        found = run_roots_in(bare.as_fd(), &base.path).0;
     }
+    found.reverse();
     found
 }
 
-/// A directory of a cgroup has two links and one for each below it: a leaf need not be read.
-pub(crate) fn subdirectories(dir: &Path) -> Vec<PathBuf> {
-    if std::fs::metadata(dir).is_ok_and(|meta| meta.nlink() <= 2) {
-        return Vec::new();
-    }
-    let names = open_dir(dir).and_then(|fd| children(&fd)).unwrap_or_default();
-    names.into_iter().map(|name| dir.join(name)).collect()
+/// Innermost first, and whether something is mounted on one of the directories.
+fn run_roots_in(dir: BorrowedFd<'_>, path: &Path) -> (Vec<(PathBuf, u32)>, bool) {
+    let mut found = Vec::new();
+    let walked = walk(dir, ".".as_ref(), Manner::Look, &mut |visited: &Visited<'_>| {
+        let way = visited.path.strip_prefix(".").unwrap_or(visited.path);
+        let here = if way.as_os_str().is_empty() { path.to_owned() } else { path.join(way) };
+        let owner = here.file_name().and_then(owner);
+        found.extend(owner.map(|owner| (here, owner)));
+        Ok(())
+    });
+    (found, walked.is_err_and(|stuck| stuck.errno == Errno::EXDEV))
 }
 
 /// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy

@@ -7,11 +7,13 @@
 //! it: what such a child may do is the business of `born.rs` and `keeper.rs`.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
+pub(crate) mod bury;
 pub(crate) mod pass;
 pub(crate) mod poll;
 pub(crate) mod identity;
+mod safe;
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -19,13 +21,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
+use std::time::Duration;
 #[cfg(feature = "tokio")]
 use std::{io, sync::Arc};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, read, write};
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::sys::poll::BackOff;
+pub(crate) use crate::sys::safe::{SignalsBlocked, above_two};
 
 /// A function that a child starts in and never returns from.
 pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
@@ -167,19 +174,39 @@ fn check(answer: libc::c_long) -> Result<i32, Errno> {
 /// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must
 /// never return.
 ///
+/// The child waits until there is a handle on it. Before, its pid is only a number: where SIGCHLD
+/// is ignored, or another thread waits for every child, one that has ended gives it to a stranger.
+/// So a child without a handle is never signalled: it reads the end of the file, and ends.
+///
 /// # Safety
 /// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
 pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
-    // SAFETY: the caller's obligation.
-    let pid = unsafe { fork_alone(entry, arg) }?;
-    match handle(pid) {
-        Ok(newborn) => Ok(newborn),
-        Err(errno) => {
-            // SAFETY: `pid` is our child and not reaped yet, so the number is still its own.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            // SAFETY: a null status is allowed.
-            unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-            Err(errno)
+    let (hold, go) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the child reads and closes two fds, then goes on to `entry`: the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        drop(go);
+        let told = read(&hold, &mut [0]);
+        drop(hold);
+        if told != Ok(1) {
+            // SAFETY: ends this process without running anything of the parent's.
+            unsafe { libc::_exit(127) };
+        }
+        entry(arg);
+    }
+    let newborn = handle(pid).and_then(|newborn| write(&go, b"1").map(|_| newborn));
+    // Our own end of it was open until here: a write could not meet SIGPIPE.
+    drop((hold, go));
+    newborn.inspect_err(|_| reap_number(pid))
+}
+
+/// Reaps a child that ends by itself, within a second. Nothing happens if it is none of ours.
+fn reap_number(pid: i32) {
+    let mut back_off = BackOff::doubling(Duration::from_micros(100), Duration::from_millis(400));
+    // SAFETY: a null status is allowed.
+    while unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) } == 0 {
+        if !back_off.sleep(None) {
+            return;
         }
     }
 }
@@ -200,21 +227,6 @@ pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32,
 /// The handle on a child that is not reaped yet.
 pub(crate) fn handle(pid: i32) -> Result<Newborn, Errno> {
     pidfd_open(pid).and_then(own_child).map(|pidfd| Newborn { pid, pidfd })
-}
-
-/// All signals blocked for this thread until dropped.
-pub(crate) struct SignalsBlocked(SigSet);
-
-impl SignalsBlocked {
-    pub(crate) fn new() -> Result<Self, Errno> {
-        SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(Self)
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
-    }
 }
 
 /// A handle on the process that has this pid now. Minimum Linux version: 5.3.
@@ -263,17 +275,6 @@ pub fn ignores(signal: i32) -> bool {
     // SAFETY: zeroed is a valid sigaction, and the kernel has filled it since.
     let now = unsafe { now.assume_init() };
     answer == 0 && now.sa_sigaction == libc::SIG_IGN
-}
-
-/// The same file above the standard streams. A caller that has closed those would get its own fds
-/// there: what it, or a child before exec, then writes to its output must not go into a control
-/// file.
-pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    // std's clone asks for 3 at least.
-    fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
 /// A netlink socket to ask about sockets with ([sock_diag(7)]).
@@ -329,6 +330,21 @@ fn decode(code: i32, status: i32) -> ExitStatus {
         libc::CLD_DUMPED => status | 0x80,
         _ => status,
     })
+}
+
+/// The same directory in a mount of its own that nobody else sees, without what is mounted below.
+/// Needs the right to mount. Minimum Linux version: 5.2; see [open_tree(2)].
+///
+/// [open_tree(2)]: https://man7.org/linux/man-pages/man2/open_tree.2.html
+pub(crate) fn without_mounts(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: c_int = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH;
+    // SAFETY: an empty string that ends in NUL.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = RawFd::try_from(Errno::result(answer)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just opened this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sets an extended attribute of an open file.

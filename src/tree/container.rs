@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::{Usage, cpu_time};
+use crate::cgroup::usage::cpu_time;
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
@@ -21,6 +21,7 @@ use crate::keeper::handle::Kept;
 use crate::proc::info::ProcessInfo;
 #[cfg(feature = "cli")]
 use crate::proc::read;
+use crate::report::Usage;
 use crate::supervisor::Supervisor;
 use crate::sys;
 use crate::sys::poll;

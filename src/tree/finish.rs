@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::cgroup::teardown::PATIENCE;
-use crate::cgroup::usage::Usage;
 use crate::error::Result;
 use crate::proc::info::ProcessInfo;
-use crate::report::{Note, TreeReport};
+use crate::report::{Note, TreeReport, Usage};
 use crate::supervisor::{Supervisor, orphans};
 use crate::sys::poll::lock;
 use crate::tree::Tree;
@@ -16,8 +15,8 @@ impl Tree {
     /// same report; dropping it then does nothing.
     ///
     /// # Errors
-    /// Somebody outlived SIGKILL for 10 s, or the directory cannot be removed. Asked again it tries
-    /// again.
+    /// A process outlived SIGKILL for 10 s, or the directory cannot be removed; the error has the
+    /// report ([`Error::tree_report`](crate::Error::tree_report)). Asked again it tries again.
     pub fn finish(&self) -> Result<TreeReport> {
         let mut report = lock(&self.report);
         if let Some(report) = &*report {
@@ -25,7 +24,7 @@ impl Tree {
         }
         lock(&self.supervisor).as_ref().map(Supervisor::owned).transpose()?;
         let leftovers = self.leftovers();
-        let usage = self.tear_down()?;
+        let (usage, torn) = self.tear_down();
         let made = TreeReport {
             notes: Note::of(&usage, None),
             usage,
@@ -33,7 +32,10 @@ impl Tree {
             leftovers,
             mechanism: self.mechanism(),
         };
-        Ok(report.insert(made).clone())
+        match torn {
+            Ok(()) => Ok(report.insert(made).clone()),
+            Err(error) => Err(error.with_tree_report(made)),
+        }
     }
 
     /// Who is left; a list that cannot be made must not keep teardown from happening.
@@ -49,24 +51,27 @@ impl Tree {
     }
 
     /// Teardown, once; after a failure it is tried again. A forked copy of this process does
-    /// nothing.
-    pub(crate) fn tear_down(&self) -> Result<Usage> {
+    /// nothing. What was used is known as far as it can be, though it fails.
+    pub(crate) fn tear_down(&self) -> (Usage, Result<()>) {
         if !self.is_ours() {
-            return Ok(Usage::default());
+            return (Usage::default(), Ok(()));
         }
         let mut used = lock(&self.used);
         if let Some(used) = &*used {
-            return Ok(used.clone());
+            return (used.clone(), Ok(()));
         }
         self.done.store(true, Ordering::Release);
         drop(lock(&self.procs).take());
-        let all = self.hold.tear_down(PATIENCE, self.counted.load(Ordering::Relaxed))?;
-        let all = used.insert(all).clone();
+        let counted = self.counted.load(Ordering::Relaxed);
+        let all = match self.hold.tear_down(PATIENCE, counted) {
+            Ok(usage) => used.insert(usage).clone(),
+            Err(error) => return (self.hold.usage(counted), Err(error)),
+        };
         // A handle on a finished tree keeps no run root.
         let supervisor = lock(&self.supervisor).take();
         self.reap_orphans(supervisor.as_ref());
         drop(supervisor);
-        Ok(all)
+        (all, Ok(()))
     }
 
     /// Those that became children of this process, unless the caller may have put its own children

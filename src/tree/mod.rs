@@ -1,6 +1,7 @@
 //! A tree: one cgroup that is owned, whoever spawns into it.
 
 pub(crate) mod container;
+mod add;
 mod enroll;
 mod finish;
 #[cfg(feature = "cgroups-rs")]
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::teardown::PATIENCE;
-use crate::cgroup::usage::Usage;
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
@@ -23,7 +23,7 @@ use crate::proc::info::ProcessInfo;
 use crate::proc::port::ListeningPort;
 use crate::proc::read;
 use crate::proc::sockets::listening;
-use crate::report::TreeReport;
+use crate::report::{TreeReport, Usage};
 use crate::supervisor::Supervisor;
 use crate::sys::poll::{Deadline, lock};
 use crate::tree::container::Hold;

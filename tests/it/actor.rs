@@ -8,7 +8,7 @@ use tidy_process::{Child, Command, Containment, Stdio, Supervisor, Tree};
 use crate::support::{Stage, read_ready};
 use crate::victim;
 
-const ROLE: &str = "TIDY_ACTOR";
+pub(crate) const ROLE: &str = "TIDY_ACTOR";
 
 /// Set for an actor whose trees have keepers.
 pub(crate) const KEPT: &str = "TIDY_ACTOR_KEPT";
@@ -29,6 +29,15 @@ pub(crate) fn actor(stage: &Stage, role: &str) -> StdCommand {
     let mut command = StdCommand::new(victim::exe());
     stage.mark_std(&mut command);
     command.env(ROLE, role).stdout(StdStdio::piped()).stderr(StdStdio::null());
+    command
+}
+
+/// The same in a mount namespace of its own, below a tracer if one is given.
+pub(crate) fn unshared(stage: &Stage, role: &str, tracer: &[&str]) -> StdCommand {
+    let mut command = StdCommand::new("unshare");
+    command.args(["-m", "--propagation", "private"]).args(tracer).arg(victim::exe());
+    stage.mark_std(&mut command);
+    command.env(ROLE, role);
     command
 }
 
@@ -89,7 +98,7 @@ fn play(role: &str) {
         "fork" => fork(),
         "thread" => thread(),
         "many" => many(),
-        other => panic!("no role is called {other:?}"),
+        other => assert!(crate::attacks::play(other), "no role is called {other:?}"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{load, victim};
 const CYCLE: [(&str, usize); 10] = [
     ("mkdirat", 1),
     // The directory, cgroup.kill, cgroup.events; in the end cpu.stat.
-    ("openat", 4),
+    ("openat2", 4),
     ("clone3", 1),
     // Blocked round the clone.
     ("rt_sigprocmask", 2),

@@ -13,6 +13,10 @@ use crate::support::{Alone, Stage, rounds, skip, tool};
 /// The calls on the path, and what may become of each (their man pages).
 const FAULTS: &[(&str, &[&str])] = &[
     ("openat", &["EMFILE", "ENFILE", "ENOMEM", "EACCES", "ENODEV", "EINTR"]),
+    (
+        "openat2",
+        &["EMFILE", "ENFILE", "ENOMEM", "EACCES", "ENODEV", "EINTR", "ENOSYS", "EPERM", "EXDEV"],
+    ),
     ("mkdirat", &["EROFS", "EACCES", "EAGAIN", "ENOSPC", "ENOMEM"]),
     ("clone3", &["ENOSYS", "EPERM", "EAGAIN", "ENOMEM", "EBUSY", "EACCES"]),
     ("pipe2", &["EMFILE", "ENFILE"]),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use tidy_process::cli_support;
 use tidy_process::{Containment, SupervisorBuilder};
 
 use crate::place::scope::Wish;
@@ -42,7 +43,7 @@ impl GroundArgs {
         Ok(Wish {
             parent: self.parent.as_deref(),
             no_systemd: self.no_systemd,
-            containment: said.map_or_else(Containment::from_environment, Ok)?,
+            containment: said.map_or_else(cli_support::containment_of_environment, Ok)?,
             controllers,
             verbose,
             sweep: true,

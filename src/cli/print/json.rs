@@ -37,25 +37,8 @@ impl Sink {
         report: &Report,
         scope: Option<String>,
     ) -> Result<(), Failure> {
-        let status = match (report.status.code(), report.status.signal()) {
-            (Some(code), _) => json!({ "code": code }),
-            (None, Some(signal)) => json!({ "signal": signal }),
-            (None, None) => Value::Null,
-        };
-        let mut value = json!({
-            "v": VERSION,
-            "command": words(command),
-            "exit": exit,
-            "status": status,
-            "cause": cause(report.cause),
-            "wall_seconds": report.wall.as_secs_f64(),
-            "placement": report.placement.to_string(),
-            "mechanism": report.mechanism.to_string(),
-            "usage": usage(&report.usage),
-            "missing": report.usage.missing.iter().map(missing).collect::<Vec<_>>(),
-            "notes": report.notes.iter().copied().map(note).collect::<Vec<_>>(),
-            "leftovers": report.leftovers.iter().map(process).collect::<Vec<_>>(),
-        });
+        let mut value = json!({ "v": VERSION, "command": words(command), "exit": exit });
+        ended(&mut value, report);
         if let Some(scope) = scope {
             insert(&mut value, "scope", scope.into());
         }
@@ -67,6 +50,7 @@ impl Sink {
         command: &[OsString],
         exit: u8,
         failure: &Failure,
+        report: Option<&Report>,
     ) -> Result<(), Failure> {
         let mut value = json!({
             "v": VERSION,
@@ -74,10 +58,11 @@ impl Sink {
             "exit": exit,
             "error": failure.to_string(),
         });
-        if let Some(hint) = failure.hint()
-            && let Some(object) = value.as_object_mut()
-        {
-            object.insert("hint".to_owned(), hint.into());
+        if let Some(hint) = failure.hint() {
+            insert(&mut value, "hint", hint.into());
+        }
+        if let Some(report) = report {
+            ended(&mut value, report);
         }
         self.write(&value)
     }
@@ -88,6 +73,30 @@ impl Sink {
         };
         let written = writeln!(sink, "{value}").and_then(|()| sink.flush());
         written.map_err(|error| Failure::Report { path: path.clone(), error })
+    }
+}
+
+/// How CMD ended.
+fn ended(value: &mut Value, report: &Report) {
+    let status = match (report.status.code(), report.status.signal()) {
+        (Some(code), _) => json!({ "code": code }),
+        (None, Some(signal)) => json!({ "signal": signal }),
+        (None, None) => Value::Null,
+    };
+    let notes = report.notes.iter().copied().map(note).collect();
+    let entries: [(&str, Value); 9] = [
+        ("status", status),
+        ("cause", cause(report.cause).into()),
+        ("wall_seconds", report.wall.as_secs_f64().into()),
+        ("placement", report.placement.to_string().into()),
+        ("mechanism", report.mechanism.to_string().into()),
+        ("usage", usage(&report.usage)),
+        ("missing", report.usage.missing.iter().map(missing).collect()),
+        ("notes", notes),
+        ("leftovers", report.leftovers.iter().map(process).collect()),
+    ];
+    for (key, entry) in entries {
+        insert(value, key, entry);
     }
 }
 

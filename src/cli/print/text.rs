@@ -32,6 +32,12 @@ impl Voice {
         }
     }
 
+    /// The tool's own status says that it failed: CMD's is said here.
+    pub(crate) fn report_of_failed(&self, report: &Report) {
+        line(format_args!("the command itself {}", ending(report)));
+        self.report(report);
+    }
+
     fn leftovers(&self, leftovers: &[ProcessInfo]) {
         let count = leftovers.len();
         let noun = if count == 1 { "process" } else { "processes" };

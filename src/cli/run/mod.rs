@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Command, Report, Stdio, Supervisor};
 
-use crate::exit::{Ended, Failure, Leaks, exit, open_failure, seen};
+use crate::exit::{Broken, Ended, Failure, Leaks, exit, open_failure, seen};
 use crate::place::scope;
 use crate::print::json::Sink;
 use crate::print::text::{self, Voice, failed};
@@ -34,9 +34,13 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             let written = sink.report(&args.command, seen(exit, by_signal), &report, scope);
             (Ended { exit, by_signal }, written)
         }
-        Err(failure) => {
+        Err(Broken { failure, report }) => {
             let ended = failed(&failure);
-            let written = sink.failure(&args.command, ended.exit, &failure);
+            if let Some(report) = &report {
+                modes.put_back();
+                voice.report_of_failed(report);
+            }
+            let written = sink.failure(&args.command, ended.exit, &failure, report.as_deref());
             (ended, written)
         }
     };
@@ -55,7 +59,7 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs) -> Result<Run, Failure> {
+fn supervise(args: &RunArgs) -> Result<Run, Broken> {
     let signals = Signals::collect()?;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
@@ -68,12 +72,12 @@ fn supervise(args: &RunArgs) -> Result<Run, Failure> {
     let child = command(args, &supervisor)?.spawn()?;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);
-    watch.until_main_ended()?;
+    let mut watched = watch.until_main_ended();
     if args.leaks == Leaks::Wait {
-        watch.until_empty()?;
+        watched = watched.and_then(|()| watch.until_empty());
     }
     let asked = watch.asked;
-    let report = child.finish()?;
+    let report = Broken::or_report(watched, child.finish())?;
     // A signal that came while all was ending is answered too: we end by it.
     let late = std::iter::from_fn(|| signals.next().ok().flatten());
     let late = late.filter_map(Asked::signal).last();

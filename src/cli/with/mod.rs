@@ -11,7 +11,7 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
-use crate::exit::{Ended, FAILED, Failure, Leaks, exit};
+use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
 use crate::place::scope;
 use crate::print::text::{self, Voice, failed};
 use crate::wait::signals::Signals;
@@ -34,13 +34,19 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
             Ended { exit: exit(&report, Leaks::Kill), by_signal }
         }
         Ok((None, by_signal)) => Ended { exit: FAILED, by_signal },
-        Err(failure) => failed(&failure),
+        Err(Broken { failure, report }) => {
+            let ended = failed(&failure);
+            if let Some(report) = &report {
+                Voice::new(args.quiet, args.verbose, Leaks::Kill).report_of_failed(report);
+            }
+            ended
+        }
     }
 }
 
 /// The report of the main command, if it came to that, and the signal that we are to end by.
 /// Everything that was made is gone when this returns.
-fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failure> {
+fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken> {
     let signals = Signals::collect()?;
     let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
     let wish = args.ground.wish(false, args.verbose)?;
@@ -56,8 +62,10 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Failur
         }
     }
     let (report, asked) = up.main()?;
-    up.down()?;
-    Ok((Some(report), asked))
+    match up.down() {
+        Ok(()) => Ok((Some(report), asked)),
+        Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),
+    }
 }
 
 /// The servers that run, and what the next one and the main command are told of them.
@@ -147,7 +155,7 @@ impl<'a> Up<'a> {
         Ok(())
     }
 
-    fn main(&self) -> Result<(Report, Option<Signal>), Failure> {
+    fn main(&self) -> Result<(Report, Option<Signal>), Broken> {
         let mut words = self.args.command.iter();
         let program = words.next().cloned().unwrap_or_default();
         let mut command = self.command(&program);
@@ -158,21 +166,22 @@ impl<'a> Up<'a> {
         let child = command.spawn()?;
         let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
         let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
-        let ended = watch.until_server_ended()?;
+        let watched = watch.until_server_ended();
         let asked = watch.asked;
-        let report = child.finish()?;
+        let ended = watched.as_ref().ok().copied().flatten();
+        let report = Broken::or_report(watched, child.finish())?;
         match ended.and_then(|number| self.servers.get(number)) {
-            Some((server, child, log)) => Err(epitaph(server, child, log)?),
+            Some((server, child, log)) => Err(epitaph(server, child, log)?.into()),
             None => Ok((report, asked)),
         }
     }
 
     /// The last one that was started goes first: it may need the others.
     fn down(self) -> Result<(), Failure> {
-        for (_, child, _) in self.servers.into_iter().rev() {
-            child.finish()?;
-        }
-        Ok(())
+        let ends = self.servers.into_iter().rev().map(|(_, child, _)| child.finish());
+        // Each of them, whatever became of those before it; the first error is told.
+        let errors: Vec<_> = ends.filter_map(Result::err).collect();
+        errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

@@ -16,10 +16,12 @@ use std::ffi::OsString;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::cgroup::Cgroup;
+use crate::cgroup::beneath::{DIRECTORY, look};
 use crate::cgroup::names::GUARD_PROGRAM;
-use crate::cgroup::{Cgroup, open_dir_in};
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::child_side::Aside;
 use crate::exec::image::Image;
@@ -64,7 +66,7 @@ impl Guard {
     /// The run root is made: from now on its fds are the guard's too, whatever is done to modes and
     /// mounts. A directory of its own: ours holds the lease.
     pub(crate) fn hand_over(&self, cgroup: &Cgroup) {
-        let dir = cgroup.dir().and_then(|dir| open_dir_in(dir.as_fd(), "."));
+        let dir = cgroup.dir().and_then(|dir| look(dir.as_fd(), Path::new("."), DIRECTORY));
         let fds = dir.as_ref().map(|dir| [dir.as_fd(), cgroup.kill_fd(), cgroup.events_fd()]);
         let fds = fds.map(|fds| fds.map(|fd| fd.as_raw_fd()));
         // Where no fd may be sent the guard opens them at that word. One that was killed hears
@@ -72,6 +74,10 @@ impl Guard {
         if !fds.is_ok_and(|fds| pass::send_fds(self.line.as_fd(), b'm', fds).is_ok()) {
             let _ = sys::send(self.line.as_fd(), b'm');
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid.cast_unsigned()
     }
 
     pub(crate) fn is_alive(&self) -> bool {

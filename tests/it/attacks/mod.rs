@@ -1,9 +1,51 @@
 //! The promises under attack, each test bounded; one topic, one module.
+//!
+//! What needs a namespace, another user or a signal disposition of its own is played by an actor,
+//! which says on its standard error what was wrong and fails.
 
 mod duties;
 #[cfg(feature = "cli")]
 mod guard;
 mod leases;
+pub(crate) mod mounts;
 mod nesting;
+pub(crate) mod permissions;
+pub(crate) mod reports;
 #[cfg(feature = "cli")]
 mod roles;
+pub(crate) mod strangers;
+
+use std::process::{Command as StdCommand, Stdio as StdStdio};
+use std::time::Duration;
+
+use crate::support::until;
+
+/// Plays an attacked supervisor, if one of this name is there.
+pub(crate) fn play(role: &str) -> bool {
+    match role {
+        "mounts" => mounts::play(),
+        "mounts-stale" => mounts::play_stale(),
+        "mounts-owner" => mounts::play_owner(),
+        "permissions" => permissions::play(),
+        "add" => strangers::play_add(),
+        "recycled" => strangers::play_recycled(),
+        "moved" => strangers::play_moved(),
+        "report" => reports::play(),
+        "taken" => reports::play_taken(),
+        "birth" => strangers::play_birth(),
+        "ignored-sigchld" => strangers::play_ignored(),
+        _ => return false,
+    }
+    true
+}
+
+/// Runs an actor to its end. One that hangs is killed, and has failed.
+fn succeeds(command: &mut StdCommand, what: &str) {
+    let mut actor = command.stdout(StdStdio::null()).stderr(StdStdio::inherit()).spawn().unwrap();
+    let ended = until(Duration::from_secs(100), || actor.try_wait().unwrap().is_some());
+    if !ended {
+        actor.kill().unwrap();
+    }
+    let status = actor.wait().unwrap();
+    assert!(ended && status.success(), "{what}: {status}, ended by itself: {ended}");
+}
