@@ -14,7 +14,7 @@ pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
-pub use crate::supervisor::containment_of_environment;
+pub use crate::supervisor::environment::containment as containment_of_environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 pub use crate::sys::{ignores, reset_sigchld};

@@ -7,6 +7,7 @@ pub(crate) mod owner;
 pub(crate) mod orphans;
 pub(crate) mod sweep;
 pub(crate) mod list;
+pub(crate) mod environment;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use crate::error::{Error, Result, Step};
 use crate::keeper::backend::Keepers;
 use crate::limits::Limits;
 use crate::proc::info::ProcessInfo;
+use crate::supervisor::environment::containment;
 use crate::supervisor::run_root::OwnRunRoot;
 use crate::sys::identity::Identity;
 
@@ -332,8 +334,8 @@ impl SupervisorBuilder {
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups, a
     /// kernel before 5.14, no process or fds for the guard, a base outside of the tree that this
-    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the text has the path and the errno,
-    /// [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
+    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the
+    /// text has the path and the errno, [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
     /// pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
         if let Some(time) = self.limits.cpu_time {
@@ -343,7 +345,7 @@ impl SupervisorBuilder {
             let base = nesting::base(self.base.as_deref())?;
             OwnRunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
         };
-        let ground = match self.containment.map_or_else(containment_of_environment, Ok)? {
+        let ground = match self.containment.map_or_else(containment, Ok)? {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
             Containment::Cgroup => Ground::RunRoot(run_root()?),
             Containment::BestEffort => match run_root() {
@@ -378,25 +380,4 @@ impl Drop for Root {
             Ground::Keepers(_) => {}
         }
     }
-}
-
-/// The environment variable that says what holds trees together, unless the builder did.
-const CONTAINMENT_VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
-
-/// What the environment says of what is to hold trees together.
-///
-/// # Errors
-/// The value is none of those that there are.
-pub fn containment_of_environment() -> Result<Containment> {
-    let value = std::env::var_os(CONTAINMENT_VARIABLE).unwrap_or_default();
-    Ok(match value.to_str() {
-        Some("" | "cgroup") => Containment::Cgroup,
-        Some("best-effort") => Containment::BestEffort,
-        Some("keeper") => Containment::Keeper,
-        _ => {
-            let what = format!("{CONTAINMENT_VARIABLE}={value:?}");
-            let why = "it is one of cgroup, best-effort and keeper";
-            return Err(Error::invalid(Step::Prepare, what, why));
-        }
-    })
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::process::Command as StdCommand;
 
+use serial_test::parallel;
+
 use crate::support::{Alone, Stage, skip};
 use crate::{load, victim};
 
@@ -32,6 +34,7 @@ const CYCLE: [(&str, usize); 10] = [
 const FREE: [&str; 4] = ["getpid", "brk", "clock_gettime", "fcntl"];
 
 #[test]
+#[parallel]
 fn a_clean_run_makes_no_more_system_calls_than_it_has_to() {
     if StdCommand::new("strace").arg("-V").output().is_err() {
         return skip("strace is missing: install the package strace");

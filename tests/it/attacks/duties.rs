@@ -382,5 +382,6 @@ fn a_run_root_goes_though_no_process_can_be_made() {
     assert!(until(std::time::Duration::from_secs(4), || left() == 0), "the run root is left");
     drop((command, full));
     tree.finish().unwrap();
+    drop(tree);
     stage.close(Alone::Yes);
 }

@@ -129,6 +129,7 @@ fn a_user_who_may_have_no_further_process_is_tidied_all_the_same() {
     let is_left = || left().any(|entry| entry.path().is_dir());
     assert!(until(SECOND, || !is_left()), "a directory is left");
     assert_eq!(tree.finish().unwrap().leftovers, []);
+    drop(tree);
     stage.close(Alone::Yes);
 }
 

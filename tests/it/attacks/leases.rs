@@ -385,5 +385,6 @@ fn a_supervisor_can_be_made_after_the_main_thread_has_ended() {
     assert_eq!(lines(command.process_group(0).spawn().unwrap()), ["true true"]);
     drop(command);
     assert_eq!(tree.finish().unwrap().leftovers.len(), 0);
+    drop(tree);
     stage.close(Alone::Yes);
 }

@@ -69,6 +69,7 @@ fn permissions_that_were_taken_are_given_back() {
     succeeds(&mut command, "as an ordinary user");
     drop(command);
     assert_eq!(tree.finish().unwrap().leftovers, []);
+    drop(tree);
     stage.close(Alone::Yes);
 }
 
