@@ -10,6 +10,6 @@ fn main() -> Result<(), tidy_process::Error> {
     let report = Command::new("seq").arg("1000000").log(&log).run()?;
     let kept = log.text();
     println!("{kept}");
-    println!("{} bytes were not kept; {}", kept.omitted, report.status);
+    println!("{} bytes were not kept; {}", kept.omitted_bytes, report.status);
     Ok(())
 }

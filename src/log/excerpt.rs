@@ -3,14 +3,18 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-/// `Display` and `to_string` decode it and say what is missing.
+/// The first and last part of a text, and how much was left out between them; see
+/// [`Log::text`](crate::Log::text).
+///
+/// `Display` and `to_string` decode it and say what is missing. It is what the command wrote, byte
+/// for byte: a terminal obeys it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Excerpt {
     /// The beginning; all there is where nothing was left out.
     pub head: Vec<u8>,
     /// How many bytes are missing.
-    pub omitted: u64,
+    pub omitted_bytes: u64,
     /// The end; empty where nothing was left out.
     pub tail: Vec<u8>,
 }
@@ -18,14 +22,14 @@ pub struct Excerpt {
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.head))?;
-        if self.omitted > 0 {
-            write!(f, "\n[... {} bytes left out ...]\n", self.omitted)?;
+        if self.omitted_bytes > 0 {
+            write!(f, "\n[... {} bytes left out ...]\n", self.omitted_bytes)?;
         }
         f.write_str(&String::from_utf8_lossy(&self.tail))
     }
 }
 
-/// The head and the tail of a text, and whoever waits for more of it.
+/// The head and the tail of a text, and what is kept for those who wait for more of it.
 #[derive(Debug)]
 pub(crate) struct Memory {
     head: Vec<u8>,
@@ -33,9 +37,22 @@ pub(crate) struct Memory {
     tail: VecDeque<u8>,
     tail_most: usize,
     pub(crate) total: u64,
-    taps: Vec<(u64, Vec<u8>)>,
+    taps: Vec<Tap>,
     tapped: u64,
 }
+
+/// What has come since a waiting reader was here last.
+#[derive(Debug)]
+struct Tap {
+    id: u64,
+    bytes: Vec<u8>,
+    missed: u64,
+    /// Its reader has not come for too long: nothing waits for it.
+    is_late: bool,
+}
+
+/// A tap that has this much is full: no more is to come before its reader has been here.
+const TAP: usize = 256 * 1024;
 
 impl Memory {
     pub(crate) fn new(head_most: usize, tail_most: usize) -> Self {
@@ -45,8 +62,11 @@ impl Memory {
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
-        for (_, tap) in &mut self.taps {
-            tap.extend_from_slice(bytes);
+        for tap in &mut self.taps {
+            if tap.is_late && tap.bytes.len() >= TAP {
+                tap.missed += std::mem::take(&mut tap.bytes).len() as u64;
+            }
+            tap.bytes.extend_from_slice(bytes);
         }
         let room = self.head_most.saturating_sub(self.head.len()).min(bytes.len());
         let (first, rest) = bytes.split_at(room);
@@ -60,8 +80,9 @@ impl Memory {
     pub(crate) fn excerpt(&self) -> Excerpt {
         let kept = (self.head.len() + self.tail.len()) as u64;
         let tail = self.tail.iter().copied().collect();
-        let mut excerpt = Excerpt { head: self.head.clone(), omitted: self.total - kept, tail };
-        if excerpt.omitted == 0 {
+        let omitted_bytes = self.total.saturating_sub(kept);
+        let mut excerpt = Excerpt { head: self.head.clone(), omitted_bytes, tail };
+        if excerpt.omitted_bytes == 0 {
             excerpt.head.append(&mut excerpt.tail);
         }
         excerpt
@@ -69,8 +90,8 @@ impl Memory {
 
     /// The last bytes, as far as they are kept.
     pub(crate) fn last(&self, most: usize) -> Vec<u8> {
-        let Excerpt { head, omitted, tail } = self.excerpt();
-        let end = if omitted == 0 { head } else { tail };
+        let Excerpt { head, omitted_bytes, tail } = self.excerpt();
+        let end = if omitted_bytes == 0 { head } else { tail };
         end.get(end.len().saturating_sub(most)..).unwrap_or_default().to_vec()
     }
 
@@ -80,35 +101,67 @@ impl Memory {
         self.tapped += 1;
         let kept: Vec<u8> = self.head.iter().chain(&self.tail).copied().collect();
         let from = kept.len().saturating_sub(missed);
-        self.taps.push((self.tapped, kept.get(from..).unwrap_or_default().to_vec()));
+        let bytes = kept.get(from..).unwrap_or_default().to_vec();
+        self.taps.push(Tap { id: self.tapped, bytes, missed: 0, is_late: false });
         self.tapped
     }
 
     pub(crate) fn tapped(&mut self, tap: u64) -> Vec<u8> {
-        let found = self.taps.iter_mut().find(|(id, _)| *id == tap);
-        found.map(|(_, bytes)| std::mem::take(bytes)).unwrap_or_default()
+        let Some(tap) = self.taps.iter_mut().find(|each| each.id == tap) else {
+            return Vec::new();
+        };
+        tap.is_late = false;
+        std::mem::take(&mut tap.bytes)
+    }
+
+    /// Bytes that the tap's reader will never see.
+    pub(crate) fn missed(&self, tap: u64) -> u64 {
+        self.taps.iter().find(|each| each.id == tap).map_or(0, |tap| tap.missed)
+    }
+
+    /// Whether more may come.
+    pub(crate) fn has_room(&self) -> bool {
+        self.taps.iter().all(|tap| tap.is_late || tap.bytes.len() < TAP)
+    }
+
+    /// A reader whose tap is full has not come for too long: it misses what there is no room for.
+    pub(crate) fn give_up_waiting(&mut self) {
+        self.taps.iter_mut().for_each(|tap| tap.is_late |= tap.bytes.len() >= TAP);
     }
 
     pub(crate) fn untap(&mut self, tap: u64) {
-        self.taps.retain(|(id, _)| *id != tap);
+        self.taps.retain(|each| each.id != tap);
     }
 }
 
-/// A line that is longer than this is handed on in pieces: nobody bounds what a tree writes.
+/// A line that is longer than this is handed on in pieces: nothing bounds what a tree writes.
 const LINE: usize = 64 * 1024;
 
 /// Bytes cut into lines.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     pub(crate) partial: Vec<u8>,
+    /// So much of a piece is in the next one too.
+    overlap: usize,
 }
 
 impl Lines {
+    /// For a search: what is cut by the end of a piece is whole in the next one.
+    pub(crate) fn overlapping() -> Self {
+        Self { overlap: LINE / 2, ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8], each: &mut dyn FnMut(&str)) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+        for piece in lines.flat_map(|line| line.chunks(LINE)) {
             self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.partial.len() > LINE {
+            if piece.ends_with(b"\n") {
                 self.finish(each);
+            } else if self.partial.len() > LINE {
+                let from = self.partial.len() - self.overlap;
+                let kept = self.partial.get(from..).unwrap_or_default().to_vec();
+                self.finish(each);
+                self.partial = kept;
             }
         }
     }
@@ -133,17 +186,17 @@ mod tests {
         assert_eq!(memory.excerpt().to_string(), "ab");
         memory.push(b"cdef");
         assert_eq!(
-            (memory.excerpt().head.as_slice(), memory.excerpt().omitted),
+            (memory.excerpt().head.as_slice(), memory.excerpt().omitted_bytes),
             (&b"abcdef"[..], 0)
         );
         memory.push(b"ghijkl");
         let all = memory.excerpt();
-        assert_eq!((&*all.head, all.omitted, &*all.tail), (&b"abcd"[..], 4, &b"ijkl"[..]));
+        assert_eq!((&*all.head, all.omitted_bytes, &*all.tail), (&b"abcd"[..], 4, &b"ijkl"[..]));
         assert_eq!(all.to_string(), "abcd\n[... 4 bytes left out ...]\nijkl");
         assert_eq!(memory.last(3), b"jkl");
         memory.push(b"0123456789");
         assert_eq!(&*memory.excerpt().tail, b"6789");
-        assert_eq!(memory.excerpt().omitted, 14);
+        assert_eq!(memory.excerpt().omitted_bytes, 14);
     }
 
     #[test]
@@ -157,6 +210,37 @@ mod tests {
         memory.untap(tap);
         memory.push(b"x");
         assert_eq!(memory.tapped(tap), b"");
+    }
+
+    #[test]
+    fn a_tap_that_is_not_read_is_bounded_and_says_what_it_misses() {
+        let mut memory = Memory::new(2, 2);
+        let tap = memory.tap(0);
+        assert!(memory.has_room());
+        memory.push(&[b'x'; TAP]);
+        assert!(!memory.has_room());
+        memory.give_up_waiting();
+        assert_eq!((memory.has_room(), memory.missed(tap)), (true, 0));
+        memory.push(b"y");
+        assert_eq!((memory.tapped(tap), memory.missed(tap)), (b"y".to_vec(), TAP as u64));
+        memory.push(&[b'x'; TAP]);
+        assert!(!memory.has_room());
+    }
+
+    #[test]
+    fn a_line_without_end_is_searched_in_pieces_that_overlap() {
+        let text = [&vec![b'x'; LINE - 2][..], b"READY", &[b'y'; 3 * LINE]].concat();
+        for at_a_time in [1000, LINE - 1, LINE, LINE + 1, text.len()] {
+            let (mut hits, mut longest) = (0, 0);
+            let mut lines = Lines::overlapping();
+            for bytes in text.chunks(at_a_time) {
+                lines.push(bytes, &mut |line| {
+                    hits += usize::from(line.contains("READY"));
+                    longest = longest.max(line.len());
+                });
+            }
+            assert!(hits > 0 && longest <= 2 * LINE, "{at_a_time}: {hits}, {longest}");
+        }
     }
 
     #[test]

@@ -64,8 +64,6 @@ enum Sink {
     Lines(Lines, Callback),
 }
 
-/// The first and last part of a text, and how much was left out between them; see [`Log::text`].
-///
 /// How much of a file is read into an excerpt, at either end.
 const PART: usize = 64 * 1024;
 
@@ -136,7 +134,7 @@ impl Log {
                 let rest = len.saturating_sub(head.len() as u64);
                 let kept = rest.min(PART as u64);
                 let tail = read_at(file, len - kept, PART);
-                Excerpt { head, omitted: rest - kept, tail }
+                Excerpt { head, omitted_bytes: rest - kept, tail }
             }
         }
     }
@@ -202,39 +200,65 @@ impl Log {
         }
     }
 
-    /// Everything that is written from `start` on, for one who comes back for it again and again.
-    pub(crate) fn watch(&self, start: u64) -> Watch<'_> {
+    /// Everything that is written from `start` on, for a reader that comes back for it again and
+    /// again.
+    pub(crate) fn watch(&self, start: u64) -> Watch {
+        let at = match &self.0.store {
+            Store::Memory(memory) => lock(memory).tap(start),
+            Store::File(_) => start,
+        };
+        Watch { log: self.clone(), at }
+    }
+
+    /// Whether those who watch it have room for more.
+    pub(crate) fn has_room(&self) -> bool {
         match &self.0.store {
-            Store::Memory(memory) => Watch::Memory(memory, lock(memory).tap(start)),
-            Store::File(file) => Watch::File(file, start),
+            Store::Memory(memory) => lock(memory).has_room(),
+            Store::File(_) => true,
+        }
+    }
+
+    /// Those who have not come for too long miss what they have not read.
+    pub(crate) fn give_up_waiting(&self) {
+        if let Store::Memory(memory) = &self.0.store {
+            lock(memory).give_up_waiting();
         }
     }
 }
 
 /// See [`Log::watch`].
-pub(crate) enum Watch<'a> {
-    File(&'a File, u64),
-    Memory(&'a Mutex<Memory>, u64),
+pub(crate) struct Watch {
+    log: Log,
+    /// The number of a tap, or a place in the file.
+    at: u64,
 }
 
-impl Watch<'_> {
-    /// What has come since the last time.
+impl Watch {
+    /// What has come since the last time, or a part of that: nothing has, if it is empty.
     pub(crate) fn fresh(&mut self) -> Vec<u8> {
-        match self {
-            Self::Memory(memory, tap) => lock(memory).tapped(*tap),
-            Self::File(file, at) => {
-                let bytes = read_at(file, *at, PART);
-                *at += bytes.len() as u64;
+        match &self.log.0.store {
+            Store::Memory(memory) => lock(memory).tapped(self.at),
+            Store::File(file) => {
+                let bytes = read_at(file, self.at, PART);
+                self.at += bytes.len() as u64;
                 bytes
             }
         }
     }
+
+    /// Bytes that came and went between two times.
+    pub(crate) fn missed(&self) -> u64 {
+        match &self.log.0.store {
+            Store::Memory(memory) => lock(memory).missed(self.at),
+            Store::File(_) => 0,
+        }
+    }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watch {
     fn drop(&mut self) {
-        if let Self::Memory(memory, tap) = self {
-            lock(memory).untap(*tap);
+        if let Store::Memory(memory) = &self.log.0.store {
+            lock(memory).untap(self.at);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -128,23 +129,38 @@ impl Drop for Pump {
     }
 }
 
+/// A reader that waits for a line has this long to come for what is there: the tree stands still
+/// meanwhile, as its pipe is full, and is not to be held up for ever by a wait that nobody polls.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 fn pump(log: &Log, mut from: PipeReader, until: &PipeReader) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut full_since = None;
     loop {
-        let mut fds = [&from, until].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-        match poll(&mut fds, PollTimeout::NONE) {
+        if log.has_room() {
+            full_since = None;
+        } else if full_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            log.give_up_waiting();
+        }
+        let full = full_since.is_some();
+        let mut fds = [until, &from].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        let (asked, timeout) = match full {
+            false => (&mut fds[..], PollTimeout::NONE),
+            true => (&mut fds[..1], PollTimeout::from(1u8)),
+        };
+        match poll(asked, timeout) {
             Err(Errno::EINTR) => continue,
             Err(_) => return,
             Ok(_) => {}
         }
-        let [news, end] = fds.map(|fd| fd.any().unwrap_or(true));
+        let [end, news] = fds.map(|fd| fd.any().unwrap_or(true));
         if end {
             let most = fcntl(&from, FcntlArg::F_GETPIPE_SZ).unwrap_or(0);
             let mut rest = Vec::new();
             let _ = from.take(u64::from(most.cast_unsigned())).read_to_end(&mut rest);
             return log.take(&rest);
         }
-        if news {
+        if news && !full {
             match from.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(len) => log.take(buffer.get(..len).unwrap_or_default()),

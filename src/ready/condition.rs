@@ -1,19 +1,8 @@
-//! What can be waited for, and what a look for it can find.
+//! What a look at a child can find, and what is asked of an HTTP server.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use crate::proc::info::ProcessInfo;
-
-/// What is looked for.
-pub(crate) enum Kind<'a> {
-    Tcp(Option<u16>),
-    Http(Url),
-    Unix(PathBuf),
-    File(PathBuf),
-    Line(Box<dyn FnMut(&str) -> bool + Send + 'a>),
-    When(Box<dyn FnMut() -> bool + Send + 'a>),
-}
 
 /// What is asked of an HTTP server.
 #[derive(Clone)]
@@ -30,6 +19,8 @@ pub(crate) enum Found {
     It,
     /// Not yet; what was seen instead, where that is worth a word.
     NotYet(Option<String>),
+    /// Not in what has been read of the log so far: there is more of it, to be read at once.
+    Behind,
     /// A process that is not of the tree has what was waited for.
     Taken(Box<ProcessInfo>),
     /// An HTTP server of the tree listens: it is to be asked. That takes time.

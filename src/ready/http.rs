@@ -9,11 +9,15 @@ use crate::ready::condition::{Found, Question, Url};
 /// A server that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// `HTTP/1.1 200`
+const STATUS_LINE: usize = 12;
+
 pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     let Question { address, url } = question;
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let patience = left.unwrap_or(PATIENCE).clamp(Duration::from_millis(1), PATIENCE);
-    match get(*address, url, patience) {
+    let now = Instant::now();
+    let latest = now + PATIENCE;
+    let until = deadline.unwrap_or(latest).clamp(now + Duration::from_millis(1), latest);
+    match get(*address, url, until) {
         Ok(Some(status)) => {
             let fine = url.status.map_or((200..400).contains(&status), |wanted| wanted == status);
             if fine { Found::It } else { Found::NotYet(Some(format!("last status: {status}"))) }
@@ -23,25 +27,49 @@ pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     }
 }
 
-fn get(address: SocketAddr, url: &Url, patience: Duration) -> io::Result<Option<u16>> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+/// The whole exchange ends then: a server that sends a byte now and then is no reason to wait on.
+fn get(address: SocketAddr, url: &Url, until: Instant) -> io::Result<Option<u16>> {
+    let mut stream = TcpStream::connect_timeout(&address, left(until)?)?;
     let Url { host, path, .. } = url;
     // 1.1, though 1.0 would do for us: Chromium refuses that.
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let mut rest = request.as_bytes();
+    while !rest.is_empty() {
+        stream.set_write_timeout(Some(left(until)?))?;
+        let written = stream.write(rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
     let mut line = Vec::new();
-    (&stream).take(12).read_to_end(&mut line)?;
-    drain(stream);
+    while line.len() < STATUS_LINE {
+        stream.set_read_timeout(Some(left(until)?))?;
+        let mut buffer = [0; STATUS_LINE];
+        let wanted = buffer.get_mut(line.len()..).unwrap_or_default();
+        match stream.read(wanted)? {
+            0 => break,
+            len => line.extend_from_slice(wanted.get(..len).unwrap_or_default()),
+        }
+    }
+    drain(stream, until);
     Ok(status(&line))
 }
 
+/// What is left of the time; none is an error as of a server that is silent.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 /// Reads on for a moment: a server whose answer is cut off complains in its log.
-fn drain(mut stream: TcpStream) {
-    let until = Instant::now() + Duration::from_millis(100);
-    let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
+fn drain(mut stream: TcpStream, until: Instant) {
+    let until = until.min(Instant::now() + Duration::from_millis(100));
     let mut buffer = vec![0; 16 * 1024];
-    while Instant::now() < until && stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
+    while let Ok(left) = left(until) {
+        let patience = Some(left.min(Duration::from_millis(50)));
+        let heard = stream.set_read_timeout(patience).and_then(|()| stream.read(&mut buffer));
+        if !heard.is_ok_and(|len| len > 0) {
+            break;
+        }
+    }
 }
 
 /// `HTTP/1.1 200 OK`

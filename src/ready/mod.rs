@@ -5,6 +5,8 @@
 
 pub(crate) mod condition;
 pub(crate) mod probe;
+pub(crate) mod tcp;
+pub(crate) mod unix;
 pub(crate) mod http;
 pub(crate) mod interval;
 
@@ -15,11 +17,15 @@ use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
-use crate::proc::read;
-use crate::proc::sockets::listening;
-use crate::ready::condition::{Found, Kind, Url};
+use crate::proc::info::Survey;
+use crate::proc::quote::{enumerated, quoted_lines};
+use crate::proc::sockets::{budget, listening};
+use crate::proc::survey;
+use crate::ready::condition::{Found, Url};
 use crate::ready::interval::Pace;
-use crate::ready::probe::Look;
+use crate::ready::probe::{Change, Goal, Http, Line};
+use crate::ready::tcp::Tcp;
+use crate::ready::unix::Unix;
 use crate::sys::poll::Deadline;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
@@ -38,27 +44,27 @@ use crate::sys::poll::Deadline;
 /// # Ok::<(), tidy_process::Error>(())
 /// ```
 pub struct Ready<'a> {
-    pub(crate) kind: Kind<'a>,
+    goal: Goal<'a>,
     what: String,
 }
 
 impl<'a> Ready<'a> {
-    fn new(kind: Kind<'a>, what: String) -> Self {
-        Self { kind, what }
+    fn new(goal: Goal<'a>, what: String) -> Self {
+        Self { goal, what }
     }
 
     /// A process of the tree listens on this TCP port, on whichever address. If a process that is
     /// not of the tree does, the wait fails at once and names it.
     #[must_use]
     pub fn tcp(port: u16) -> Self {
-        Self::new(Kind::Tcp(Some(port)), format!("tcp port {port}"))
+        Self::new(Goal::Tcp(Tcp::new(Some(port))), format!("tcp port {port}"))
     }
 
     /// A process of the tree listens on any TCP port. Which one
     /// [`Tree::listening_ports`](crate::Tree::listening_ports) says.
     #[must_use]
     pub fn any_tcp() -> Self {
-        Self::new(Kind::Tcp(None), "any tcp port".to_owned())
+        Self::new(Goal::Tcp(Tcp::new(None)), "any tcp port".to_owned())
     }
 
     /// A process of the tree listens on this Unix socket; `@name` is in the abstract namespace.
@@ -66,7 +72,7 @@ impl<'a> Ready<'a> {
     pub fn unix(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
         let what = format!("unix socket {path:?}");
-        Self::new(Kind::Unix(path), what)
+        Self::new(Goal::Unix(Unix::new(path)), what)
     }
 
     /// This file was made or changed since the spawn: what an earlier run left does not count.
@@ -74,7 +80,7 @@ impl<'a> Ready<'a> {
     pub fn file(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
         let what = format!("file {path:?}");
-        Self::new(Kind::File(path), what)
+        Self::new(Goal::File(Change::new(path)), what)
     }
 
     /// A GET of this `http://HOST[:PORT]/PATH` is answered, with a status from 200 to 399, by a
@@ -88,7 +94,7 @@ impl<'a> Ready<'a> {
             let why = "give it as http://HOST:PORT/PATH";
             Error::invalid(Step::Prepare, format!("url {url:?}"), why)
         })?;
-        Ok(Self::new(Kind::Http(parsed), url.to_owned()))
+        Ok(Self::new(Goal::Http(Http::new(parsed)), url.to_owned()))
     }
 
     /// As [`http`](Self::http), for exactly this status.
@@ -98,8 +104,8 @@ impl<'a> Ready<'a> {
     pub fn http_status(url: &str, status: u16) -> Result<Self> {
         let mut ready = Self::http(url)?;
         ready.what = format!("{url} with status {status}");
-        if let Kind::Http(url) = &mut ready.kind {
-            url.status = Some(status);
+        if let Goal::Http(http) = &mut ready.goal {
+            http.url.status = Some(status);
         }
         Ok(ready)
     }
@@ -111,7 +117,7 @@ impl<'a> Ready<'a> {
         let text = text.into();
         let what = format!("log line {text:?}");
         let matches = move |line: &str| line.contains(&text);
-        Self::new(Kind::Line(Box::new(matches)), what)
+        Self::new(Goal::Line(Line::new(matches)), what)
     }
 
     /// A line for which this is true, in what the child writes to its
@@ -119,13 +125,13 @@ impl<'a> Ready<'a> {
     /// it has grown.
     #[must_use]
     pub fn line(matches: impl FnMut(&str) -> bool + Send + 'a) -> Self {
-        Self::new(Kind::Line(Box::new(matches)), "log line".to_owned())
+        Self::new(Goal::Line(Line::new(matches)), "log line".to_owned())
     }
 
     /// This is true. Asked every few milliseconds, less often if it takes much CPU time.
     #[must_use]
     pub fn when(condition: impl FnMut() -> bool + Send + 'a) -> Self {
-        Self::new(Kind::When(Box::new(condition)), "condition".to_owned())
+        Self::new(Goal::When(Box::new(condition)), "condition".to_owned())
     }
 }
 
@@ -186,16 +192,19 @@ impl Child {
                 Found::Ask(question) => http::answer(&question, deadline),
                 found => found,
             };
+            let behind = matches!(found, Found::Behind);
             if search.judge(found)? {
                 return Ok(());
             }
-            pace.rest(self, deadline);
+            if !behind {
+                pace.rest(self, deadline);
+            }
         }
     }
 
     fn not_ready(&self, what: &str, mut why: String, taken: bool) -> Error {
         if let Some(log) = &self.log.log {
-            let lines = log.tail(10);
+            let lines = quoted_lines(&log.tail(10));
             let indented = lines.replace('\n', "\n  ");
             let none = "; it has written nothing".to_owned();
             why +=
@@ -206,18 +215,23 @@ impl Child {
 
     fn seen_instead(&self, after: Duration, seen: Option<String>) -> String {
         let pids = self.tree().pids();
-        let processes = few(&read::read_all(&pids, true));
-        let ports = few(&listening(&pids));
+        let Survey { named, count } = survey::of(&pids);
+        let processes = few(&named, count);
+        let ports = listening(&pids);
+        let ports = few(&ports, ports.len());
         let seen = seen.map(|seen| format!("{seen}; ")).unwrap_or_default();
         format!("not yet after {after:.1?}; {seen}processes: {processes}; listening on: {ports}")
     }
 }
 
+/// A look may take this long, though the deadline comes before.
+const AT_LEAST: Duration = Duration::from_millis(100);
+
 /// One wait: what has to be said if it fails.
 pub(crate) struct Search<'a> {
     child: &'a Child,
     what: String,
-    look: Look<'a>,
+    goal: Goal<'a>,
     started: Instant,
     deadline: Option<Instant>,
 }
@@ -228,9 +242,9 @@ impl<'a> Search<'a> {
         ready: Ready<'a>,
         deadline: Option<Instant>,
     ) -> Result<Self> {
-        let Ready { kind, what } = ready;
-        let look = Look::new(child, kind, &what)?;
-        Ok(Self { child, what, look, started: Instant::now(), deadline })
+        let Ready { mut goal, what } = ready;
+        goal.begin(child, &what)?;
+        Ok(Self { child, what, goal, started: Instant::now(), deadline })
     }
 
     /// Looks, unless nothing of the tree is left: then there is nothing to wait for.
@@ -242,12 +256,15 @@ impl<'a> Search<'a> {
             let why = format!("nothing of the tree is left, main process: {status}");
             return Err(self.child.not_ready(&self.what, why, false));
         }
-        Ok(self.look.look())
+        // One look is taken however late it is.
+        let latest = budget();
+        let until = self.deadline.unwrap_or(latest).max(Instant::now() + AT_LEAST).min(latest);
+        Ok(self.goal.look(self.child, until))
     }
 
     /// Whether that was it; not any more, once the deadline has passed.
     pub(crate) fn judge(&mut self, found: Found) -> Result<bool> {
-        self.look.heard(&found);
+        self.goal.heard(&found);
         let seen = match found {
             Found::It => return Ok(true),
             Found::Taken(other) => {
@@ -255,7 +272,7 @@ impl<'a> Search<'a> {
                 return Err(self.child.not_ready(&self.what, why, true));
             }
             Found::NotYet(seen) => seen,
-            Found::Ask(_) => None,
+            Found::Ask(_) | Found::Behind => None,
         };
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let why = self.child.seen_instead(self.started.elapsed(), seen);
@@ -265,12 +282,10 @@ impl<'a> Search<'a> {
     }
 }
 
-fn few(all: &[impl fmt::Display]) -> String {
-    let mut text: Vec<String> = all.iter().take(10).map(ToString::to_string).collect();
-    if all.len() > text.len() {
-        text.push(format!("{} more", all.len() - text.len()));
-    }
-    if text.is_empty() { "none".to_owned() } else { text.join(", ") }
+/// Some of them, by name; `count` is the number of all.
+fn few(all: &[impl fmt::Display], count: usize) -> String {
+    let text: Vec<String> = all.iter().take(10).map(|one| format!("{one:.120}")).collect();
+    if count == 0 { "none".to_owned() } else { enumerated(&text, count, 800) }
 }
 
 #[cfg(test)]

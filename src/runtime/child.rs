@@ -178,8 +178,13 @@ impl AsyncChild {
                 }
                 found => found,
             };
+            let behind = matches!(found, Found::Behind);
             if search.judge(found)? {
                 return Ok(());
+            }
+            if behind {
+                tokio::task::yield_now().await;
+                continue;
             }
             let next = earlier(deadline, step).map_or(due, |next| next.min(due));
             if status.is_some() {

@@ -94,7 +94,7 @@ fn head_and_tail_are_kept_and_what_is_missing_is_said() {
         let text = log.text();
         assert!(text.head.starts_with(b"first\n") && text.tail.ends_with(b"last\n"));
         let kept = text.head.len() + text.tail.len();
-        assert_eq!(kept as u64 + text.omitted, 3_000_012);
+        assert_eq!(kept as u64 + text.omitted_bytes, 3_000_012);
         assert!(kept <= 128 * 1024 && text.to_string().contains("bytes left out"));
     }
     stage.close(Alone::No);

@@ -5,10 +5,11 @@ pub(crate) mod args;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
+use tidy_process::cli_support::quoted_lines;
 use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
 use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
@@ -21,6 +22,9 @@ use crate::with::args::{ServerArgs, What, WithArgs};
 
 /// How much of what a server says is kept for its epitaph, where it has no log file.
 const KEPT: usize = 64 * 1024;
+
+/// A hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(crate) fn with(args: &WithArgs) -> Ended {
     let modes = Modes::save();
@@ -115,7 +119,7 @@ impl<'a> Up<'a> {
         child: &Child,
         what: &What,
     ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
-        let deadline = Instant::now() + self.args.ready_timeout;
+        let deadline = in_time(self.args.ready_timeout);
         let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
         let mut watch = Watch::new(child, &self.signals, self.stop());
         thread::scope(|scope| {
@@ -185,19 +189,25 @@ impl<'a> Up<'a> {
     }
 }
 
+/// A time that no clock reaches is as good as never.
+fn in_time(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).or_else(|| now.checked_add(NEVER)).unwrap_or(now)
+}
+
 fn log(server: &ServerArgs, verbose: bool) -> tidy_process::Result<Log> {
     let log = match &server.log {
         Some(path) => Log::create(path)?,
         None => Log::bounded(0, KEPT),
     };
     let name = server.name().to_owned();
-    let say = move |line: &str| text::quote(&name, line);
+    let say = move |line: &str| text::server_line(&name, line);
     Ok(if verbose { log.on_line(say) } else { log })
 }
 
 fn epitaph(server: &ServerArgs, child: &Child, log: &Log) -> Result<Failure, Failure> {
     let status = child.wait()?;
-    let lines = log.tail(10);
+    let lines = quoted_lines(&log.tail(10));
     let tail = if lines.is_empty() {
         "; it has written nothing".to_owned()
     } else {

@@ -1,0 +1,111 @@
+//! Waiting for a TCP port: which sockets listen on it, and whether a process of the tree holds one.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::child::Child;
+use crate::proc::port::Protocol;
+use crate::proc::sock_diag::Socket;
+use crate::proc::sockets::{Space, holder, sockets_of};
+use crate::proc::survey;
+use crate::ready::condition::Found;
+
+/// Listeners that are looked at.
+const MOST: usize = 16 * 1024;
+
+/// Where a client on this machine finds a server that listens on all addresses.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// The network namespaces of a tree, asked for now and then: a process may move to another one.
+#[derive(Default)]
+pub(crate) struct Spaces {
+    known: Vec<Space>,
+    asked: Option<Instant>,
+}
+
+impl Spaces {
+    pub(crate) fn of(&mut self, child: &Child) -> &[Space] {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= Duration::from_millis(250)) {
+            self.known = Space::of(&child.tree().pids());
+            self.asked = Some(Instant::now());
+        }
+        &self.known
+    }
+}
+
+/// A TCP port: the table of listeners is cheap to read, who holds one is not. So processes are
+/// looked at only when the port is in the table (or, for any port, when a new listener is).
+#[derive(Default)]
+pub(crate) struct Tcp {
+    port: Option<u16>,
+    spaces: Spaces,
+    /// Listeners that are not ours, as far as was looked.
+    others: BTreeSet<u64>,
+    looks: u32,
+    strikes: u32,
+}
+
+impl Tcp {
+    pub(crate) fn new(port: Option<u16>) -> Self {
+        Self { port, ..Self::default() }
+    }
+
+    /// The address that a process of the tree listens on.
+    pub(crate) fn look(&mut self, child: &Child, until: Instant) -> Result<SocketAddr, Found> {
+        let port = self.port;
+        let mut there: Vec<Socket> = Vec::new();
+        for space in self.spaces.of(child) {
+            space.each_socket(Protocol::Tcp, until, &mut |socket| {
+                if there.len() < MOST && port.is_none_or(|port| socket.address.port() == port) {
+                    there.push(socket);
+                }
+            });
+        }
+        // A listener that was there before may have been handed over since: look again at times.
+        self.looks = self.looks.wrapping_add(1);
+        let all_known = there.iter().all(|socket| self.others.contains(&socket.inode));
+        if there.is_empty() || (port.is_none() && all_known && !self.looks.is_multiple_of(25)) {
+            return Err(Found::NotYet(None));
+        }
+        let inodes: BTreeSet<u64> = there.iter().map(|socket| socket.inode).collect();
+        for pid in child.tree().pids().into_iter().take_while(|_| Instant::now() < until) {
+            let held = sockets_of(pid, until);
+            if let Some(socket) = there.iter().find(|socket| held.contains(&socket.inode)) {
+                return Ok(socket.address);
+            }
+        }
+        self.others = inodes;
+        if port.is_none() || Instant::now() >= until {
+            return Err(Found::NotYet(None));
+        }
+        let inodes: Vec<u64> = self.others.iter().copied().collect();
+        Err(taken(child, &inodes, until, &mut self.strikes))
+    }
+}
+
+/// No process of the tree was seen to hold these sockets. Which one does? A process that was just
+/// born into the tree, or one that is on its way into another network namespace, is no stranger: so
+/// a stranger must be seen twice.
+pub(crate) fn taken(child: &Child, inodes: &[u64], until: Instant, strikes: &mut u32) -> Found {
+    let Some(holder) = holder(inodes, until) else {
+        let unseen = "a process that cannot be seen from here has it";
+        return Found::NotYet(Some(unseen.to_owned()));
+    };
+    if child.tree().pids().contains(&holder) {
+        return Found::NotYet(None);
+    }
+    *strikes += 1;
+    let known = || survey::of(&[holder]).named.pop();
+    match (*strikes >= 2).then(known).flatten() {
+        Some(holder) => Found::Taken(Box::new(holder)),
+        None => Found::NotYet(None),
+    }
+}
