@@ -14,6 +14,7 @@ pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
+use crate::proc::quote;
 pub use crate::supervisor::environment::containment as containment_of_environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
@@ -67,4 +68,37 @@ pub fn rest(
     deadline: Option<Instant>,
 ) -> std::result::Result<(), Errno> {
     child.rest(fds, deadline)
+}
+
+/// Characters that a line about processes may have.
+pub const LINE: usize = quote::LINE;
+
+/// What others wrote, without what a terminal obeys.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    quote::quoted(text)
+}
+
+/// The same for a text of several lines.
+#[must_use]
+pub fn quoted_lines(text: &str) -> String {
+    quote::quoted_lines(text)
+}
+
+/// Whether a terminal obeys this character.
+#[must_use]
+pub fn steers(c: char) -> bool {
+    quote::steers(c)
+}
+
+/// Its first characters, so many at the most.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> String {
+    quote::shortened(text, most)
+}
+
+/// As many of these as fit into so many characters, and how many more of `count` there are.
+#[must_use]
+pub fn enumerated(all: &[String], count: usize, most: usize) -> String {
+    quote::enumerated(all, count, most)
 }

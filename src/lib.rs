@@ -67,7 +67,7 @@ pub use limits::{IoLimit, Limits};
 pub use log::Log;
 pub use log::excerpt::Excerpt;
 pub use no_leaks::NoLeaks;
-pub use proc::info::ProcessInfo;
+pub use proc::info::{Gap, ProcessInfo};
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
 pub use report::{Cause, Metric, Missing, Note, Report, TreeReport, Usage};

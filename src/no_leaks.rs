@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup::{leftovers, teardown};
 use crate::command::Command;
 use crate::error::Result;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::{ProcessInfo, Survey};
 use crate::supervisor::Supervisor;
 use crate::tree::Tree;
 
@@ -83,22 +83,22 @@ impl NoLeaks {
         Ok(())
     }
 
-    /// Kills what is left, and says what that was; nothing is to panic about then.
+    /// Kills what is left, and says what that was, the first 100; nothing is to panic about then.
     ///
     /// # Errors
     /// Somebody outlived SIGKILL for 10 s.
     pub fn check(mut self) -> Result<Vec<ProcessInfo>> {
         self.checked = true;
-        self.end()
+        self.end().map(|left| left.named)
     }
 
-    fn end(&self) -> Result<Vec<ProcessInfo>> {
+    fn end(&self) -> Result<Survey> {
         let mut left = self.supervisor.remembered();
         // It asked for cgroups, so there is one.
         let Some(root) = self.supervisor.root() else { return Ok(left) };
         // An error here is one of the teardown too, which says it.
         if !root.wait_empty(Some(Instant::now() + MOMENT)).unwrap_or(false) {
-            left.extend(leftovers::leftovers(root).unwrap_or_default());
+            left.extend(&leftovers::leftovers(root).unwrap_or_default());
             teardown::kill(root, teardown::PATIENCE)?;
         }
         Ok(left)
@@ -115,13 +115,18 @@ impl Drop for NoLeaks {
             return;
         }
         let what = match &left {
-            Ok(left) => left.iter().map(describe).collect::<Vec<_>>().join("\n  "),
+            Ok(left) => described(left),
             Err(error) => error.to_string(),
         };
         assert!(what.is_empty(), "left behind by what started at {}:\n  {what}", self.made);
     }
 }
 
-fn describe(left: &ProcessInfo) -> String {
-    format!("{left} ({})", left.particulars())
+/// A line for each.
+fn described(left: &Survey) -> String {
+    let mut lines: Vec<String> = left.named.iter().map(ProcessInfo::in_full).collect();
+    if left.count > lines.len() {
+        lines.push(format!("and {} more", left.count - lines.len()));
+    }
+    lines.join("\n  ")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::containment::{Mechanism, Placement};
 use crate::proc::info::ProcessInfo;
+use crate::proc::quote::enumerated;
 
 /// How a command's tree ended, and what had to be done about it.
 ///
@@ -31,6 +32,8 @@ pub struct Report {
     /// Who was alive when the main process had ended and had to be killed. Empty when the tree was
     /// stopped while its main process ran: its helpers are no leftovers then.
     pub leftovers: Vec<ProcessInfo>,
+    /// How many there were; [`leftovers`](Self::leftovers) has the first 100.
+    pub leftover_count: usize,
     /// How the main process came into its cgroup.
     pub placement: Placement,
     /// What held the tree together.
@@ -51,6 +54,8 @@ pub struct TreeReport {
     pub wall: Duration,
     /// Who was alive and had to be killed.
     pub leftovers: Vec<ProcessInfo>,
+    /// How many there were; [`leftovers`](Self::leftovers) has the first 100.
+    pub leftover_count: usize,
     /// What held the tree together.
     pub mechanism: Mechanism,
 }
@@ -195,8 +200,8 @@ impl Report {
     }
 }
 
-/// How many leftovers are named in a text; the others are counted.
-const NAMED: usize = 10;
+/// Characters that the names of leftovers may take; those that are not named are counted.
+const NAMED: usize = 160;
 
 /// One line: `exit status: 0 after 0.82 s, killed 2 leftovers: 4711 sleep 30, 4712 sleep 60`
 impl fmt::Display for Report {
@@ -206,7 +211,7 @@ impl fmt::Display for Report {
             cause => write!(f, "{cause} ({})", self.status)?,
         }
         write!(f, " after {:.2} s", self.wall.as_secs_f64())?;
-        leftovers(f, &self.leftovers)
+        leftovers(f, &self.leftovers, self.leftover_count)
     }
 }
 
@@ -214,20 +219,17 @@ impl fmt::Display for Report {
 impl fmt::Display for TreeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ended after {:.2} s", self.wall.as_secs_f64())?;
-        leftovers(f, &self.leftovers)
+        leftovers(f, &self.leftovers, self.leftover_count)
     }
 }
 
-fn leftovers(f: &mut fmt::Formatter<'_>, left: &[ProcessInfo]) -> fmt::Result {
-    let (count, named) = (left.len(), left.len().min(NAMED));
+fn leftovers(f: &mut fmt::Formatter<'_>, left: &[ProcessInfo], count: usize) -> fmt::Result {
     if count == 0 {
         return Ok(());
     }
-    write!(f, ", killed {count} leftover{}: ", if count == 1 { "" } else { "s" })?;
-    for (number, process) in left.iter().take(named).enumerate() {
-        write!(f, "{}{process}", if number == 0 { "" } else { ", " })?;
-    }
-    if count > named { write!(f, ", {} more", count - named) } else { Ok(()) }
+    let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+    let noun = if count == 1 { "leftover" } else { "leftovers" };
+    write!(f, ", killed {count} {noun}: {}", enumerated(&names, count, NAMED))
 }
 
 /// `exited`, `ended by signal 9`, `timed out`, `used up its CPU time`, ...
@@ -283,6 +285,7 @@ mod tests {
             notes: Vec::new(),
             wall: Duration::from_millis(820),
             leftovers: Vec::new(),
+            leftover_count: 0,
             placement: Placement::Born,
             mechanism: Mechanism::Cgroup,
         }

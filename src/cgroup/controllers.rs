@@ -23,7 +23,7 @@ use crate::cgroup::walk::pids_at;
 use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Setting};
-use crate::proc::read;
+use crate::proc::survey;
 
 /// Controllers whose counters say something without any limit.
 const COUNTING: [&str; 3] = ["memory", "pids", "io"];
@@ -152,8 +152,8 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
 /// Some of the processes right in it, for an error.
 fn held(dir: &Path) -> String {
     let pids = pids_at(dir);
-    let known = read::read_all(pids.get(..3).unwrap_or(&pids), true);
-    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let known = survey::of(pids.get(..3).unwrap_or(&pids)).named;
+    let names: Vec<String> = known.iter().map(|process| format!("{process:.60}")).collect();
     let more = pids.len() - names.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("processes ({}{more})", names.join(", "))
@@ -191,9 +191,7 @@ fn step_aside(dir: &Path) -> Result<(), Errno> {
 fn is_us(pid: i32) -> bool {
     let mine = std::process::id();
     pid.cast_unsigned() == mine
-        || read::read_all(&[pid], true)
-            .iter()
-            .any(|process| process.ppid == mine && is_guard(process))
+        || survey::of(&[pid]).named.iter().any(|process| process.ppid == mine && is_guard(process))
 }
 
 fn has(dir: &Path, file: &str, controller: &str) -> bool {

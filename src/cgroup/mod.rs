@@ -259,6 +259,11 @@ impl Cgroup {
         walk::members(self.parent.as_fd(), &self.name, Manner::Own)
     }
 
+    /// The same, with a 0 for each process that has no pid in our pid namespace.
+    fn members(&self) -> Result<Vec<i32>, Errno> {
+        walk::members_and_foreign(self.parent.as_fd(), &self.name, Manner::Own)
+    }
+
     /// Removes it and everything below, deepest first. `EBUSY` while a process is left, `EXDEV`
     /// where something is mounted: that stays, with all that is above it.
     pub(crate) fn remove(&self) -> Result<(), Stuck> {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
-use crate::proc::read;
+use crate::proc::survey;
 use crate::sys;
 
 /// How long a teardown may take before it gives up and says who is left.
@@ -65,7 +65,7 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     if empty(cgroup, start + patience)? {
         return Ok(());
     }
-    let survivors = read::read_all(&cgroup.pids().unwrap_or_default(), false);
+    let survivors = survey::in_brief(&cgroup.pids().unwrap_or_default());
     let what = format!("cgroup {:?}", cgroup.path());
     Err(Error::populated(what, start.elapsed(), survivors))
 }

@@ -195,6 +195,17 @@ pub(crate) fn members(
     name: &OsStr,
     manner: Manner,
 ) -> Result<Vec<i32>, Errno> {
+    let mut all = members_and_foreign(parent, name, manner)?;
+    all.retain(|&pid| pid > 0);
+    Ok(all)
+}
+
+/// The same, with a 0 for each process that has no pid in our pid namespace.
+pub(crate) fn members_and_foreign(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    manner: Manner,
+) -> Result<Vec<i32>, Errno> {
     let mut all = Vec::new();
     let seen = gather(parent, name, manner, &mut all);
     if matches!(seen, Err(Errno::EXDEV)) {
@@ -202,7 +213,7 @@ pub(crate) fn members(
         let _ = hidden.and_then(|bare| gather(bare.as_fd(), name, manner, &mut all));
     }
     all.sort_unstable();
-    all.dedup();
+    all.dedup_by(|one, other| one == other && *one > 0);
     match seen {
         Ok(()) | Err(Errno::EXDEV) => Ok(all),
         Err(errno) => Err(errno),
@@ -216,7 +227,7 @@ fn gather(
     all: &mut Vec<i32>,
 ) -> Result<(), Errno> {
     let mut visit = |visited: &Visited<'_>| {
-        all.extend(pids(visited.dir, manner)?);
+        all.extend(listed(visited.dir, manner)?);
         Ok(())
     };
     walk(parent, name, manner, &mut visit).map_err(|stuck| stuck.errno)
@@ -225,16 +236,22 @@ fn gather(
 /// More processes than a machine can have (`PID_MAX_LIMIT`).
 const MOST: usize = 1 << 22;
 
-/// The pids that one directory lists. A threaded child cannot list them (`EOPNOTSUPP`): its domain
-/// does.
+/// The pids that one directory lists, those outside our pid namespace left out.
 pub(crate) fn pids(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
+    let mut pids = listed(dir, manner)?;
+    pids.retain(|&pid| pid > 0);
+    Ok(pids)
+}
+
+/// What one directory lists. A threaded child cannot list its own (`EOPNOTSUPP`): its domain does.
+fn listed(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
     let open = match manner {
         Manner::Look => beneath::look,
         Manner::Own => beneath::open,
     };
     let file = open(dir, Path::new("cgroup.procs"), OFlag::O_RDONLY)?;
     let mut pids = Vec::new();
-    let mut number = 0i32;
+    let mut number = None::<i32>;
     let mut buffer = [0; 4096];
     while pids.len() < MOST {
         let len = match read(&file, &mut buffer) {
@@ -245,10 +262,10 @@ pub(crate) fn pids(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errn
         for &byte in buffer.get(..len).unwrap_or_default() {
             match byte {
                 b'0'..=b'9' => {
-                    number = number.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
+                    let before = number.unwrap_or(0).saturating_mul(10);
+                    number = Some(before.saturating_add(i32::from(byte - b'0')));
                 }
-                _ if number > 0 => pids.push(std::mem::take(&mut number)),
-                _ => {}
+                _ => pids.extend(number.take()),
             }
         }
     }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::cgroup::teardown::PATIENCE;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::Survey;
 use crate::report::{Cause, Note, Report, Usage};
 use crate::sys::poll::{self, lock};
 
@@ -30,7 +30,7 @@ impl Child {
         let leftovers = match self.runs()? {
             true => self.ask_to_end(grace),
             false if named => self.leftovers(),
-            false => Vec::new(),
+            false => Survey::default(),
         };
         let (usage, torn) = self.tree().tear_down();
         let status = self.last_status(torn.is_err());
@@ -65,13 +65,7 @@ impl Child {
         Ok((status, escaped))
     }
 
-    fn report(
-        &self,
-        status: ExitStatus,
-        escaped: bool,
-        usage: Usage,
-        leftovers: Vec<ProcessInfo>,
-    ) -> Report {
+    fn report(&self, status: ExitStatus, escaped: bool, usage: Usage, leftovers: Survey) -> Report {
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         Report {
             status,
@@ -79,7 +73,8 @@ impl Child {
             notes: Note::of(&usage, Some(cause)),
             usage,
             wall: self.ending.spawned().elapsed(),
-            leftovers,
+            leftover_count: leftovers.count,
+            leftovers: leftovers.named,
             placement: self.placement,
             mechanism: self.tree().mechanism(),
         }
@@ -101,21 +96,21 @@ impl Child {
         let _ = self.signal(libc::SIGKILL);
     }
 
-    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
+    pub(crate) fn leftovers(&self) -> Survey {
         let left = std::mem::take(&mut *lock(&self.left));
         if left.is_empty() { self.tree().leftovers() } else { left }
     }
 
     /// Stopping a running tree leaves no leftovers to report. One that is being stopped already had
     /// its grace.
-    fn ask_to_end<T>(&self, grace: Option<Duration>) -> Vec<T> {
+    fn ask_to_end(&self, grace: Option<Duration>) -> Survey {
         match (grace, self.ending.cause()) {
             (Some(grace), None) => drop(self.stop(grace)),
             (Some(_), Some(_)) => drop(self.wait_gone(self.ending.kill_at())),
             (None, _) => {}
         }
         self.note_stop(Some(Instant::now()));
-        Vec::new()
+        Survey::default()
     }
 
     /// The grace that it has to get, if it is ended while it runs.

@@ -17,7 +17,7 @@ use crate::child::deadline::{Ending, Scope, StopPolicy};
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::Survey;
 use crate::report::{Cause, Report};
 use crate::sys::poll::{self, Deadline, lock};
 use crate::sys::{self, Newborn};
@@ -61,7 +61,7 @@ pub struct Child {
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
     /// Who was killed by a timeout that came after the main process's end.
-    pub(crate) left: Mutex<Vec<ProcessInfo>>,
+    pub(crate) left: Mutex<Survey>,
     /// What became of it, once it is finished.
     report: Mutex<Option<Report>>,
     tree: Tree,

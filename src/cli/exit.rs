@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use tidy_process::cli_support::quoted;
 use tidy_process::{Cause, Error, Report};
 
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
@@ -40,9 +41,9 @@ pub(crate) enum Failure {
     OthersTree(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
-    #[error("server {name}: {error}")]
+    #[error("server {}: {error}", quoted(name))]
     Server { name: String, error: Error },
-    #[error("server {name} ended while CMD was running: {status}{tail}")]
+    #[error("server {} ended while CMD was running: {status}{tail}", quoted(name))]
     ServerEnded { name: String, status: ExitStatus, tail: String },
     #[error("doctor: no answer for {patience:?} from what comes after {after}")]
     NoAnswer { after: &'static str, patience: Duration },
@@ -133,7 +134,7 @@ pub(crate) fn exit(report: &Report, leaks: Leaks) -> u8 {
     if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
         return 124;
     }
-    if leaks == Leaks::Fail && !report.leftovers.is_empty() {
+    if leaks == Leaks::Fail && report.leftover_count > 0 {
         return 123;
     }
     let status = report.status;

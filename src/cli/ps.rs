@@ -6,12 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use tidy_process::cli_support::{LINE, quoted, shortened};
 use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
 use crate::exit::Failure;
 use crate::place::scope::everywhere;
 use crate::print::json::{VERSION, process};
-use crate::print::text::{self, print};
+use crate::print::text::{self, print, print_json};
+
+/// Characters of a row besides the name and the command.
+const COLUMNS: usize = 37;
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
@@ -54,8 +58,7 @@ pub(crate) struct KillArgs {
 
 pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
     let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
-    let text = if args.json { roots_json(&roots) } else { table(&roots) };
-    print(&text)
+    if args.json { print_json(&roots_json(&roots)) } else { print(&table(&roots)) }
 }
 
 fn table(roots: &[RunRoot]) -> String {
@@ -68,11 +71,13 @@ fn table(roots: &[RunRoot]) -> String {
         for tree in &root.trees {
             let age = tree.age.map_or("-".to_owned(), age);
             let memory = tree.memory.map_or("-".to_owned(), text::mebibytes);
-            let count = tree.processes.len();
-            let name = &tree.name;
+            let count = tree.process_count;
+            // Before its width is counted: what is quoted later would move the columns.
+            let name = quoted(&tree.name);
             let command = tree.processes.first().map(ToString::to_string).unwrap_or_default();
             let command = command.split_once(' ').map_or("", |(_, command)| command);
-            text += &format!("{name:<16} {owner:>8} {age:>10} {count:>5} {memory:>10} {command}\n");
+            let row = format!("{name:<16} {owner:>8} {age:>10} {count:>5} {memory:>10} {command}");
+            text += &(shortened(&row, LINE.max(name.chars().count() + COLUMNS)) + "\n");
         }
     }
     text
@@ -82,7 +87,7 @@ fn age(age: Duration) -> String {
     format!("{:.1} s", age.as_secs_f64())
 }
 
-fn roots_json(roots: &[RunRoot]) -> String {
+fn roots_json(roots: &[RunRoot]) -> Value {
     let each = roots.iter().map(|root| {
         json!({
             "path": root.path.display().to_string(),
@@ -92,7 +97,7 @@ fn roots_json(roots: &[RunRoot]) -> String {
             "trees": root.trees.iter().map(tree_json).collect::<Vec<_>>(),
         })
     });
-    format!("{}\n", json!({ "v": VERSION, "run_roots": each.collect::<Vec<_>>() }))
+    json!({ "v": VERSION, "run_roots": each.collect::<Vec<_>>() })
 }
 
 /// What is not known is absent.
@@ -101,6 +106,7 @@ fn tree_json(tree: &TreeInfo) -> Value {
         "path": tree.path.display().to_string(),
         "name": tree.name,
         "processes": tree.processes.iter().map(process).collect::<Vec<_>>(),
+        "process_count": tree.process_count,
     });
     if let Some(object) = value.as_object_mut() {
         if let Some(age) = tree.age {
@@ -117,8 +123,11 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<(), Failure> {
     let found =
         tidy_process::sweep(everywhere(args.ps.parent.as_deref()).as_deref(), args.dry_run)?;
     let failed = found.iter().filter(|stale| stale.removed.is_err()).count();
-    let text = if args.ps.json { stale_json(&found) } else { stale_lines(&found, args.dry_run) };
-    print(&text)?;
+    if args.ps.json {
+        print_json(&stale_json(&found))?;
+    } else {
+        print(&stale_lines(&found, args.dry_run))?;
+    }
     for error in found.iter().filter_map(|stale| stale.removed.as_ref().err()) {
         text::line(error);
     }
@@ -129,22 +138,26 @@ fn stale_lines(found: &[StaleRunRoot], dry_run: bool) -> String {
     let mut text = String::new();
     for stale in found.iter().filter(|stale| stale.removed.is_ok()) {
         let verb = if dry_run { "would remove" } else { "removed" };
-        let (path, owner) = (stale.path.display(), stale.owner);
-        let count = stale.processes.len();
+        let (path, owner) = (quoted(&stale.path.to_string_lossy()), stale.owner);
+        let count = stale.process_count;
         text += &format!("{verb} {path}: owner {owner} is gone, {count} processes\n");
         for process in &stale.processes {
-            text += &format!("  {process}\n");
+            text += &format!("  {process:.198}\n");
+        }
+        if count > stale.processes.len() {
+            text += &format!("  and {} more\n", count - stale.processes.len());
         }
     }
     text
 }
 
-fn stale_json(found: &[StaleRunRoot]) -> String {
+fn stale_json(found: &[StaleRunRoot]) -> Value {
     let each = found.iter().map(|stale| {
         let mut value = json!({
             "path": stale.path.display().to_string(),
             "owner": stale.owner,
             "processes": stale.processes.iter().map(process).collect::<Vec<_>>(),
+            "process_count": stale.process_count,
             "removed": matches!(stale.removed, Ok(true)),
         });
         if let (Err(error), Some(object)) = (&stale.removed, value.as_object_mut()) {
@@ -152,7 +165,7 @@ fn stale_json(found: &[StaleRunRoot]) -> String {
         }
         value
     });
-    format!("{}\n", json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() }))
+    json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() })
 }
 
 /// A name may be several trees'; a number or a directory must be one's. Other users' trees are

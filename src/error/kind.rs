@@ -12,7 +12,8 @@ use crate::error::hint::{
     OTHER_SUPERVISOR, SURVIVORS, TAKEN, TIMED_OUT, UNWATCHED, os_hint,
 };
 use crate::error::step::Step;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::{ProcessInfo, Survey};
+use crate::proc::quote::enumerated;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
@@ -36,7 +37,7 @@ pub(crate) enum Kind {
     #[error("run {program}: {why} ({status})")]
     TimedOut { program: String, why: String, status: std::process::ExitStatus },
     #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
-    Survivors { what: String, after: Duration, survivors: Vec<ProcessInfo>, kept: bool },
+    Survivors { what: String, after: Duration, survivors: Survey, kept: bool },
     #[error("{} {path:?}: something is mounted on it", Step::RemoveCgroup)]
     Mounted { path: PathBuf },
     #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
@@ -47,13 +48,16 @@ pub(crate) enum Kind {
     NotReady { what: String, why: String, taken: bool },
 }
 
-fn list(survivors: &[ProcessInfo]) -> String {
+fn list(survivors: &Survey) -> String {
     if survivors.is_empty() {
         return "no process that can be seen from here".to_owned();
     }
-    let each: Vec<String> = survivors.iter().map(ProcessInfo::stuck).collect();
-    each.join(", ")
+    let each: Vec<String> = survivors.named.iter().map(ProcessInfo::stuck).collect();
+    enumerated(&each, survivors.count, SURVIVORS_SAID)
 }
+
+/// Characters that the names of survivors may take.
+const SURVIVORS_SAID: usize = 400;
 
 /// What to do about an error: the source of one, so that reports of whole chains have it.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use crate::error::kind::{Hint, Kind};
 pub(crate) use crate::error::step::{CHILD_STEPS, Step};
 use crate::limits::Setting;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::{ProcessInfo, Survey};
 use crate::report::{Report, TreeReport};
 
 /// `Result` with [`Error`].
@@ -157,12 +157,12 @@ impl Error {
     }
 
     /// `what` was to be torn down.
-    pub(crate) fn populated(what: String, after: Duration, survivors: Vec<ProcessInfo>) -> Self {
+    pub(crate) fn populated(what: String, after: Duration, survivors: Survey) -> Self {
         Kind::Survivors { what, after, survivors, kept: false }.into()
     }
 
     /// The same, where a keeper alone has tried.
-    pub(crate) fn kept_survivors(what: String, after: Duration, who: Vec<ProcessInfo>) -> Self {
+    pub(crate) fn kept_survivors(what: String, after: Duration, who: Survey) -> Self {
         Kind::Survivors { what, after, survivors: who, kept: true }.into()
     }
 
@@ -289,11 +289,11 @@ impl Error {
         matches!(self.0.kind, Kind::Survivors { .. })
     }
 
-    /// Who was still there when teardown gave up; empty for every other error.
+    /// Who was still there when teardown gave up, the first 100; empty for every other error.
     #[must_use]
     pub fn survivors(&self) -> &[ProcessInfo] {
         match &self.0.kind {
-            Kind::Survivors { survivors, .. } => survivors,
+            Kind::Survivors { survivors, .. } => &survivors.named,
             _ => &[],
         }
     }

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::error::{Error, Result, Step, errno_of};
 use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
-use crate::proc::read;
+use crate::proc::survey;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
 use crate::sys::bury::reap_dying;
 use crate::sys::poll::{self, lock, timeout_until};
@@ -139,7 +139,7 @@ impl Kept {
         if self.wait_empty(Some(start + patience))? {
             return Ok(());
         }
-        let left = read::read_all(&self.pids(), false);
+        let left = survey::in_brief(&self.pids());
         Err(Error::kept_survivors(self.name(), start.elapsed(), left))
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::proc::quote::quoted;
+
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
@@ -44,12 +46,6 @@ pub struct ListeningPort {
 impl fmt::Display for ListeningPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, address, pid, name } = self;
-        write!(f, "{protocol} {address} ({pid} {})", printable(name))
+        write!(f, "{protocol} {address} ({pid} {})", quoted(name))
     }
-}
-
-/// A process chooses its own name: control characters in it must not reach a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(plain).collect()
 }

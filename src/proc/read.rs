@@ -1,67 +1,183 @@
-//! Processes as `/proc` shows them.
+//! One process as `/proc` shows it: what can be read at once, and what can block.
+//!
+//! `stat`, `wchan` and the link to the directory are answered from the kernel's own memory.
+//! `cmdline` is in the memory of the process: the read waits for its memory lock, for as long as
+//! any thread holds that, and for the page, which may be of a file on a file system that hangs. So
+//! a command line is only read by a thread that can be left behind (see `survey`).
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, readlinkat};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use procfs_core::FromRead;
 use procfs_core::process::Stat;
-use procfs_core::{FromRead, Uptime};
 
 use crate::proc::info::ProcessInfo;
-use crate::proc::walk::open_at;
 
-/// Reads `/proc` for each pid; a process that is gone by now has nothing to say.
-///
-/// Command lines only if asked for: reading one takes the process's memory lock, and hangs
-/// where that hangs in the kernel.
-pub(crate) fn read_all(pids: &[i32], with_command: bool) -> Vec<ProcessInfo> {
-    // A container may put a file of its own there, with any number in it.
-    let now = Uptime::from_file("/proc/uptime").ok();
-    let now = now.and_then(|up| Duration::try_from_secs_f64(up.uptime).ok()).unwrap_or_default();
-    pids.iter().filter_map(|&pid| read(pid, now, with_command)).collect()
+/// More of a file of the kernel's is not read: a `stat` has some 300 bytes.
+const BRIEF: u64 = 4096;
+
+/// A process may stretch its command line over gigabytes (PR_SET_MM_MAP).
+const COMMAND: u64 = 4096;
+const WORDS: usize = 64;
+
+/// What says of a process that it is the one that had this pid before: when it started.
+pub(crate) type Start = u64;
+
+/// What can be said at once. None if it is gone; one that `/proc` does not show is not.
+pub(crate) fn facts(pid: i32) -> Option<(ProcessInfo, Option<Start>)> {
+    match stated(pid) {
+        Ok((process, start)) => Some((process, Some(start))),
+        Err(_) if is_gone(pid) => None,
+        Err(why) => Some((ProcessInfo::unread(pid, &format!("/proc does not say: {why}")), None)),
+    }
+}
+
+/// The state letter alone.
+#[cfg(feature = "cli")]
+pub(crate) fn state(pid: i32) -> Option<char> {
+    let stat = directory(pid).ok().and_then(|dir| stat(&dir).ok());
+    stat.map(|stat| stat.state)
+}
+
+/// Asked of the kernel itself: a `/proc` that hides a process says the same as of one that is gone.
+fn is_gone(pid: i32) -> bool {
+    pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }
 
 /// All by one directory: never of a stranger that has got the same pid meanwhile.
-fn read(pid: i32, now: Duration, with_command: bool) -> Option<ProcessInfo> {
-    let process = File::open(format!("/proc/{pid}")).ok()?;
-    let file = |name: &CStr| open_at(&process, name, OFlag::empty()).map(File::from);
-    let stat = Stat::from_read(file(c"stat")?).ok()?;
-    let started = ticks(stat.starttime);
-    let stuck = stat.state == 'D';
-    let command = if with_command && !stuck { file(c"cmdline").and_then(text) } else { None };
-    let wchan = if stuck { file(c"wchan").and_then(text) } else { None };
-    Some(ProcessInfo {
-        pid: stat.pid.cast_unsigned(),
-        ppid: stat.ppid.cast_unsigned(),
-        session: stat.session.cast_unsigned(),
-        name: stat.comm,
-        command: words(&command.unwrap_or_default()),
-        state: stat.state,
-        wchan: wchan.filter(|place| !place.is_empty() && place != "0"),
-        running: now.saturating_sub(started),
-        cwd: readlinkat(&process, c"cwd").ok().map(Into::into),
-        ports: Vec::new(),
-    })
-}
-
-fn text(mut file: File) -> Option<String> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Each ends in NUL; who has written over its own may have more of them.
-fn words(command: &str) -> Vec<String> {
-    match command.trim_end_matches('\0') {
-        "" => Vec::new(),
-        command => command.split('\0').map(str::to_owned).collect(),
+fn stated(pid: i32) -> Result<(ProcessInfo, Start), String> {
+    let dir = directory(pid).map_err(|errno| named(&errno.into()))?;
+    let stat = stat(&dir)?;
+    let wchan = (stat.state == 'D').then(|| text(&dir, c"wchan").ok()).flatten();
+    let mut process = ProcessInfo::unread(pid, "");
+    process.gaps.clear();
+    process.ppid = stat.ppid.cast_unsigned();
+    process.session = stat.session.cast_unsigned();
+    process.name = stat.comm;
+    process.state = stat.state;
+    process.wchan = wchan.filter(|place| !place.is_empty() && place != "0");
+    process.running = since_boot().saturating_sub(ticks(stat.starttime));
+    match readlinkat(&dir, c"cwd") {
+        Ok(cwd) => process.cwd = Some(cwd.into()),
+        // A zombie has none.
+        Err(Errno::ENOENT | Errno::ESRCH) => {}
+        Err(errno) => process.lacks("cwd", named(&errno.into())),
     }
+    Ok((process, stat.starttime))
+}
+
+/// Reads the command line, which may block. None if it is of another process by now.
+pub(crate) fn command(pid: i32, start: Start, process: &mut ProcessInfo) -> Option<()> {
+    let dir = directory(pid).ok()?;
+    stat(&dir).ok().filter(|stat| stat.starttime == start)?;
+    process.has("command");
+    let mut bytes = Vec::new();
+    let file = file(&dir, c"cmdline").map_err(io::Error::from);
+    match file.and_then(|file| file.take(COMMAND + 1).read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        // It has just ended.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+        Err(error) => process.lacks("command", named(&error)),
+    }
+    let (words, cut) = words(&bytes);
+    process.command = words;
+    if let Some(cut) = cut {
+        process.lacks("command", cut);
+    }
+    Some(())
+}
+
+fn directory(pid: i32) -> Result<File, Errno> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(&*format!("/proc/{pid}"), flags, Mode::empty()).map(File::from)
+}
+
+/// Not blocking, whatever stands in the place of the kernel's file.
+fn file(dir: &File, name: &CStr) -> Result<File, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    openat(dir, name, flags, Mode::empty()).map(File::from)
+}
+
+fn text(dir: &File, name: &CStr) -> Result<String, io::Error> {
+    let mut bytes = Vec::new();
+    file(dir, name)?.take(BRIEF).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn stat(dir: &File) -> Result<Stat, String> {
+    let text = text(dir, c"stat").map_err(|error| named(&error))?;
+    Stat::from_read(text.as_bytes()).map_err(|_| "it cannot be understood".to_owned())
+}
+
+fn named(error: &io::Error) -> String {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    format!("{} ({errno:?})", errno.desc())
+}
+
+/// Each ends in NUL; a process that has written over its own may have more of them. And what was
+/// cut, if anything.
+fn words(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    let most = usize::try_from(COMMAND).unwrap_or(usize::MAX);
+    let kept = bytes.get(..most).unwrap_or(bytes);
+    let end = kept.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let kept = kept.get(..end).unwrap_or_default();
+    if bytes.len() > most {
+        let mut all = split(kept);
+        all.truncate(WORDS);
+        return (all, Some(format!("cut after {COMMAND} bytes or {WORDS} words")));
+    }
+    let mut all = split(kept);
+    let cut = (all.len() > WORDS).then(|| format!("cut after {WORDS} of {} words", all.len()));
+    all.truncate(WORDS);
+    (all, cut)
+}
+
+fn split(bytes: &[u8]) -> Vec<String> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let words = bytes.split(|&byte| byte == 0);
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The clock that start times are told by. Not `/proc/uptime`: a container may have its own there.
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    now.unwrap_or_default()
 }
 
 fn ticks(ticks: u64) -> Duration {
     let second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|n| u64::try_from(n).ok());
     Duration::from_millis(ticks.saturating_mul(1000) / second.unwrap_or(100).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_cut_and_says_so() {
+        let are = |bytes: &[u8]| words(bytes);
+        assert_eq!(are(b""), (vec![], None));
+        assert_eq!(are(b"\0\0\0"), (vec![], None));
+        assert_eq!(are(b"a\0\0b\0"), (vec!["a".into(), String::new(), "b".into()], None));
+        assert_eq!(are(b"title   \0\0\0"), (vec!["title   ".into()], None));
+        let (all, cut) = are(&b"x\0".repeat(65));
+        assert_eq!((all.len(), cut.as_deref()), (64, Some("cut after 64 of 65 words")));
+        let (all, cut) = are(&b"x\0".repeat(4000));
+        assert_eq!((all.len(), cut.as_deref()), (64, Some("cut after 4096 bytes or 64 words")));
+        let (all, cut) = are(&[0; 4097]);
+        assert_eq!((all.len(), cut.is_some()), (0, true));
+        let (all, cut) = are(&[b'x'; 4097]);
+        assert_eq!((all[0].len(), cut.is_some()), (4096, true));
+        assert_eq!(are(b"\xff\xfe\0").0, ["\u{fffd}\u{fffd}"]);
+    }
 }

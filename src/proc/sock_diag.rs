@@ -6,13 +6,16 @@
 //!
 //! [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 
+use std::cell::Cell;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::{read, write};
-use procfs_core::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
+use procfs_core::net::{TcpNetEntries, UdpNetEntries};
 use procfs_core::{ExplicitSystemInfo, FromReadSI};
 
 use crate::proc::port::Protocol;
@@ -33,33 +36,54 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const DUMP: u16 = 0x301;
 const HEADER: usize = 16;
 
+/// Bytes of a table in `/proc/net` that are read: some hundred thousand connections.
+const TABLE: u64 = 64 << 20;
+
 /// The states of TCP that `/proc/net/udp` has too: an unconnected UDP socket is "closed".
 const CLOSE: u32 = 7;
 const LISTEN: u32 = 10;
 
 /// A netlink socket to ask with; it belongs to the network namespace that it was made in.
 #[derive(Debug)]
-pub(crate) struct Diag(OwnedFd);
+pub(crate) struct Diag {
+    socket: OwnedFd,
+    /// The rest of an answer is in it that was given up: it would be taken for the next one.
+    spent: Cell<bool>,
+}
 
 impl Diag {
     /// Refused by some seccomp filters, and where the kernel has no `inet_diag`.
     pub(crate) fn open() -> Result<Self, Errno> {
-        sys::sock_diag().map(Self)
+        sys::sock_diag().map(|socket| Self { socket, spent: Cell::new(false) })
     }
 
-    pub(crate) fn sockets(&self, protocol: Protocol) -> Result<Vec<Socket>, Errno> {
-        let mut found = Vec::new();
-        for family in FAMILIES {
-            write(&self.0, &request(family, protocol))?;
-            while !self.answers(protocol, &mut found)? {}
+    /// Sees the sockets of this protocol that wait for peers, until then at the latest.
+    pub(crate) fn each_socket(
+        &self,
+        protocol: Protocol,
+        until: Instant,
+        see: &mut dyn FnMut(Socket),
+    ) -> Result<(), Errno> {
+        if self.spent.replace(true) {
+            return Err(Errno::EBUSY);
         }
-        Ok(found)
+        for family in FAMILIES {
+            write(&self.socket, &request(family, protocol))?;
+            while !self.answers(protocol, until, see)? {}
+        }
+        self.spent.set(false);
+        Ok(())
     }
 
     /// Reads one packet of answers; true after the last.
-    fn answers(&self, protocol: Protocol, found: &mut Vec<Socket>) -> Result<bool, Errno> {
+    fn answers(
+        &self,
+        protocol: Protocol,
+        until: Instant,
+        see: &mut dyn FnMut(Socket),
+    ) -> Result<bool, Errno> {
         let mut buffer = [0; 16 * 1024];
-        let len = read(&self.0, &mut buffer)?;
+        let len = read(&self.socket, &mut buffer)?;
         let mut rest = buffer.get(..len).unwrap_or_default();
         while let Some(length) = u32_at(rest, 0).filter(|&length| length as usize >= HEADER) {
             let message = rest.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
@@ -67,13 +91,13 @@ impl Diag {
                 libc::NLMSG_DONE => return Ok(true),
                 libc::NLMSG_ERROR => {
                     let errno = u32_at(message, 0).unwrap_or(0).cast_signed();
-                    return Err(Errno::from_raw(-errno));
+                    return Err(Errno::from_raw(errno.checked_neg().unwrap_or(0)));
                 }
-                _ => found.extend(socket(message, protocol)),
+                _ => socket(message, protocol).into_iter().for_each(&mut *see),
             }
             rest = rest.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
         }
-        Ok(false)
+        if Instant::now() >= until { Err(Errno::ETIMEDOUT) } else { Ok(false) }
     }
 }
 
@@ -117,25 +141,30 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The same from `/proc/PID/net`, for the namespace that this process is in; none if it is gone.
-pub(crate) fn sockets_seen_by(pid: i32, protocol: Protocol) -> Vec<Socket> {
-    match protocol {
-        Protocol::Tcp => {
-            let tables = [table::<TcpNetEntries>(pid, "tcp"), table(pid, "tcp6")];
-            let all = tables.into_iter().flatten().flat_map(|table| table.0);
-            let listening = all.filter(|entry| entry.state == TcpState::Listen);
-            listening.filter_map(|e| known(protocol, e.local_address, e.inode)).collect()
-        }
-        Protocol::Udp => {
-            let tables = [table::<UdpNetEntries>(pid, "udp"), table(pid, "udp6")];
-            let all = tables.into_iter().flatten().flat_map(|table| table.0);
-            let bound = all.filter(|entry| entry.state == UdpState::Close);
-            bound.filter_map(|e| known(protocol, e.local_address, e.inode)).collect()
+pub(crate) fn each_socket_seen_by(
+    pid: i32,
+    protocol: Protocol,
+    until: Instant,
+    see: &mut dyn FnMut(Socket),
+) {
+    let (tables, state) = match protocol {
+        Protocol::Tcp => (["tcp", "tcp6"], "0A"),
+        Protocol::Udp => (["udp", "udp6"], "07"),
+    };
+    for name in tables {
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{name}")) else { continue };
+        let lines = BufReader::new(file.take(TABLE)).lines().map_while(Result::ok).skip(1);
+        for line in lines.take_while(|_| Instant::now() < until) {
+            // The table has all connections of the machine: few of them are worth parsing.
+            if line.split_ascii_whitespace().nth(3) == Some(state) {
+                entry(&line, protocol).into_iter().for_each(&mut *see);
+            }
         }
     }
 }
 
-fn table<T: FromReadSI>(pid: i32, name: &str) -> Option<T> {
-    let file = File::open(format!("/proc/{pid}/net/{name}")).ok()?;
+/// One line of such a table.
+fn entry(line: &str, protocol: Protocol) -> Option<Socket> {
     // Of these the order of bytes alone matters here.
     let machine = ExplicitSystemInfo {
         boot_time_secs: 0,
@@ -143,10 +172,17 @@ fn table<T: FromReadSI>(pid: i32, name: &str) -> Option<T> {
         page_size: 4096,
         is_little_endian: cfg!(target_endian = "little"),
     };
-    T::from_read(file, &machine).ok()
-}
-
-fn known(protocol: Protocol, address: SocketAddr, inode: u64) -> Option<Socket> {
+    let table = format!("heading\n{line}\n");
+    let (address, inode) = match protocol {
+        Protocol::Tcp => {
+            let table = TcpNetEntries::from_read(table.as_bytes(), &machine).ok()?;
+            table.0.first().map(|entry| (entry.local_address, entry.inode))?
+        }
+        Protocol::Udp => {
+            let table = UdpNetEntries::from_read(table.as_bytes(), &machine).ok()?;
+            table.0.first().map(|entry| (entry.local_address, entry.inode))?
+        }
+    };
     (inode != 0).then_some(Socket { protocol, address, inode })
 }
 

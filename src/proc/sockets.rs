@@ -1,41 +1,129 @@
 //! Which ports a tree listens on, and who holds a port: sockets matched with processes by inode.
+//!
+//! A workload chooses how many sockets there are and how many processes share them: whatever is
+//! read here ends at a deadline, and at a number.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
-use crate::proc::info::ProcessInfo;
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::Mode;
+
 use crate::proc::port::{ListeningPort, Protocol};
-use crate::proc::read;
-use crate::proc::sock_diag::{Diag, Socket, sockets_seen_by};
+use crate::proc::sock_diag::{Diag, Socket, each_socket_seen_by};
+
+/// For all that one question looks at.
+const BUDGET: Duration = Duration::from_secs(1);
+
+/// Fds of one process that are looked at.
+const FDS: usize = 16 * 1024;
+
+/// Sockets that are remembered, of all processes.
+const HELD: usize = 1 << 20;
+
+/// Ports of one process that are listed with it, and those of a whole tree.
+const PORTS: usize = 64;
+const ALL_PORTS: usize = 16 * 1024;
+
+/// When a look that begins now has to end.
+pub(crate) fn budget() -> Instant {
+    Instant::now() + BUDGET
+}
 
 /// What these processes listen on. No table is read where they hold no socket.
 pub(crate) fn listening(pids: &[i32]) -> Vec<ListeningPort> {
-    let held = pids.iter().map(|&pid| (pid, sockets_of(pid))).filter(|(_, s)| !s.is_empty());
-    let held: Vec<(i32, BTreeSet<u64>)> = held.collect();
-    let holders: Vec<i32> = held.iter().map(|(pid, _)| *pid).collect();
+    let until = budget();
+    let Matched { held, known, .. } = matched(pids, until);
     let mut found = Vec::new();
-    for space in Space::of(&holders) {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for socket in space.sockets(protocol) {
-                let owners = held.iter().filter(|(_, inodes)| inodes.contains(&socket.inode));
-                found.extend(owners.map(|(pid, _)| entry(*pid, &socket)));
-            }
-        }
+    for (pid, inodes) in &held {
+        let room = ALL_PORTS.saturating_sub(found.len());
+        found.extend(entries(*pid, inodes, &known).take(room));
     }
     found.sort_by_key(|port| (port.protocol, port.address.port(), port.address, port.pid));
     found
 }
 
-fn entry(pid: i32, socket: &Socket) -> ListeningPort {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    ListeningPort {
+/// What each of these processes listens on, and what was left out of that.
+pub(crate) fn ports_of(pids: &[i32], until: Instant) -> Vec<(Vec<ListeningPort>, Option<String>)> {
+    let Matched { held, known, over } = matched(pids, until);
+    let each = |pid: &i32| {
+        let none = BTreeSet::new();
+        let inodes = held.get(pid).unwrap_or(&none);
+        let mut ports: Vec<_> = entries(*pid, inodes, &known).collect();
+        ports.sort_by_key(|port| (port.protocol, port.address.port(), port.address));
+        let cut = match ports.len() {
+            number if number > PORTS => Some(format!("cut after {PORTS} of {number}")),
+            0 if over => Some("not all were looked for: the time for it was over".to_owned()),
+            _ => None,
+        };
+        ports.truncate(PORTS);
+        (ports, cut)
+    };
+    pids.iter().map(each).collect()
+}
+
+/// The sockets that each process holds, and those among them that wait for peers.
+struct Matched {
+    held: BTreeMap<i32, BTreeSet<u64>>,
+    known: BTreeMap<u64, Socket>,
+    /// Not all were looked at.
+    over: bool,
+}
+
+fn matched(pids: &[i32], until: Instant) -> Matched {
+    let (mut held, mut number) = (BTreeMap::new(), 0);
+    let mut over = false;
+    // Half of the time is for the tables: without them nothing is known of all this.
+    let half = until - until.saturating_duration_since(Instant::now()) / 2;
+    for &pid in pids {
+        let inodes = sockets_of(pid, half);
+        number += inodes.len();
+        over = number > HELD || Instant::now() >= half;
+        if over {
+            break;
+        }
+        if !inodes.is_empty() {
+            held.insert(pid, inodes);
+        }
+    }
+    let wanted: BTreeSet<u64> =
+        held.values().flat_map(|inodes: &BTreeSet<u64>| inodes).copied().collect();
+    let holders: Vec<i32> = held.keys().copied().collect();
+    let mut known = BTreeMap::new();
+    for space in Space::of(&holders) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            space.each_socket(protocol, until, &mut |socket| {
+                if wanted.contains(&socket.inode) {
+                    known.insert(socket.inode, socket);
+                }
+            });
+        }
+    }
+    Matched { held, known, over: over || Instant::now() >= until }
+}
+
+/// The name is read once, and only of a process that listens.
+fn entries<'a>(
+    pid: i32,
+    inodes: &'a BTreeSet<u64>,
+    known: &'a BTreeMap<u64, Socket>,
+) -> impl Iterator<Item = ListeningPort> + 'a {
+    let mut name = None;
+    inodes.iter().filter_map(|inode| known.get(inode)).map(move |socket| ListeningPort {
         protocol: socket.protocol,
         address: socket.address,
         pid: pid.cast_unsigned(),
-        name: name.trim_end().to_owned(),
-    }
+        name: name.get_or_insert_with(|| comm(pid)).clone(),
+    })
+}
+
+fn comm(pid: i32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned()
 }
 
 /// A network namespace: how to ask for its sockets.
@@ -48,15 +136,16 @@ pub(crate) enum Space {
 }
 
 impl Space {
-    /// The namespaces that these processes are in. Who does not let us see its namespace is taken
-    /// to be in ours.
+    /// The namespaces that these processes are in. A process that does not let us see its namespace
+    /// is taken to be in ours.
     pub(crate) fn of(pids: &[i32]) -> Vec<Self> {
         if pids.is_empty() {
             return Vec::new();
         }
+        let until = budget();
         let own = namespace("self");
         let mut inside = BTreeMap::new();
-        for pid in pids {
+        for pid in pids.iter().take_while(|_| Instant::now() < until) {
             inside.entry(namespace(&pid.to_string()).or(own)).or_insert(*pid);
         }
         let space = |(id, pid)| match Diag::open() {
@@ -74,13 +163,21 @@ impl Space {
         }
     }
 
-    pub(crate) fn sockets(&self, protocol: Protocol) -> Vec<Socket> {
+    /// Sees its sockets that wait for peers, as many as there are until then.
+    pub(crate) fn each_socket(
+        &self,
+        protocol: Protocol,
+        until: Instant,
+        see: &mut dyn FnMut(Socket),
+    ) {
         match self {
             Self::Own(diag) => {
-                let me = || sockets_seen_by(std::process::id().cast_signed(), protocol);
-                diag.sockets(protocol).unwrap_or_else(|_| me())
+                if diag.each_socket(protocol, until, see).is_err() {
+                    let me = std::process::id().cast_signed();
+                    each_socket_seen_by(me, protocol, until, see);
+                }
             }
-            Self::Of(pid) => sockets_seen_by(*pid, protocol),
+            Self::Of(pid) => each_socket_seen_by(*pid, protocol, until, see),
         }
     }
 }
@@ -91,53 +188,52 @@ fn namespace(pid: &str) -> Option<u64> {
 
 /// The inodes of the sockets that a process holds. One whose main thread has exited shows its fds
 /// through another thread only.
-pub(crate) fn sockets_of(pid: i32) -> BTreeSet<u64> {
-    let inodes = sockets_in(&format!("/proc/{pid}/fd"));
+pub(crate) fn sockets_of(pid: i32, until: Instant) -> BTreeSet<u64> {
+    let inodes = sockets_in(&format!("/proc/{pid}/fd"), until);
     if !inodes.is_empty() {
         return inodes;
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let others = threads.map(|thread| thread.file_name());
-    let others = others.filter(|name| *name != *pid.to_string());
-    let paths = others.map(|name| format!("/proc/{pid}/task/{}/fd", name.display()));
-    paths.flat_map(|path| sockets_in(&path)).collect()
+    let others = threads.filter_map(|thread| thread.file_name().to_str()?.parse::<i32>().ok());
+    // They share one table of fds, all but those that took pains not to.
+    let mut others = others.filter(|thread| *thread != pid).take(FDS);
+    let mut paths = std::iter::from_fn(|| (Instant::now() < until).then(|| others.next())?);
+    let found = paths.find_map(|thread| {
+        let inodes = sockets_in(&format!("/proc/{pid}/task/{thread}/fd"), until);
+        (!inodes.is_empty()).then_some(inodes)
+    });
+    found.unwrap_or_default()
 }
 
 /// Links such as `socket:[4711]`.
-fn sockets_in(dir: &str) -> BTreeSet<u64> {
-    let fds = fs::read_dir(dir).into_iter().flatten().flatten();
+fn sockets_in(path: &str, until: Instant) -> BTreeSet<u64> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut dir) = Dir::open(path, flags, Mode::empty()) else { return BTreeSet::new() };
+    // The links are read by this one: the other is at its own place in the list.
+    let Ok(links) = File::open(path) else { return BTreeSet::new() };
     let inode = |target: &[u8]| {
         let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
         std::str::from_utf8(number).ok()?.parse().ok()
     };
-    let targets = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
-    targets.filter_map(|target| inode(target.as_os_str().as_bytes())).collect()
+    let fds = dir.iter().map_while(Result::ok).take(FDS);
+    let fds = fds.take_while(|_| Instant::now() < until);
+    let targets = fds.filter_map(|fd| readlinkat(&links, fd.file_name()).ok());
+    targets.filter_map(|target| inode(target.as_bytes())).collect()
 }
 
 /// The first of these processes that holds one of these sockets.
-pub(crate) fn owner_among(pids: &[i32], inodes: &[u64]) -> Option<i32> {
+pub(crate) fn owner_among(pids: &[i32], inodes: &[u64], until: Instant) -> Option<i32> {
     let holds = |pid: &i32| {
-        let held = sockets_of(*pid);
+        let held = sockets_of(*pid, until);
         inodes.iter().any(|inode| held.contains(inode))
     };
-    pids.iter().copied().find(holds)
+    pids.iter().copied().take_while(|_| Instant::now() < until).find(holds)
 }
 
-/// Who holds one of these sockets, of all processes that can be seen from here.
-pub(crate) fn holder(inodes: &[u64]) -> Option<ProcessInfo> {
+/// Which process holds one of these sockets, of all that can be seen from here.
+pub(crate) fn holder(inodes: &[u64], until: Instant) -> Option<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let pids: Vec<i32> = pids.collect();
-    let owner = owner_among(&pids, inodes)?;
-    read::read_all(&[owner], true).pop()
-}
-
-/// Adds the ports that they listen on.
-pub(crate) fn find_ports(all: &mut [ProcessInfo]) {
-    let pids: Vec<i32> = all.iter().map(|process| process.pid.cast_signed()).collect();
-    for port in listening(&pids) {
-        if let Some(holder) = all.iter_mut().find(|process| process.pid == port.pid) {
-            holder.ports.push(port);
-        }
-    }
+    owner_among(&pids, inodes, until)
 }

@@ -23,6 +23,8 @@ pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
             if fine { Found::It } else { Found::NotYet(Some(format!("last status: {status}"))) }
         }
         Ok(None) => Found::NotYet(Some("last answer: no HTTP".to_owned())),
+        // Cut by the deadline of the wait: what was said before is worth more.
+        Err(_) if until < latest && Instant::now() >= until => Found::NotYet(None),
         Err(error) => Found::NotYet(Some(format!("last answer: {error}"))),
     }
 }

@@ -271,7 +271,7 @@ impl<'a> Search<'a> {
                 let why = format!("process {other} has it, which is not of the tree");
                 return Err(self.child.not_ready(&self.what, why, true));
             }
-            Found::NotYet(seen) => seen,
+            Found::NotYet(seen) => seen.or_else(|| self.goal.seen()),
             Found::Ask(_) | Found::Behind => None,
         };
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {

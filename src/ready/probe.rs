@@ -59,6 +59,11 @@ impl Goal<'_> {
         }
     }
 
+    /// What was seen before.
+    pub(crate) fn seen(&self) -> Option<String> {
+        if let Self::Http(http) = self { http.seen.clone() } else { None }
+    }
+
     /// Remembers what the server has answered, for the looks between two questions.
     pub(crate) fn heard(&mut self, answer: &Found) {
         if let (Self::Http(Http { seen, .. }), Found::NotYet(now @ Some(_))) = (self, answer) {

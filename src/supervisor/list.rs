@@ -18,8 +18,8 @@ use crate::cgroup::teardown::{self, PATIENCE};
 use crate::cgroup::walk::{Manner, children, members};
 use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result, Step};
-use crate::proc::info::ProcessInfo;
-use crate::proc::read;
+use crate::proc::info::{ProcessInfo, Survey};
+use crate::proc::survey;
 use crate::supervisor::owner::is_dead;
 use crate::supervisor::sweep::{lease, open_below, run_roots};
 
@@ -48,8 +48,10 @@ pub struct TreeInfo {
     pub path: PathBuf,
     /// The name it was given, or its number.
     pub name: String,
-    /// Who is in it and below.
+    /// Who is in it and below, the first 100.
     pub processes: Vec<ProcessInfo>,
+    /// How many there are.
+    pub process_count: usize,
     /// How long its oldest process has been running.
     pub age: Option<Duration>,
     /// Bytes of memory in use, where the memory controller is on.
@@ -59,26 +61,37 @@ pub struct TreeInfo {
 /// The run roots below `base`, at any depth, with their trees.
 ///
 /// `base` is found as for [`SupervisorBuilder::base`](crate::SupervisorBuilder::base) if `None`.
+/// Describing the processes takes 1 s at the most for all of them; what they lack then is in
+/// [`ProcessInfo::gaps`].
 ///
 /// # Errors
 /// The base cannot be found.
 pub fn list(base: Option<&Path>) -> Result<Vec<RunRoot>> {
     let base = base_to_look(base)?;
     let found = run_roots(&base).into_iter();
-    Ok(found.filter_map(|(path, owner)| root(&base, path, owner)).collect())
+    let found: Vec<_> = found.filter_map(|(path, owner)| root(&base, path, owner)).collect();
+    let groups: Vec<Vec<i32>> = found.iter().flat_map(|(_, pids)| pids.clone()).collect();
+    let mut surveys = survey::of_each(&groups).into_iter();
+    let mut roots: Vec<RunRoot> = found.into_iter().map(|(root, _)| root).collect();
+    for tree in roots.iter_mut().flat_map(|root| &mut root.trees) {
+        tree.describe(surveys.next().unwrap_or_default());
+    }
+    Ok(roots)
 }
 
-fn root(base: &Base, path: PathBuf, owner: u32) -> Option<RunRoot> {
+/// With the pids in each of its trees.
+fn root(base: &Base, path: PathBuf, owner: u32) -> Option<(RunRoot, Vec<Vec<i32>>)> {
     let cgroup = open_below(base, &path).ok()?;
     let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK)) && !is_dead(&cgroup);
     let dir = cgroup.dir().ok()?;
     let uid = fstat(&*dir).ok()?.st_uid;
     let names = children(&dir).unwrap_or_default().into_iter();
     let trees = names.filter(|name| is_tree(name));
-    let mut trees: Vec<TreeInfo> =
+    let mut trees: Vec<(TreeInfo, Vec<i32>)> =
         trees.filter_map(|name| tree(dir.as_fd(), path.join(name))).collect();
-    trees.sort_by_key(|tree| number(&tree.path));
-    Some(RunRoot { path, owner, uid, owner_lives, trees })
+    trees.sort_by_key(|(tree, _)| number(&tree.path));
+    let (trees, pids) = trees.into_iter().unzip();
+    Some((RunRoot { path, owner, uid, owner_lives, trees }, pids))
 }
 
 /// A run root may have been made right below another one.
@@ -88,23 +101,24 @@ fn is_tree(name: &OsStr) -> bool {
 
 /// Without opening what a teardown would need: there may be a thousand trees. None if it has gone
 /// meanwhile.
-fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<TreeInfo> {
+fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<(TreeInfo, Vec<i32>)> {
     let dir = path.file_name()?;
     let pids = members(root, dir, Manner::Look).ok()?;
     if pids.is_empty() {
         beneath::look(root, Path::new(dir), DIRECTORY).ok()?;
     }
-    let processes = read::read_all(&pids, true);
     let memory = Path::new(dir).join("memory.current");
     let memory = beneath::look(root, &memory, OFlag::O_RDONLY).and_then(|file| read_all(&file));
     let memory = memory.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    Some(TreeInfo {
+    let tree = TreeInfo {
         name: name(&path),
-        age: processes.iter().map(|process| process.running).max(),
+        age: None,
         memory: memory.and_then(|bytes| bytes.trim().parse().ok()),
-        processes,
+        process_count: pids.len(),
+        processes: Vec::new(),
         path,
-    })
+    };
+    Some((tree, pids))
 }
 
 /// `3-redis` is `redis`, `4` is `4`.
@@ -120,6 +134,13 @@ fn number(path: &Path) -> u64 {
 }
 
 impl TreeInfo {
+    fn describe(&mut self, survey: Survey) {
+        let known = survey.named.iter().filter(|process| process.state != '?');
+        self.age = known.map(|process| process.running).max();
+        self.process_count = survey.count;
+        self.processes = survey.named;
+    }
+
     /// Kills everything in it. Its owner, if that lives, removes it and reports.
     ///
     /// # Errors

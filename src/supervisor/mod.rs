@@ -19,7 +19,7 @@ use crate::containment::{Containment, Mechanism};
 use crate::error::{Error, Result, Step};
 use crate::keeper::backend::Keepers;
 use crate::limits::Limits;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::Survey;
 use crate::supervisor::environment::containment;
 use crate::supervisor::run_root::OwnRunRoot;
 use crate::sys::identity::Identity;
@@ -48,7 +48,7 @@ struct Root {
     /// Orphans become children of this process.
     adopts: AtomicBool,
     /// Everybody who was left in one of its trees, for who wants to know.
-    left: Option<Mutex<Vec<ProcessInfo>>>,
+    left: Option<Mutex<Survey>>,
 }
 
 /// What its trees stand on.
@@ -202,13 +202,13 @@ impl Supervisor {
     }
 
     /// Keeps the names of leftovers, if the builder was told so.
-    pub(crate) fn note_left(&self, left: &[ProcessInfo]) {
+    pub(crate) fn note_left(&self, left: &Survey) {
         // It may have become a sub-reaper since it made this.
         if !left.is_empty() && orphans::come_to_us() {
             self.root.adopts.store(true, Ordering::Relaxed);
         }
         if let Some(all) = &self.root.left {
-            all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(left);
+            all.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         }
     }
 
@@ -221,9 +221,9 @@ impl Supervisor {
         self.root.left.is_some()
     }
 
-    pub(crate) fn remembered(&self) -> Vec<ProcessInfo> {
+    pub(crate) fn remembered(&self) -> Survey {
         let all = self.root.left.as_ref();
-        let take = |all: &Mutex<Vec<_>>| all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let take = |all: &Mutex<Survey>| all.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.map(take).unwrap_or_default()
     }
 

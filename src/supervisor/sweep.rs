@@ -41,8 +41,10 @@ pub struct StaleRunRoot {
     pub path: PathBuf,
     /// The pid that its owner had, in the owner's pid namespace.
     pub owner: u32,
-    /// Who was still alive in it.
+    /// Who was still alive in it, the first 100.
     pub processes: Vec<ProcessInfo>,
+    /// How many there were.
+    pub process_count: usize,
     /// Whether it was removed, or why not. Looking alone (`dry_run`) removes nothing: `Ok(false)`.
     pub removed: Result<bool>,
 }
@@ -64,10 +66,16 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
             continue;
         }
         visit_stale(open_below(&base, &path), |cgroup| {
-            let processes = listed(cgroup);
+            let found_alive = listed(cgroup);
             let torn = if dry_run { Ok(()) } else { teardown(cgroup, PATIENCE) };
             let removed = torn.map(|()| !dry_run);
-            found.push(StaleRunRoot { path: path.clone(), owner, processes, removed });
+            found.push(StaleRunRoot {
+                path: path.clone(),
+                owner,
+                process_count: found_alive.count,
+                processes: found_alive.named,
+                removed,
+            });
         });
     }
     Ok(found)

@@ -281,7 +281,7 @@ pub fn ignores(signal: i32) -> bool {
 ///
 /// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 pub(crate) fn sock_diag() -> Result<OwnedFd, Errno> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no memory is involved.
     let answer = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) };
     let fd = Errno::result(answer)?;

@@ -13,7 +13,7 @@ use nix::unistd::write;
 use crate::cgroup::beneath::{self, open_cgroup};
 use crate::cgroup::hierarchy;
 use crate::error::{Error, Result, Step};
-use crate::proc::read;
+use crate::proc::survey;
 use crate::sys::{self, poll};
 use crate::tree::Tree;
 
@@ -108,7 +108,7 @@ fn is_ancestor(pid: u32) -> bool {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    let known = read::read_all(&[pid.cast_signed()], false).pop();
+    let known = survey::in_brief(&[pid.cast_signed()]).named.pop();
     known.map(|process| process.ppid).filter(|&parent| parent > 0)
 }
 

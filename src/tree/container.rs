@@ -18,7 +18,7 @@ use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::Survey;
 #[cfg(feature = "cli")]
 use crate::proc::read;
 use crate::report::Usage;
@@ -168,8 +168,9 @@ impl Hold {
             (Self::Keeper(_), false) => self.signal(libc::SIGCONT, &|_| true).map(drop),
             (Self::Keeper(kept), true) => {
                 self.signal(libc::SIGSTOP, &|_| true)?;
-                let runs = |process: &ProcessInfo| !matches!(process.state, 'T' | 't' | 'Z' | 'X');
-                let any = || read::read_all(&kept.pids(), true).iter().any(runs);
+                let runs =
+                    |pid: &i32| read::state(*pid).is_some_and(|state| !"TtZX".contains(state));
+                let any = || kept.pids().iter().any(runs);
                 // One that is just reading from the terminal would take what is typed to the shell
                 // next. Nothing announces that a keeper's child has stopped.
                 while any() && Instant::now() < deadline {
@@ -189,13 +190,21 @@ impl Hold {
     }
 
     /// Who is left when the main process has ended.
-    pub(crate) fn leftovers(&self) -> Result<Vec<ProcessInfo>> {
+    pub(crate) fn leftovers(&self) -> Result<Survey> {
         match self {
             Self::Cgroup(cgroup) => leftovers::leftovers(cgroup),
-            Self::Keeper(kept) => Ok(match kept.wait_empty(Some(Instant::now()))? {
-                true => Vec::new(),
-                false => leftovers::described(&kept.pids()),
-            }),
+            Self::Keeper(kept) => {
+                if kept.wait_empty(Some(Instant::now()))? {
+                    return Ok(Survey::default());
+                }
+                let mut left = leftovers::described(&kept.pids());
+                // What it holds is on its way out, or is still there after this.
+                let soon = Instant::now() + leftovers::PATIENCE;
+                if left.is_empty() && !kept.wait_empty(Some(soon))? {
+                    left.push(leftovers::unlisted("its keeper holds it, and /proc lists nothing"));
+                }
+                Ok(left)
+            }
         }
     }
 

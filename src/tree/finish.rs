@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cgroup::teardown::PATIENCE;
 use crate::error::Result;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::Survey;
 use crate::report::{Note, TreeReport, Usage};
 use crate::supervisor::{Supervisor, orphans};
 use crate::sys::poll::lock;
@@ -29,7 +29,8 @@ impl Tree {
             notes: Note::of(&usage, None),
             usage,
             wall: self.made.elapsed(),
-            leftovers,
+            leftover_count: leftovers.count,
+            leftovers: leftovers.named,
             mechanism: self.mechanism(),
         };
         match torn {
@@ -39,7 +40,7 @@ impl Tree {
     }
 
     /// Who is left; a list that cannot be made must not keep teardown from happening.
-    pub(crate) fn leftovers(&self) -> Vec<ProcessInfo> {
+    pub(crate) fn leftovers(&self) -> Survey {
         let left = self.hold.leftovers().unwrap_or_default();
         lock(&self.supervisor).iter().for_each(|supervisor| supervisor.note_left(&left));
         left

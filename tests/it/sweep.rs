@@ -130,7 +130,8 @@ fn a_thousand_trees_are_listed_and_swept_quickly() {
     let start = Instant::now();
     let swept = sweep(Some(base), false).unwrap();
     let sweeping = start.elapsed();
-    assert_eq!((swept.len(), swept[0].processes.len()), (1, 1000));
+    assert_eq!((swept.len(), swept[0].processes.len()), (1, 100));
+    assert_eq!(swept[0].process_count, 1000);
     println!("1,000 trees: listed in {listing:?}, swept in {sweeping:?}");
     assert!(listing < Duration::from_secs(1) && sweeping < Duration::from_secs(10));
     stage.close(Alone::Yes);

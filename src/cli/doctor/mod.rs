@@ -21,7 +21,7 @@ use crate::doctor::finding::Finding;
 use crate::doctor::probe::Site;
 use crate::exit::{Ended, Failure};
 use crate::print::json::VERSION;
-use crate::print::text::{self, failed, print};
+use crate::print::text::{self, failed, print, print_json};
 
 /// What may be required, in the order of the table.
 const CAPABILITIES: [&str; 19] = [
@@ -91,8 +91,8 @@ pub(crate) struct DoctorArgs {
 pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
     let (parent, no_systemd) = (args.parent.clone(), args.no_systemd);
     let (findings, complete) = examine(move || Site::find(parent, no_systemd));
-    let text = if args.json { json(&findings) } else { table(&findings) };
-    if let Err(failure) = print(&text) {
+    let printed = if args.json { print_json(&json(&findings)) } else { print(&table(&findings)) };
+    if let Err(failure) = printed {
         return failed(&failure);
     }
     if !complete {
@@ -167,10 +167,10 @@ fn verdict(findings: &[Finding]) -> String {
     format!("tidy-process run works here; limits that need a controller: {limits}")
 }
 
-fn json(findings: &[Finding]) -> String {
+fn json(findings: &[Finding]) -> Value {
     let each = findings.iter().map(|finding| (finding.name.to_owned(), finding.json()));
     let all = Value::Object(each.collect::<Map<_, _>>());
-    format!("{}\n", json!({ "v": VERSION, "works": works(findings), "capabilities": all }))
+    json!({ "v": VERSION, "works": works(findings), "capabilities": all })
 }
 
 /// The exit status; says what is missing.

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidy_process::{Cause, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
+use tidy_process::cli_support::steers;
+use tidy_process::{Cause, Gap, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
 
 use crate::exit::{Failure, open_failure};
 
@@ -71,7 +72,7 @@ impl Sink {
         let Some((path, sink)) = &mut self.0 else {
             return Ok(());
         };
-        let written = writeln!(sink, "{value}").and_then(|()| sink.flush());
+        let written = writeln!(sink, "{}", text(value)).and_then(|()| sink.flush());
         written.map_err(|error| Failure::Report { path: path.clone(), error })
     }
 }
@@ -84,7 +85,7 @@ fn ended(value: &mut Value, report: &Report) {
         (None, None) => Value::Null,
     };
     let notes = report.notes.iter().copied().map(note).collect();
-    let entries: [(&str, Value); 9] = [
+    let entries: [(&str, Value); 10] = [
         ("status", status),
         ("cause", cause(report.cause).into()),
         ("wall_seconds", report.wall.as_secs_f64().into()),
@@ -94,10 +95,25 @@ fn ended(value: &mut Value, report: &Report) {
         ("missing", report.usage.missing.iter().map(missing).collect()),
         ("notes", notes),
         ("leftovers", report.leftovers.iter().map(process).collect()),
+        ("leftover_count", report.leftover_count.into()),
     ];
     for (key, entry) in entries {
         insert(value, key, entry);
     }
+}
+
+/// As one line. JSON may have any character but the first 32 in a string; a terminal obeys more
+/// than those.
+pub(crate) fn text(value: &Value) -> String {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        if steers(c) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}"));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 fn words(command: &[OsString]) -> Vec<String> {
@@ -151,15 +167,28 @@ fn note(note: Note) -> Value {
 }
 
 pub(crate) fn process(process: &ProcessInfo) -> Value {
-    let mut value = json!({
-        "pid": process.pid,
-        "ppid": process.ppid,
-        "session": process.session,
-        "name": process.name,
-        "command": process.command,
-        "state": process.state.to_string(),
-        "running_seconds": process.running.as_secs_f64(),
-    });
+    let mut value = json!({ "pid": process.pid });
+    let stated = [
+        ("ppid", "ppid", process.ppid.into()),
+        ("session", "session", process.session.into()),
+        ("name", "name", Value::from(&*process.name)),
+        ("state", "state", process.state.to_string().into()),
+        ("running", "running_seconds", process.running.as_secs_f64().into()),
+    ];
+    for (field, key, entry) in stated {
+        if !process.gaps.iter().any(|gap| gap.field == field) {
+            insert(&mut value, key, entry);
+        }
+    }
+    insert(
+        &mut value,
+        "command",
+        process.command.iter().map(|word| Value::from(&**word)).collect(),
+    );
+    if !process.gaps.is_empty() {
+        let gap = |gap: &Gap| json!({ "field": gap.field, "reason": gap.reason });
+        insert(&mut value, "missing", process.gaps.iter().map(gap).collect());
+    }
     if let Some(cwd) = &process.cwd {
         insert(&mut value, "cwd", cwd.display().to_string().into());
     }

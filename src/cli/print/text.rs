@@ -3,9 +3,12 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use serde_json::Value;
+use tidy_process::cli_support::{LINE, enumerated, quoted, quoted_lines, shortened};
 use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
 
 use crate::exit::{Ended, Failure, Leaks};
+use crate::print::json;
 
 /// How much is said.
 pub(crate) struct Voice {
@@ -23,8 +26,8 @@ impl Voice {
         if self.quiet {
             return;
         }
-        if !report.leftovers.is_empty() {
-            self.leftovers(&report.leftovers);
+        if report.leftover_count > 0 {
+            self.leftovers(&report.leftovers, report.leftover_count);
         }
         if self.verbose {
             let wall = report.wall.as_secs_f64();
@@ -38,17 +41,22 @@ impl Voice {
         self.report(report);
     }
 
-    fn leftovers(&self, leftovers: &[ProcessInfo]) {
-        let count = leftovers.len();
+    fn leftovers(&self, leftovers: &[ProcessInfo], count: usize) {
         let noun = if count == 1 { "process" } else { "processes" };
+        let text = format!("killed {count} leftover {noun}:");
         if self.leaks != Leaks::Report {
             let names: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
-            line(format_args!("killed {count} leftover {noun}: {}", names.join(", ")));
+            let room = LINE.saturating_sub(TOOL.len() + text.len() + 1);
+            line(format_args!("{text} {}", enumerated(&names, count, room)));
             return;
         }
-        line(format_args!("killed {count} leftover {noun}:"));
+        line(text);
         for left in leftovers {
-            line(format_args!("  {left} ({})", left.particulars()));
+            let full = format!("  {left:.100} ({})", left.particulars());
+            line(shortened(&full, LINE.saturating_sub(TOOL.len())));
+        }
+        if count > leftovers.len() {
+            line(format_args!("  and {} more", count - leftovers.len()));
         }
     }
 }
@@ -96,7 +104,7 @@ fn used(report: &Report) -> String {
         usage.pids_peak.map(|peak| format!("{peak} processes peak")),
         denied.map(|denied| format!("{denied} forks refused")),
         kills.map(|kills| format!("{kills} killed for want of memory")),
-        Some(format!("{} leftovers", report.leftovers.len())),
+        Some(format!("{} leftovers", report.leftover_count)),
         (report.mechanism != Mechanism::Cgroup).then(|| format!("held by a {}", report.mechanism)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -108,16 +116,19 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     if mebibytes < 10.0 { format!("{mebibytes:.1} MiB") } else { format!("{mebibytes:.0} MiB") }
 }
 
-/// A standard error that is closed or full must not keep the work from being done.
+/// What each line begins with.
+const TOOL: &str = "tidy-process: ";
+
+/// A standard error that is closed or full must not keep the work from being done. Whatever others
+/// have a part in is quoted by the one that says it; this is for what was forgotten.
 pub(crate) fn line(text: impl Display) {
-    let _ = writeln!(io::stderr(), "tidy-process: {text}");
+    let text = quoted_lines(&text.to_string());
+    let _ = writeln!(io::stderr(), "{TOOL}{text}");
 }
 
 /// A line that a server has written. It chose it, so nothing in it may reach the terminal but text.
-pub(crate) fn quote(name: &str, text: &str) {
-    let plain = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
-    let text: String = text.chars().map(plain).collect();
-    let _ = writeln!(io::stderr(), "[{name}] {text}");
+pub(crate) fn server_line(name: &str, text: &str) {
+    let _ = writeln!(io::stderr(), "[{}] {}", quoted(name), quoted(text));
 }
 
 /// Says what failed; how tidy-process is to end then.
@@ -126,8 +137,18 @@ pub(crate) fn failed(failure: &Failure) -> Ended {
     Ended { exit: failure.exit(), by_signal: None }
 }
 
-/// A reader that has seen enough, as `head` has, is no failure.
+/// Text on standard output, without what a terminal obeys.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write(&quoted_lines(text))
+}
+
+/// JSON on standard output: what a terminal obeys is there, escaped.
+pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
+    write(&(json::text(value) + "\n"))
+}
+
+/// A reader that has seen enough, as `head` has, is no failure.
+fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),

@@ -5,18 +5,30 @@
 
 mod duties;
 #[cfg(feature = "cli")]
+mod escapes;
+#[cfg(feature = "cli")]
 mod guard;
 mod leases;
+mod looking;
+#[cfg(feature = "cli")]
+mod measure;
 pub(crate) mod mounts;
 mod nesting;
 pub(crate) mod permissions;
 pub(crate) mod reports;
 #[cfg(feature = "cli")]
+mod readiness;
+#[cfg(feature = "cli")]
 mod roles;
 pub(crate) mod strangers;
+#[cfg(feature = "cli")]
+mod unreadable;
 
 use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::Duration;
+
+#[cfg(feature = "cli")]
+pub(crate) use measure::{Measured, measured};
 
 use crate::support::until;
 

@@ -12,6 +12,7 @@
 
 mod cgroups;
 mod halted;
+pub(crate) mod hostile;
 mod life;
 mod ranks;
 mod shared;
@@ -47,6 +48,18 @@ const VICTIMS: &[(&str, fn() -> !)] = &[
     ("closes-everything", ranks::closes_everything),
 ];
 
+/// What attacks those who look rather than those who kill: each has a test of its own.
+const HOSTILE: &[(&str, fn() -> !)] = &[
+    ("long-command", hostile::long_command),
+    ("many-words", hostile::many_words),
+    ("many-words-go", hostile::many_words_go),
+    ("many-sockets", hostile::many_sockets),
+    ("memory-locked", hostile::memory_locked),
+    ("evil-words", hostile::evil_words),
+    ("evil-server", hostile::evil_server),
+    ("secretive", hostile::secretive),
+];
+
 const NAMES: [&str; VICTIMS.len()] = {
     let mut names = [""; VICTIMS.len()];
     let mut at = 0;
@@ -72,7 +85,7 @@ pub(crate) fn exe() -> PathBuf {
 unsafe fn play() {
     let Some(wish) = std::env::var_os(WISH) else { return };
     life::mortal();
-    match VICTIMS.iter().find(|(name, _)| wish == *name) {
+    match VICTIMS.iter().chain(HOSTILE).find(|(name, _)| wish == *name) {
         Some((_, victim)) => victim(),
         None => life::fail("play", &format!("no victim {}", wish.display())),
     }
