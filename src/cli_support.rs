@@ -12,10 +12,11 @@ use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::named_base;
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
+use crate::containment::Containment;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
 use crate::proc::quote;
-pub use crate::supervisor::environment::containment as containment_of_environment;
+use crate::supervisor::environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 pub use crate::sys::{ignores, reset_sigchld};
@@ -27,6 +28,14 @@ use crate::tree::Tree;
 /// No cgroup2 is mounted, no `/proc`, or the given directory is not there or no cgroup.
 pub fn find_base(base: Option<&Path>) -> Result<PathBuf> {
     Ok(nesting::base(base)?.path)
+}
+
+/// What the environment says of what is to hold trees together.
+///
+/// # Errors
+/// The value is none of those that there are.
+pub fn containment_of_environment() -> Result<Containment> {
+    environment::containment()
 }
 
 /// Notes that the child is being stopped, and sends nothing: every wait kills what is left after

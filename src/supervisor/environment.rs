@@ -10,7 +10,7 @@ const VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
 ///
 /// # Errors
 /// The value is none of those that there are.
-pub fn containment() -> Result<Containment> {
+pub(crate) fn containment() -> Result<Containment> {
     let value = std::env::var_os(VARIABLE).unwrap_or_default();
     Ok(match value.to_str() {
         Some("" | "cgroup") => Containment::Cgroup,
