@@ -24,6 +24,11 @@ pub(crate) fn read_all(pids: &[i32], with_command: bool) -> Vec<ProcessInfo> {
     pids.iter().filter_map(|&pid| read(pid, now, with_command)).collect()
 }
 
+/// What `/proc/PID/stat` says.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    Stat::from_file(format!("/proc/{pid}/stat")).ok()
+}
+
 /// All by one directory: never of a stranger that has got the same pid meanwhile.
 fn read(pid: i32, now: Duration, with_command: bool) -> Option<ProcessInfo> {
     let process = File::open(format!("/proc/{pid}")).ok()?;

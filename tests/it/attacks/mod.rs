@@ -4,6 +4,7 @@
 //! which says on its standard error what was wrong and fails.
 
 mod duties;
+mod frozen;
 #[cfg(feature = "cli")]
 mod guard;
 mod leases;
@@ -13,6 +14,7 @@ pub(crate) mod permissions;
 pub(crate) mod reports;
 #[cfg(feature = "cli")]
 mod roles;
+mod stopped;
 pub(crate) mod strangers;
 
 use std::process::{Command as StdCommand, Stdio as StdStdio};
