@@ -14,9 +14,11 @@ pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
+pub use crate::log::log_into;
 pub use crate::supervisor::environment::containment as containment_of_environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
+pub use crate::sys::opening::Opening;
 pub use crate::sys::{ignores, reset_sigchld};
 use crate::tree::Tree;
 

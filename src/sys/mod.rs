@@ -7,6 +7,8 @@
 
 pub(crate) mod bury;
 pub(crate) mod clone;
+#[cfg(feature = "cli")]
+pub(crate) mod opening;
 pub(crate) mod pass;
 pub(crate) mod poll;
 pub(crate) mod identity;

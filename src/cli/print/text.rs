@@ -123,7 +123,7 @@ pub(crate) fn quote(name: &str, text: &str) {
 /// Says what failed; how tidy-process is to end then.
 pub(crate) fn failed(failure: &Failure) -> Ended {
     self::failure(failure);
-    Ended { exit: failure.exit(), by_signal: None }
+    Ended { exit: failure.exit(), by_signal: failure.by_signal() }
 }
 
 /// A reader that has seen enough, as `head` has, is no failure.

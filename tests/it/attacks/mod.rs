@@ -3,6 +3,8 @@
 //! What needs a namespace, another user or a signal disposition of its own is played by an actor,
 //! which says on its standard error what was wrong and fails.
 
+#[cfg(feature = "cli")]
+mod blocked;
 mod duties;
 mod frozen;
 #[cfg(feature = "cli")]
