@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidy_process::cli_support::steers;
 use tidy_process::{Cause, Gap, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
 
-use crate::exit::{Failure, open_failure};
+use crate::exit::Failure;
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -20,15 +20,18 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) struct Sink(Option<(String, Box<dyn Write>)>);
 
 impl Sink {
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    /// `open` makes the file, or empties it.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        open: impl FnOnce(&Path) -> Result<File, Failure>,
+    ) -> Result<Self, Failure> {
         let Some(path) = path else {
             return Ok(Self(None));
         };
         if path.as_os_str() == "-" {
             return Ok(Self(Some(("standard output".to_owned(), Box::new(io::stdout())))));
         }
-        let file = File::create(path).map_err(|error| open_failure(path, error))?;
-        Ok(Self(Some((format!("{path:?}"), Box::new(file)))))
+        Ok(Self(Some((format!("{path:?}"), Box::new(open(path)?)))))
     }
 
     pub(crate) fn report(

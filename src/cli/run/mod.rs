@@ -2,17 +2,15 @@
 
 pub(crate) mod args;
 
-use std::fs::OpenOptions;
-use std::path::Path;
-
 use nix::sys::signal::Signal;
-use tidy_process::{Cause, Command, Report, Stdio, Supervisor};
+use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Failure, Leaks, exit, open_failure, seen};
+use crate::exit::{Broken, Ended, Failure, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::Sink;
 use crate::print::text::{self, Voice, failed};
 use crate::run::args::RunArgs;
+use crate::wait::open::{INPUT, OUTPUT, Opener, end_of};
 use crate::wait::signals::{Asked, Signals};
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
@@ -20,11 +18,16 @@ use crate::wait::watch::{Stop, Watch};
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args.quiet, args.verbose, args.leaks);
     let modes = Modes::save();
-    let mut sink = match Sink::open(args.json.as_deref()) {
+    let signals = match Signals::collect() {
+        Ok(signals) => signals,
+        Err(errno) => return failed(&errno.into()),
+    };
+    let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
+    let mut sink = match Sink::open(args.json.as_deref(), |path| opener.open(path, OUTPUT)) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
-    let (ended, written) = match supervise(args) {
+    let (ended, written) = match supervise(args, &opener) {
         Ok(Run { report, scope, by_signal }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
@@ -59,8 +62,8 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs) -> Result<Run, Broken> {
-    let signals = Signals::collect()?;
+fn supervise(args: &RunArgs, opener: &Opener<'_>) -> Result<Run, Broken> {
+    let signals = opener.signals;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
@@ -69,9 +72,9 @@ fn supervise(args: &RunArgs) -> Result<Run, Broken> {
     if !args.quiet {
         text::mechanism(&supervisor);
     }
-    let child = command(args, &supervisor)?.spawn()?;
+    let child = command(args, &supervisor, opener)?.spawn()?;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
-    let mut watch = Watch::new(&child, &signals, stop);
+    let mut watch = Watch::new(&child, signals, stop);
     let mut watched = watch.until_main_ended();
     if args.leaks == Leaks::Wait {
         watched = watched.and_then(|()| watch.until_empty());
@@ -84,7 +87,11 @@ fn supervise(args: &RunArgs) -> Result<Run, Broken> {
     Ok(Run { report, scope, by_signal: asked.or(late) })
 }
 
-fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> {
+fn command(
+    args: &RunArgs,
+    supervisor: &Supervisor,
+    opener: &Opener<'_>,
+) -> Result<Command, Failure> {
     let mut words = args.command.iter();
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
@@ -101,27 +108,19 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
         command.current_dir(dir);
     }
     command.envs(args.env.iter().map(|(key, value)| (key, value)));
-    redirect(args, &mut command)?;
+    redirect(args, &mut command, opener)?;
     Ok(command)
 }
 
-fn redirect(args: &RunArgs, command: &mut Command) -> Result<(), Failure> {
-    let mut reading = OpenOptions::new();
-    let mut writing = OpenOptions::new();
-    reading.read(true);
-    writing.write(true).create(true).truncate(true);
+fn redirect(args: &RunArgs, command: &mut Command, opener: &Opener<'_>) -> Result<(), Failure> {
     if let Some(path) = &args.stdin {
-        command.stdin(open(path, &reading)?);
+        command.stdin(opener.open(path, INPUT)?);
     }
     if let Some(path) = &args.stdout {
-        command.stdout(open(path, &writing)?);
+        command.stdout(opener.open(path, OUTPUT)?);
     }
     if let Some(path) = &args.stderr {
-        command.stderr(open(path, &writing)?);
+        command.stderr(opener.open(path, OUTPUT)?);
     }
     Ok(())
-}
-
-fn open(path: &Path, how: &OpenOptions) -> Result<Stdio, Failure> {
-    how.open(path).map(Stdio::from).map_err(|error| open_failure(path, error))
 }
