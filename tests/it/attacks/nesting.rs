@@ -5,8 +5,11 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command as StdCommand;
 
+#[cfg(feature = "cli")]
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+#[cfg(feature = "cli")]
+use nix::unistd::Pid;
+use nix::unistd::geteuid;
 use serial_test::{parallel, serial};
 use tidy_process::{Command, Stdio, Supervisor, Tree};
 
