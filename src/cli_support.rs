@@ -15,6 +15,7 @@ use crate::child::Child;
 use crate::containment::Containment;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
+pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
 use crate::supervisor::environment;

@@ -65,6 +65,76 @@ pub(crate) struct Setting {
     pub(crate) value: String,
 }
 
+/// A controller of cgroup v2.
+#[derive(Debug)]
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(dead_code, unreachable_pub, reason = "the command line reads the rest")
+)]
+pub struct Controller {
+    /// What cgroup v2 calls it.
+    pub name: &'static str,
+    /// What cgroup v1 calls it.
+    pub(crate) v1_name: &'static str,
+    /// Its counters say something without any limit.
+    pub(crate) counts: bool,
+    /// What of the command line needs it.
+    pub used_for: &'static str,
+    /// Adds limits that no command would notice, to try whether they are kept.
+    pub harmless: fn(Limits, &Example) -> Limits,
+}
+
+/// Values of this machine, to try limits with.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
+pub struct Example {
+    /// A CPU that may be used: `0`.
+    pub cpu: String,
+    /// A block device by its number: `8:0`.
+    pub device: String,
+}
+
+/// Every controller that a limit needs, in the order in which they are told. Its settings are in
+/// `Limits::settings`.
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
+pub const CONTROLLERS: [Controller; 5] = [
+    Controller {
+        name: "memory",
+        v1_name: "memory",
+        counts: true,
+        used_for: "--memory, --memory-high, --swap, peak memory in reports",
+        harmless: |limits, _| limits.memory_max(1 << 30),
+    },
+    Controller {
+        name: "pids",
+        v1_name: "pids",
+        counts: true,
+        used_for: "--pids, peak number of processes in reports",
+        harmless: |limits, _| limits.pids_max(1000),
+    },
+    Controller {
+        name: "cpu",
+        v1_name: "cpu",
+        counts: false,
+        used_for: "--cpus, --cpu-weight",
+        harmless: |limits, _| limits.cpus(1.0).cpu_weight(100),
+    },
+    Controller {
+        name: "io",
+        v1_name: "blkio",
+        counts: true,
+        used_for: "--io, bytes read and written in reports",
+        harmless: |limits, example| limits.io(&example.device, IoLimit::new().read_bytes(1 << 30)),
+    },
+    Controller {
+        name: "cpuset",
+        v1_name: "cpuset",
+        counts: false,
+        used_for: "--cpuset",
+        harmless: |limits, example| limits.cpuset(&*example.cpu),
+    },
+];
+
 /// One period of the CPU bandwidth controller, in microseconds; the kernel's own default.
 const PERIOD: f64 = 100_000.0;
 

@@ -22,14 +22,8 @@ use crate::cgroup::names::{ASIDE, owner};
 use crate::cgroup::walk::pids_at;
 use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result};
-use crate::limits::{Limits, Setting};
+use crate::limits::{CONTROLLERS, Limits, Setting};
 use crate::proc::survey;
-
-/// Controllers whose counters say something without any limit.
-const COUNTING: [&str; 3] = ["memory", "pids", "io"];
-
-/// Controllers that limits need.
-const LIMITING: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -78,15 +72,15 @@ fn put_handed_down(setting: &Setting, cgroup: &Cgroup, above: &[&Path]) -> Resul
 
 /// Enables what counts, where it is offered; what is not stays unknown and says so in the report.
 pub(crate) fn count(root: &Cgroup) {
-    for controller in COUNTING {
-        let _ = enable(root.path(), controller);
+    for controller in CONTROLLERS.iter().filter(|controller| controller.counts) {
+        let _ = enable(root.path(), controller.name);
     }
 }
 
 /// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
 /// there is told so. `above` as for [`apply`].
 pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
-    for controller in LIMITING {
+    for controller in CONTROLLERS.iter().map(|controller| controller.name) {
         let passes = |dir: &Path| match enable(dir, controller) {
             Err(Errno::EBUSY) => step_aside(dir).and_then(|()| enable(dir, controller)).is_ok(),
             answer => answer.is_ok(),
@@ -202,7 +196,8 @@ fn has(dir: &Path, file: &str, controller: &str) -> bool {
 
 /// Whether a v1 hierarchy holds the controller: its number in `/proc/cgroups` is not 0 then.
 fn on_v1(controller: &str) -> bool {
-    let v1 = if controller == "io" { "blkio" } else { controller };
+    let known = CONTROLLERS.iter().find(|known| known.name == controller);
+    let v1 = known.map_or(controller, |known| known.v1_name);
     let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines.any(

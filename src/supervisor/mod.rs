@@ -280,7 +280,7 @@ impl SupervisorBuilder {
     /// a crash, `exit`). Default: true. It is one process of a few KiB for each supervisor; where
     /// no program may be executed from memory (`vm.memfd_noexec`, a seccomp filter) it is a fork of
     /// this process. `false` does without, and then a SIGKILL of this process leaves its trees to
-    /// the next [`sweep`](crate::supervisor::sweep).
+    /// the next [`sweep`](crate::sweep).
     #[must_use]
     pub fn guard(mut self, guard: bool) -> Self {
         self.unguarded = !guard;
@@ -288,7 +288,7 @@ impl SupervisorBuilder {
     }
 
     /// Whether run roots below the same base whose owners are gone are removed first. Default:
-    /// true; [`sweep`](crate::supervisor::sweep) does it at any time.
+    /// true; [`sweep`](crate::sweep) does it at any time.
     #[must_use]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.unswept = !sweep;
@@ -334,9 +334,9 @@ impl SupervisorBuilder {
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups, a
     /// kernel before 5.14, no process or fds for the guard, a base outside of the tree that this
-    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the
-    /// text has the path and the errno, [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of this
-    /// pid namespace or lists no children, or limits are asked for.
+    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the text has the path and the
+    /// errno, [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of
+    /// this pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
         if let Some(time) = self.limits.cpu_time {
             return Err(Error::unwatched("a supervisor", time));

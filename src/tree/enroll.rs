@@ -34,7 +34,7 @@ impl Tree {
     ///
     /// # Errors
     /// `cgroup.procs` cannot be opened for writing, the tree is finished, or a keeper holds it
-    /// ([`Error::is_unsupported`]).
+    /// ([`Error::is_unsupported`](crate::Error::is_unsupported)).
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
         let procs = self.procs("enroll a command")?;
         child_side::join_before_exec(command, Arc::downgrade(&procs));

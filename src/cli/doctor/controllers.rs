@@ -6,33 +6,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidy_process::{Error, IoLimit, Limits, Supervisor, Tree};
+use tidy_process::cli_support::{CONTROLLERS, Controller, Example};
+use tidy_process::{Error, Limits, Supervisor, Tree};
 
 use crate::doctor::finding::Finding;
 use crate::doctor::probe::own;
 
-pub(crate) const NAMES: [&str; 5] = ["memory", "pids", "cpu", "io", "cpuset"];
-
-/// What each controller is needed for.
-fn flags(name: &str) -> &'static str {
-    match name {
-        "memory" => "--memory, --memory-high, --swap, peak memory in reports",
-        "pids" => "--pids, peak number of processes in reports",
-        "cpu" => "--cpus, --cpu-weight",
-        "io" => "--io, bytes read and written in reports",
-        _ => "--cpuset",
-    }
-}
-
 pub(crate) fn all(base: Option<&Path>, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
-    for name in NAMES {
-        tell(controller(name, base, made));
+    for each in &CONTROLLERS {
+        tell(controller(each, base, made));
     }
 }
 
-fn controller(name: &'static str, base: Option<&Path>, made: Option<&Supervisor>) -> Finding {
+fn controller(
+    controller: &'static Controller,
+    base: Option<&Path>,
+    made: Option<&Supervisor>,
+) -> Finding {
+    let Controller { name, used_for, .. } = *controller;
     let Some(base) = base else {
-        return Finding::blank(name, format!("not looked for: see base; for {}", flags(name)));
+        return Finding::blank(name, format!("not looked for: see base; for {used_for}"));
     };
     let offered = words(base, "cgroup.controllers").iter().any(|word| word == name);
     let enabled = words(base, "cgroup.subtree_control").iter().any(|word| word == name);
@@ -41,7 +34,7 @@ fn controller(name: &'static str, base: Option<&Path>, made: Option<&Supervisor>
         (true, false) => "offered, not handed down",
         (false, _) => "not offered",
     };
-    let usable = made.map(|supervisor| try_limit(name, base, supervisor));
+    let usable = made.map(|supervisor| try_limit(controller, base, supervisor));
     let finding = match &usable {
         Some(Ok(())) => Finding::ok(name, format!("a limit was kept ({known})")),
         Some(Err(error)) if !offered => {
@@ -52,7 +45,7 @@ fn controller(name: &'static str, base: Option<&Path>, made: Option<&Supervisor>
         None => Finding::blank(name, format!("{known} in {base:?}; not tried: see create")),
     };
     finding
-        .and(&format!("; for {}", flags(name)))
+        .and(&format!("; for {used_for}"))
         .fact("offered", offered)
         .fact("enabled", enabled)
         .fact("usable", usable.is_some_and(|usable| usable.is_ok()))
@@ -65,15 +58,9 @@ fn words(dir: &Path, file: &str) -> Vec<String> {
 }
 
 /// Values that limit nothing on any machine, if they are kept.
-fn try_limit(name: &str, base: &Path, supervisor: &Supervisor) -> Result<(), Error> {
-    let limits = Limits::new();
-    let limits = match name {
-        "memory" => limits.memory_max(1 << 30),
-        "pids" => limits.pids_max(1000),
-        "cpu" => limits.cpus(1.0).cpu_weight(100),
-        "io" => limits.io(device(), IoLimit::new().read_bytes(1 << 30)),
-        _ => limits.cpuset(first_cpu(base)),
-    };
+fn try_limit(controller: &Controller, base: &Path, supervisor: &Supervisor) -> Result<(), Error> {
+    let example = Example { cpu: first_cpu(base), device: device() };
+    let limits = (controller.harmless)(Limits::new(), &example);
     Tree::limited(supervisor, None, &limits)?.finish().map(drop)
 }
 

@@ -17,34 +17,23 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
+use tidy_process::cli_support::CONTROLLERS;
+
 use crate::doctor::finding::Finding;
 use crate::doctor::probe::Site;
 use crate::exit::{Ended, Failure};
 use crate::print::json::VERSION;
 use crate::print::text::{self, failed, print, print_json};
 
-/// What may be required, in the order of the table.
-const CAPABILITIES: [&str; 19] = [
-    "cgroup2",
-    "base",
-    "scope",
-    "create",
-    "guard",
-    "kill",
-    "freeze",
-    "clone",
-    "keeper",
-    "memory",
-    "pids",
-    "cpu",
-    "io",
-    "cpuset",
-    "sweep",
-    "systemd",
-    "manager",
-    "nsdelegate",
-    "kernel",
-];
+/// What may be required, in the order of the table; the controllers stand between the two parts.
+const BEFORE_CONTROLLERS: [&str; 9] =
+    ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "keeper"];
+const AFTER_CONTROLLERS: [&str; 5] = ["sweep", "systemd", "manager", "nsdelegate", "kernel"];
+
+fn capabilities() -> impl Iterator<Item = &'static str> {
+    let controllers = CONTROLLERS.iter().map(|controller| controller.name);
+    BEFORE_CONTROLLERS.into_iter().chain(controllers).chain(AFTER_CONTROLLERS)
+}
 
 /// All probes together take some tens of milliseconds; the library gives up after 10 s by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,7 +65,7 @@ pub(crate) struct DoctorArgs {
 
     /// Exit with 1 unless all of these are there
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    #[arg(value_parser = PossibleValuesParser::new(CAPABILITIES))]
+    #[arg(value_parser = PossibleValuesParser::new(capabilities()))]
     require: Vec<String>,
 
     /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup]
@@ -161,7 +150,7 @@ fn verdict(findings: &[Finding]) -> String {
     if !works(findings) {
         return "tidy-process run does not work here: see the first line with \"no\"".to_owned();
     }
-    let limits = controllers::NAMES.into_iter().filter(|name| has(findings, name));
+    let limits = CONTROLLERS.iter().map(|each| each.name).filter(|name| has(findings, name));
     let limits: Vec<&str> = limits.collect();
     let limits = if limits.is_empty() { "none".to_owned() } else { limits.join(", ") };
     format!("tidy-process run works here; limits that need a controller: {limits}")
