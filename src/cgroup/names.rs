@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::Utf8Chunk;
 
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
@@ -39,12 +40,15 @@ pub(crate) fn owner(name: &OsStr) -> Option<u32> {
 }
 
 /// A name becomes part of a directory's name.
-pub(crate) fn checked(name: &str) -> Result<&str> {
+pub(crate) fn checked(name: &OsStr) -> Result<&OsStr> {
     let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
     if name.is_empty() || name.len() > 200 {
         return no("a name has 1 to 200 bytes");
     }
-    if name.contains(|c: char| c == '/' || c.is_control()) {
+    // Of what is no text only the bytes below 32 and 127 are control characters.
+    let controls =
+        |chunk: Utf8Chunk<'_>| chunk.valid().contains(|c: char| c == '/' || c.is_control());
+    if name.as_bytes().utf8_chunks().any(controls) {
         return no("a name has no slash and no control character");
     }
     Ok(name)

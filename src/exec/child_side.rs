@@ -84,10 +84,9 @@ pub(crate) struct Orders<'a> {
     pub(crate) cwd: *const c_char,
     pub(crate) process_group: Option<libc::pid_t>,
     pub(crate) closures: *mut [Closure],
-    /// Paths to try in turn; argv; argv for `/bin/sh`, whose second place takes the path; envp.
+    /// Paths to try in turn; argv; envp.
     pub(crate) candidates: &'a [*const c_char],
     pub(crate) argv: *const *const c_char,
-    pub(crate) shell_argv: *mut *const c_char,
     pub(crate) envp: *const *const c_char,
 }
 
@@ -289,19 +288,14 @@ impl Orders<'_> {
         Ok(())
     }
 
-    /// execvp(3): each candidate in turn; a refusal by permissions is remembered, a file that is no
-    /// program goes to `/bin/sh`.
+    /// execvp(3): each candidate in turn; a refusal by permissions is remembered. A file that is no
+    /// program is an error, as with std, and does not go to `/bin/sh`.
     fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
             // SAFETY: all three end in NUL or null.
             unsafe { libc::execve(path, self.argv, self.envp) };
             match Errno::last_raw() {
-                libc::ENOEXEC => {
-                    self.exec_by_shell(path);
-                    errno = Errno::last_raw();
-                    break;
-                }
                 libc::EACCES => errno = libc::EACCES,
                 libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {
                     if errno != libc::EACCES {
@@ -336,16 +330,6 @@ impl Orders<'_> {
         unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
         // SAFETY: the first argument is what it expects.
         unsafe { live(first) }
-    }
-
-    fn exec_by_shell(&self, path: *const c_char) {
-        // SAFETY: `Image` has left this place for it: [sh, PATH, arguments.., null].
-        let place = unsafe { self.shell_argv.add(1) };
-        // SAFETY: as above; nobody else looks at the list now.
-        unsafe { place.write(path) };
-        let argv = self.shell_argv.cast_const();
-        // SAFETY: as for any exec here.
-        unsafe { libc::execve(c"/bin/sh".as_ptr(), argv, self.envp) };
     }
 }
 

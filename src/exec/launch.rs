@@ -179,7 +179,6 @@ impl Launch<'_> {
             closures: &raw mut *self.closures,
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
-            shell_argv: image.shell_argv.as_mut_ptr(),
             envp: image.envp.as_ptr(),
         }
     }

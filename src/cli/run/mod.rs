@@ -1,37 +1,39 @@
 //! `tidy-process run`: one command, from start to exit status.
 
 pub(crate) mod args;
-
-use std::fs::OpenOptions;
-use std::path::Path;
+pub(crate) mod files;
 
 use nix::sys::signal::Signal;
-use tidy_process::{Cause, Command, Report, Stdio, Supervisor};
+use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Failure, Leaks, exit, open_failure, seen};
+use crate::exit::{Broken, Ended, Failure, Leaks, exit, seen};
 use crate::place::scope;
-use crate::print::json::Sink;
+use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
 use crate::run::args::RunArgs;
+use crate::run::files::Files;
 use crate::wait::signals::{Asked, Signals};
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
+use crate::{script, words};
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args.quiet, args.verbose, args.leaks);
     let modes = Modes::save();
-    let mut sink = match Sink::open(args.json.as_deref()) {
+    let subject = Subject { command: &args.command, name: args.name.as_deref() };
+    let mut files = Files::new(args.append);
+    let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
-    let (ended, written) = match supervise(args) {
+    let (ended, written) = match supervise(args, &mut files) {
         Ok(Run { report, scope, by_signal }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
-            let written = sink.report(&args.command, seen(exit, by_signal), &report, scope);
+            let written = sink.report(subject, seen(exit, by_signal), &report, scope);
             (Ended { exit, by_signal }, written)
         }
         Err(Broken { failure, report }) => {
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 modes.put_back();
                 voice.report_of_failed(report);
             }
-            let written = sink.failure(&args.command, ended.exit, &failure, report.as_deref());
+            let written = sink.failure(subject, ended.exit, &failure, report.as_deref());
             (ended, written)
         }
     };
@@ -59,7 +61,7 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs) -> Result<Run, Broken> {
+fn supervise(args: &RunArgs, files: &mut Files) -> Result<Run, Broken> {
     let signals = Signals::collect()?;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
@@ -69,7 +71,12 @@ fn supervise(args: &RunArgs) -> Result<Run, Broken> {
     if !args.quiet {
         text::mechanism(&supervisor);
     }
-    let child = command(args, &supervisor)?.spawn()?;
+    let mut command = command(args, &supervisor);
+    files.redirect(args, &mut command)?;
+    let child =
+        script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
+    // The files are the command's.
+    drop(command);
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);
     let mut watched = watch.until_main_ended();
@@ -84,7 +91,7 @@ fn supervise(args: &RunArgs) -> Result<Run, Broken> {
     Ok(Run { report, scope, by_signal: asked.or(late) })
 }
 
-fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> {
+fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     let mut words = args.command.iter();
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
@@ -101,27 +108,5 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Result<Command, Failure> 
         command.current_dir(dir);
     }
     command.envs(args.env.iter().map(|(key, value)| (key, value)));
-    redirect(args, &mut command)?;
-    Ok(command)
-}
-
-fn redirect(args: &RunArgs, command: &mut Command) -> Result<(), Failure> {
-    let mut reading = OpenOptions::new();
-    let mut writing = OpenOptions::new();
-    reading.read(true);
-    writing.write(true).create(true).truncate(true);
-    if let Some(path) = &args.stdin {
-        command.stdin(open(path, &reading)?);
-    }
-    if let Some(path) = &args.stdout {
-        command.stdout(open(path, &writing)?);
-    }
-    if let Some(path) = &args.stderr {
-        command.stderr(open(path, &writing)?);
-    }
-    Ok(())
-}
-
-fn open(path: &Path, how: &OpenOptions) -> Result<Stdio, Failure> {
-    how.open(path).map(Stdio::from).map_err(|error| open_failure(path, error))
+    command
 }
