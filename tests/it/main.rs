@@ -35,6 +35,8 @@ mod containers;
 mod command;
 mod communicate;
 #[cfg(feature = "cli")]
+mod conduct;
+#[cfg(feature = "cli")]
 mod containment;
 #[cfg(feature = "cli")]
 mod doctor;
@@ -59,6 +61,8 @@ mod pressure;
 mod ready;
 mod recipes;
 mod soak;
+#[cfg(feature = "cli")]
+mod streams;
 mod supervisor;
 mod stuck;
 mod sweep;

@@ -110,7 +110,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) stderr: Option<PathBuf>,
 
-    /// Write CMD's standard output and standard error to FILE; "-" is tidy-process's standard output
+    /// Write CMD's standard output and standard error to FILE; "-" is tidy-process's own standard
+    /// output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["stdout", "stderr"])]
     pub(crate) output: Option<PathBuf>,
 
