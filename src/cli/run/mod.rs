@@ -6,7 +6,7 @@ pub(crate) mod files;
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Failure, Leaks, exit, seen};
+use crate::exit::{Broken, Ended, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
