@@ -78,6 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_is_bytes_without_slashes_and_controls() {
+        for fine in [&b"a"[..], b"a b", b"\xff\x80", "\u{e9}".as_bytes(), &[b'x'; 200]] {
+            assert!(checked(OsStr::from_bytes(fine)).is_ok(), "{fine:?}");
+        }
+        let controls = [&b""[..], b"a/b", b"\n", b"\xff\x1b", b"\x7f", "\u{85}".as_bytes()];
+        for odd in controls.into_iter().chain([&[b'x'; 201][..]]) {
+            assert!(checked(OsStr::from_bytes(odd)).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
     fn only_a_run_roots_name_has_an_owner() {
         assert_eq!(owner("tidy-process-4711-89abcdef".as_ref()), Some(4711));
         for other in [

@@ -18,7 +18,7 @@ mod values;
 mod late;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 use tidy_process::cli_support;
 
@@ -28,7 +28,7 @@ use clap::error::{Error, ErrorKind};
 use crate::args::{Cli, What};
 use crate::exit::{Ended, FAILED, Failure};
 use crate::late::Late;
-use crate::print::text::{failed, print};
+use crate::print::text::{failed, print, say};
 use crate::wait::signals;
 
 fn main() -> ExitCode {
@@ -56,25 +56,22 @@ fn main() -> ExitCode {
 /// Help, or what is wrong with a command line.
 fn answer(error: &Error, argv: &[OsString]) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ended(print(&help(error))).exit;
+        return ended(print(&rendered(error, stdout().is_terminal()))).exit;
     }
     let unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument);
     match forgotten::forgotten_run(argv).filter(|_| unknown) {
         Some(line) => failed(&Failure::NoSubcommand { line }).exit,
         None => {
-            // A closed standard error does not matter.
-            let _ = error.print();
+            say(&rendered(error, stderr().is_terminal()));
             FAILED
         }
     }
 }
 
-fn help(error: &Error) -> String {
+fn rendered(error: &Error, on_terminal: bool) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if stdout().is_terminal() && !plain {
-        return error.render().ansi().to_string();
-    }
-    error.render().to_string()
+    let text = error.render();
+    if on_terminal && !plain { text.ansi().to_string() } else { text.to_string() }
 }
 
 fn ended(result: Result<(), Failure>) -> Ended {

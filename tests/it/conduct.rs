@@ -151,6 +151,14 @@ const STATUS: &[Row] = &[
     row(&["-E", "x"], &["true"], &[], 125).says("NAME=VALUE"),
 ];
 
+/// Longer than any file's name.
+const LONG: &str = concat!(
+    "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    " bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+    " cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc",
+    " ddddddddddddddddddddddddddddddddddd | cat"
+);
+
 const WORDS: &[Row] = &[
     row(&[], &["echo hi | cat"], &["env", "echo hi | cat"], 127)
         .says("takes a shell: tidy-process run --json report -- sh -c 'echo hi | cat'"),
@@ -158,6 +166,8 @@ const WORDS: &[Row] = &[
     row(&[], &["FOO=bar", "env"], &[], 127).says("run --json report -E FOO=bar -- env\n"),
     row(&["--"], &["cd", "/tmp"], &["env", "cd", "/tmp"], 127).says("-- sh -c 'cd /tmp'\n"),
     row(&[], &["source", "x"], &["env", "source", "x"], 127).says("-- bash -c 'source x'\n"),
+    row(&[], &[LONG], &["env", LONG], 126).says("takes a shell: tidy-process run"),
+    row(&[], &["/etc/passwd/x; ls"], &["env", "/etc/passwd/x; ls"], 126).says("takes a shell"),
     row(&[], &["flsk"], &["env", "flsk"], 127).says("is it installed"),
 ];
 
@@ -327,6 +337,25 @@ fn output_and_report_may_share_a_file() {
     stage.close(Alone::No);
 }
 
+/// A pipe has no position to share, and its reader waits for the end.
+#[test]
+#[parallel]
+fn a_pipe_that_is_written_to_ends_with_the_command() {
+    let Some(stage) = Stage::set() else { return };
+    let scene = Scene::set("pipe");
+    let fifo = scene.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = "echo a; echo b >&2; exec >&- 2>&-; read x; exit 7";
+    let mut command = stage.tool(&["run", "-q", "-t", "20", "--output"]);
+    command.arg(&fifo).args(["sh", "-c", script]).stdin(Stdio::piped());
+    let mut tool = command.spawn().unwrap();
+    // If the tool kept it open, this would last until the timeout.
+    assert_eq!(fs::read_to_string(&fifo).unwrap(), "a\nb\n");
+    drop(tool.stdin.take());
+    assert_eq!(tool.wait().unwrap().code(), Some(7));
+    stage.close(Alone::No);
+}
+
 #[test]
 #[parallel]
 fn words_that_are_no_text_are_passed_on_and_kept() {
@@ -387,5 +416,16 @@ fn a_file_to_wait_for_need_not_be_text() {
         "{}",
         said(&output)
     );
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn two_servers_do_not_empty_each_others_log() {
+    let Some(stage) = Stage::set() else { return };
+    let server = ["--server", "true", "--log", "/dev/null"];
+    let output = stage.tool(&["with"]).args(server).args(server).arg("true").output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(said(&output).contains("the same --log"), "{}", said(&output));
     stage.close(Alone::No);
 }

@@ -133,7 +133,8 @@ pub(crate) fn server_line(name: &str, text: &str) {
 }
 
 /// In one piece, so that lines of several processes do not mix.
-fn say(text: &str) {
+/// A standard error that is closed or full does not matter.
+pub(crate) fn say(text: &str) {
     let _ = Patient(io::stderr()).write_all(text.as_bytes());
 }
 

@@ -40,6 +40,10 @@ impl Files {
         let file = open(path, OUTPUT.union(how))?;
         let failed = |error| open_failure(path, error);
         let data = file.metadata().map_err(failed)?;
+        // A pipe or a terminal has no position.
+        if !data.is_file() {
+            return Ok(file);
+        }
         let same = self.open.iter().find(|open| open.metadata().is_ok_and(|it| same(&it, &data)));
         let file = match same {
             Some(open) => open.try_clone().map_err(failed)?,

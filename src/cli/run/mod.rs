@@ -26,7 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
-    let (ended, written) = match supervise(args, &mut files) {
+    let (ended, written) = match supervise(args, files) {
         Ok(Run { report, scope, by_signal }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
@@ -61,7 +61,7 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs, files: &mut Files) -> Result<Run, Broken> {
+fn supervise(args: &RunArgs, mut files: Files) -> Result<Run, Broken> {
     let signals = Signals::collect()?;
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
@@ -75,8 +75,8 @@ fn supervise(args: &RunArgs, files: &mut Files) -> Result<Run, Broken> {
     files.redirect(args, &mut command)?;
     let child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
-    // The files are the command's.
-    drop(command);
+    // The files are the command's: who reads a pipe is to see its end.
+    drop((command, files));
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, &signals, stop);
     let mut watched = watch.until_main_ended();

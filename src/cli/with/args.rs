@@ -208,6 +208,13 @@ impl FromArgMatches for Servers {
         if names.len() < servers.len() {
             return Err(wrong("two servers have the same name"));
         }
+        let mut logs: Vec<_> = servers.iter().filter_map(|server| server.log.clone()).collect();
+        let count = logs.len();
+        logs.sort();
+        logs.dedup();
+        if logs.len() < count {
+            return Err(wrong("two servers have the same --log: the second would empty it"));
+        }
         Ok(Self(servers))
     }
 
