@@ -28,7 +28,7 @@ use clap::error::{Error, ErrorKind};
 use crate::args::{Cli, What};
 use crate::exit::{Ended, FAILED, Failure};
 use crate::late::Late;
-use crate::print::text::{failed, print, say};
+use crate::print::text::{failed, say, write};
 use crate::wait::signals;
 
 fn main() -> ExitCode {
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 /// Help, or what is wrong with a command line.
 fn answer(error: &Error, argv: &[OsString]) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ended(print(&rendered(error, stdout().is_terminal()))).exit;
+        return ended(write(&rendered(error, stdout().is_terminal()))).exit;
     }
     let unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument);
     match forgotten::forgotten_run(argv).filter(|_| unknown) {

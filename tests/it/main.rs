@@ -27,6 +27,8 @@ mod async_drop;
 #[cfg(feature = "tokio")]
 mod async_kept;
 #[cfg(feature = "cli")]
+mod bytes;
+#[cfg(feature = "cli")]
 mod cli;
 mod calls;
 mod capture;
