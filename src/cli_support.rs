@@ -17,10 +17,12 @@ use crate::command::Command;
 use crate::containment::Containment;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
+pub use crate::log::log_into;
 use crate::proc::quote;
 use crate::supervisor::environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
+pub use crate::sys::opening::Opening;
 pub use crate::sys::{ignores, reset_sigchld};
 use crate::tree::Tree;
 

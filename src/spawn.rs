@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use crate::cgroup::Cgroup;
 use crate::cgroup::names::checked;
 use crate::child::Child;
 use crate::child::output::Output;
@@ -118,6 +119,7 @@ impl Command {
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
+            until: None,
         };
         Err(launch.exec())
     }
@@ -178,15 +180,26 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
-        let launch = Launch {
-            program: &self.program,
-            closures,
-            force_join: self.force_join,
-            image: &mut image,
-            streams: &streams,
-            home: Home::Kept,
+        let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
+        let lent = (closures, &mut image, &streams);
+        let launch = |home| {
+            let (closures, image, streams) = lent;
+            let (program, force_join) = (&self.program, self.force_join);
+            Launch { program, closures, force_join, image, streams, home, until }
         };
-        let (newborn, placement, tree) = self.launch(launch, &supervisor)?;
+        supervisor.open()?;
+        let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
+            self.may_be_kept()?;
+            let (newborn, kept) = launch(Home::Kept).hire(&keepers.proc)?;
+            let kept = keepers.note(kept);
+            (newborn, Placement::Kept, Tree::kept(&supervisor, kept))
+        } else {
+            let mut tree = self.tree(&supervisor)?;
+            let (entry, root) = (tree.entry("launch")?, &supervisor.ground("launch")?.cgroup);
+            let (newborn, placement) = born(launch(Home::Cgroup { entry, root }), root)?;
+            tree.born(newborn.pid);
+            (newborn, placement, tree)
+        };
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);
@@ -197,40 +210,34 @@ impl Command {
         Ok(child)
     }
 
-    fn launch(
-        &self,
-        mut launch: Launch<'_>,
-        supervisor: &Supervisor,
-    ) -> Result<(Newborn, Placement, Tree)> {
-        supervisor.open()?;
-        if let Some(keepers) = supervisor.keepers() {
-            self.name.as_deref().map(checked).transpose()?;
-            refuse(&self.limits)?;
-            if self.delegate {
-                return Err(Error::unsupported("delegate", false));
-            }
-            let (newborn, kept) = launch.hire(&keepers.proc)?;
-            let kept = keepers.note(kept);
-            return Ok((newborn, Placement::Kept, Tree::kept(supervisor, kept)));
+    fn may_be_kept(&self) -> Result<()> {
+        self.name.as_deref().map(checked).transpose()?;
+        refuse(&self.limits)?;
+        if self.delegate {
+            return Err(Error::unsupported("delegate", false));
         }
+        Ok(())
+    }
+
+    fn tree(&self, supervisor: &Supervisor) -> Result<Tree> {
         let mut tree = Tree::make(supervisor, self.name.as_deref(), &self.limits)?;
         if self.delegate {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
-        let home = Home::Cgroup(tree.entry("launch")?);
-        let mut launch = Launch { home, ..launch };
-        let mut launched = launch.launch();
-        if let (Err(error), Some(root)) = (&launched, supervisor.root())
-            && error.is_no_cgroup()
-            && error.raw_os_error() == Some(libc::EACCES)
-        {
+        Ok(tree)
+    }
+}
+
+/// Where the command has taken the permissions of our own directories away they are given back,
+/// once.
+fn born(mut launch: Launch<'_>, root: &Cgroup) -> Result<(Newborn, Placement)> {
+    match launch.launch() {
+        Err(error) if error.is_no_cgroup() && error.raw_os_error() == Some(libc::EACCES) => {
             // Nothing of the command has run.
             root.open_the_way_in();
-            launched = launch.launch();
+            launch.launch()
         }
-        let (newborn, placement) = launched?;
-        tree.born(newborn.pid);
-        Ok((newborn, placement, tree))
+        launched => launched,
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod nesting;
 pub(crate) mod controllers;
 pub(crate) mod usage;
 pub(crate) mod teardown;
+pub(crate) mod thaw;
 pub(crate) mod leftovers;
 pub(crate) mod names;
 mod outside;

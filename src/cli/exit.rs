@@ -16,6 +16,9 @@ use tidy_process::{Cause, Error, Report};
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
 pub(crate) const FAILED: u8 = 125;
 
+/// The timeout was over.
+const TIMED_OUT: u8 = 124;
+
 /// How tidy-process itself is to end.
 pub(crate) struct Ended {
     pub(crate) exit: u8,
@@ -33,6 +36,10 @@ pub(crate) enum Failure {
     Unmeant { error: Error, hint: String },
     #[error("open {path}: {error}")]
     Open { path: String, error: io::Error },
+    #[error("open {path}: timed out: nobody is at its other end, or its file system hangs")]
+    OpenTimedOut { path: String },
+    #[error("open {path}: given up at {signal}")]
+    OpenStopped { path: String, signal: Signal },
     #[error("write report to {path}: {error}")]
     Report { path: String, error: io::Error },
     #[error("write to standard output: {0}")]
@@ -70,10 +77,21 @@ impl Failure {
         }
     }
 
+    /// The signal that tidy-process is to end by.
+    pub(crate) fn by_signal(&self) -> Option<Signal> {
+        match self {
+            Self::OpenStopped { signal, .. } => Some(*signal),
+            _ => None,
+        }
+    }
+
     pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_found() => 127,
             Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_executable() => 126,
+            Self::Library(error) if error.is_timed_out() => TIMED_OUT,
+            Self::OpenTimedOut { .. } => TIMED_OUT,
+            Self::OpenStopped { signal, .. } => seen(FAILED, Some(*signal)),
             _ => FAILED,
         }
     }
@@ -138,7 +156,7 @@ pub(crate) fn open_failure(path: &Path, error: io::Error) -> Failure {
 /// As timeout(1) and env(1) have it.
 pub(crate) fn exit(report: &Report, leaks: Leaks) -> u8 {
     if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
-        return 124;
+        return TIMED_OUT;
     }
     if leaks == Leaks::Fail && report.leftover_count > 0 {
         return 123;

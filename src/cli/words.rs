@@ -36,10 +36,10 @@ pub(crate) fn explain(error: Error, sub: &str, command: &[OsString]) -> Failure 
     let errno = error.raw_os_error().map(Errno::from_raw);
     let nowhere = matches!(errno, Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG));
     let is_exec = error.is_not_found() || error.is_not_executable();
-    // A file that is there lacks its interpreter.
-    let there = command.first().is_some_and(|program| Path::new(program).exists());
+    // A file that is there lacks its interpreter. Looked at last: a file system may not answer.
+    let there = || command.first().is_some_and(|program| Path::new(program).exists());
     match meant(sub, command) {
-        Some(meant) if is_exec && nowhere && !there => {
+        Some(meant) if is_exec && nowhere && !there() => {
             let argv: Vec<OsString> = std::env::args_os().collect();
             let hint = format!("{}: {}", meant.why, line(&argv, command, &meant.words));
             Failure::Unmeant { error, hint }

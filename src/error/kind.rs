@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Unwatched { what: &'static str, time: Duration },
     #[error("run {program}: {why} ({status})")]
     TimedOut { program: String, why: String, status: std::process::ExitStatus },
+    #[error("{} {}: not executed after {:.1?}: {}", Step::Exec, .0.program, .0.after, .0.why)]
+    NotExecuted(NotExecuted),
     #[error("tear down {what}: still populated after {after:.1?}: {}", list(survivors))]
     Survivors { what: String, after: Duration, survivors: Survey, kept: bool },
     #[error("{} {path:?}: something is mounted on it", Step::RemoveCgroup)]
@@ -46,6 +48,17 @@ pub(crate) enum Kind {
     KeeperLost(i32),
     #[error("{} {what}: {why}", Step::Ready)]
     NotReady { what: String, why: String, taken: bool },
+}
+
+/// A child that was kept from its exec.
+#[derive(Debug)]
+pub(crate) struct NotExecuted {
+    pub(crate) program: String,
+    pub(crate) after: Duration,
+    pub(crate) why: String,
+    pub(crate) hint: Option<&'static str>,
+    /// By the command's own timeout.
+    pub(crate) timed_out: bool,
 }
 
 fn list(survivors: &Survey) -> String {
@@ -83,6 +96,7 @@ impl Kind {
             Self::Limit { remedy, .. } => Some(*remedy),
             Self::Unwatched { .. } => Some(UNWATCHED),
             Self::TimedOut { .. } => Some(TIMED_OUT),
+            Self::NotExecuted(child) => child.hint,
             Self::Survivors { kept: false, .. } => Some(SURVIVORS),
             Self::Survivors { kept: true, .. } => Some(KEPT_SURVIVORS),
             Self::Mounted { .. } => Some(MOUNTED),
@@ -103,9 +117,10 @@ impl Kind {
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
             Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Self::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
-            Self::Survivors { .. } | Self::NotReady { .. } | Self::TimedOut { .. } => {
-                io::ErrorKind::TimedOut
-            }
+            Self::Survivors { .. }
+            | Self::NotReady { .. }
+            | Self::NotExecuted(_)
+            | Self::TimedOut { .. } => io::ErrorKind::TimedOut,
         }
     }
 }

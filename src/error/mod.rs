@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::kind::{Hint, Kind};
-pub(crate) use crate::error::step::{CHILD_STEPS, Step};
+use crate::error::kind::{Hint, Kind, NotExecuted};
+pub(crate) use crate::error::step::Step;
 use crate::limits::Setting;
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::report::{Report, TreeReport};
@@ -176,6 +176,10 @@ impl Error {
         Kind::Unsupported { what: what.into(), limit }.into()
     }
 
+    pub(crate) fn not_executed(child: NotExecuted) -> Self {
+        Kind::NotExecuted(child).into()
+    }
+
     pub(crate) fn keeper_lost(pid: i32) -> Self {
         Kind::KeeperLost(pid).into()
     }
@@ -225,7 +229,11 @@ impl Error {
     /// [`Command::status`](crate::Command::status) says instead of a status.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
-        matches!(self.0.kind, Kind::TimedOut { .. })
+        match &self.0.kind {
+            Kind::TimedOut { .. } => true,
+            Kind::NotExecuted(child) => child.timed_out,
+            _ => false,
+        }
     }
 
     /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.

@@ -2,100 +2,84 @@
 
 use std::fmt;
 
-/// The step that failed; its text opens the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Step {
-    FindCgroup2,
-    Guard,
-    Keeper,
-    OpenBase,
-    Nest,
-    Supervise,
-    Lease,
-    MakeCgroup,
-    OpenCgroup,
-    Delegate,
-    Prepare,
-    Stdio,
-    Log,
-    Fork,
-    Clone,
-    Join,
-    Groups,
-    Gid,
-    Uid,
-    Chdir,
-    ProcessGroup,
-    Signals,
-    PreExec,
-    Exec,
-    Wait,
-    Ready,
-    Read,
-    Signal,
-    Add,
-    Look,
-    Freeze,
-    Kill,
-    Teardown,
-    RemoveCgroup,
+macro_rules! steps {
+    ($($step:ident: $name:literal,)*) => {
+        /// The step that failed; its text opens the message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Step {
+            $($step,)*
+        }
+
+        impl Step {
+            /// In the order of their numbers.
+            const ALL: &[Self] = &[$(Self::$step,)*];
+        }
+
+        impl fmt::Display for Step {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$step => $name,)*
+                })
+            }
+        }
+    };
 }
 
-/// The steps the child itself performs, by the byte it sends when one of them fails.
-pub(crate) const CHILD_STEPS: [Step; 13] = [
-    Step::Join,
-    Step::Stdio,
-    Step::Groups,
-    Step::Gid,
-    Step::Uid,
-    Step::Chdir,
-    Step::ProcessGroup,
-    Step::Signals,
-    Step::PreExec,
-    Step::Exec,
-    Step::Guard,
-    Step::Fork,
-    Step::Keeper,
-];
+steps! {
+    FindCgroup2: "find cgroup2",
+    Guard: "start guard",
+    Keeper: "start keeper",
+    OpenBase: "open cgroup base",
+    Nest: "make run root in",
+    Supervise: "use",
+    Lease: "lease run root",
+    MakeCgroup: "make cgroup",
+    OpenCgroup: "open cgroup",
+    Delegate: "delegate cgroup",
+    Prepare: "prepare",
+    Stdio: "set up stdio",
+    Log: "open log",
+    Fork: "fork",
+    Clone: "clone into cgroup",
+    Join: "join cgroup",
+    Groups: "setgroups",
+    Gid: "setgid",
+    Uid: "setuid",
+    Chdir: "chdir",
+    ProcessGroup: "setpgid",
+    Signals: "reset signals",
+    PreExec: "pre_exec",
+    Exec: "exec",
+    Wait: "wait for",
+    Ready: "wait until ready:",
+    Read: "read output of",
+    Signal: "signal",
+    Add: "add to cgroup",
+    Look: "list processes of",
+    Freeze: "freeze cgroup",
+    Kill: "kill cgroup",
+    Teardown: "tear down cgroup",
+    RemoveCgroup: "remove cgroup",
+}
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FindCgroup2 => "find cgroup2",
-            Self::Guard => "start guard",
-            Self::Keeper => "start keeper",
-            Self::OpenBase => "open cgroup base",
-            Self::Nest => "make run root in",
-            Self::Supervise => "use",
-            Self::Lease => "lease run root",
-            Self::MakeCgroup => "make cgroup",
-            Self::OpenCgroup => "open cgroup",
-            Self::Delegate => "delegate cgroup",
-            Self::Prepare => "prepare",
-            Self::Stdio => "set up stdio",
-            Self::Log => "open log",
-            Self::Fork => "fork",
-            Self::Clone => "clone into cgroup",
-            Self::Join => "join cgroup",
-            Self::Groups => "setgroups",
-            Self::Gid => "setgid",
-            Self::Uid => "setuid",
-            Self::Chdir => "chdir",
-            Self::ProcessGroup => "setpgid",
-            Self::Signals => "reset signals",
-            Self::PreExec => "pre_exec",
-            Self::Exec => "exec",
-            Self::Wait => "wait for",
-            Self::Ready => "wait until ready:",
-            Self::Read => "read output of",
-            Self::Signal => "signal",
-            Self::Add => "add to cgroup",
-            Self::Look => "list processes of",
-            Self::Freeze => "freeze cgroup",
-            Self::Kill => "kill cgroup",
-            Self::Teardown => "tear down cgroup",
-            Self::RemoveCgroup => "remove cgroup",
-        })
+impl Step {
+    /// The step of this number, as a child sends it; exec for a number that is none.
+    pub(crate) fn of(number: u32) -> Self {
+        let place = usize::try_from(number).ok();
+        place.and_then(|place| Self::ALL.get(place)).copied().unwrap_or(Self::Exec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_its_number() {
+        for step in Step::ALL {
+            assert_eq!(Step::of(*step as u32), *step);
+        }
+        assert_eq!(Step::of(255), Step::Exec);
     }
 }

@@ -5,10 +5,11 @@
 //!    to return.
 //! 2. Therefore everything it needs was prepared before: each string ends in NUL, each list in
 //!    null, each fd is above 2 (so that no `dup2` overwrites another's source).
-//! 3. libc's `setuid` and its kin would change all threads *of the parent* when memory is shared:
-//!    the raw calls are made.
+//! 3. libc's `setuid` and its kin would change all threads *of the parent* when memory is shared,
+//!    and errno would be the parent's: all calls are raw ones.
 //! 4. Signal handlers are gone before signals are let in again: a handler of the parent's must
-//!    never run here.
+//!    never run here. A signal may stop this process then, before its exec: the parent continues
+//!    it.
 //! 5. What failed goes out as one word: step and errno, into shared memory and, after a fork,
 //!    through a pipe whose end of file means that exec has happened.
 //! 6. The word is `UNBORN` until the first instruction: so the parent knows a child that was killed
@@ -28,81 +29,32 @@ use std::os::unix::process::CommandExt;
 use std::process::Command as StdCommand;
 use std::ptr;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::sys::{self, Newborn};
+use crate::error::Step;
+pub(crate) use crate::exec::orders::{Aside, Closure, Orders, RUNNING, UNBORN};
+use crate::sys::Newborn;
+use crate::sys::clone::{self, Birth, call};
 
-/// A `pre_exec` closure, as std has it.
-pub(crate) type Closure = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
-
-/// The child has not run its first instruction.
-pub(crate) const UNBORN: u32 = 0;
-/// The child runs, and nothing has failed: after `vfork` semantics this means that exec has
-/// happened.
-pub(crate) const RUNNING: u32 = u32::MAX;
-
-/// Places in `CHILD_STEPS`.
-const JOIN: u32 = 0;
-const STDIO: u32 = 1;
-const GROUPS: u32 = 2;
-const GID: u32 = 3;
-const UID: u32 = 4;
-const CHDIR: u32 = 5;
-const PROCESS_GROUP: u32 = 6;
-const SIGNALS: u32 = 7;
-const PRE_EXEC: u32 = 8;
-const EXEC: u32 = 9;
-const ASIDE: u32 = 10;
-pub(crate) const FORK: u32 = 11;
-pub(crate) const KEEPER: u32 = 12;
-
-/// What a guard, which stands aside from everything of ours, becomes.
-#[derive(Clone, Copy)]
-pub(crate) enum Aside<'a> {
-    /// An open program.
-    Program(BorrowedFd<'a>),
-    /// A function that is given the first argument, in a fork.
-    Fork(unsafe extern "C" fn(*const c_char) -> !),
-}
-
-/// Everything the child is told, prepared; -1 and null mean "leave it as it is".
-pub(crate) struct Orders<'a> {
-    pub(crate) word: AtomicU32,
-    /// Write end of the error pipe; used after a fork only.
-    pub(crate) channel: c_int,
-    /// `cgroup.procs` to join; used after a fork only.
-    pub(crate) join: c_int,
-    pub(crate) forked: bool,
-    /// The child is a guard.
-    pub(crate) aside: Option<Aside<'a>>,
-    pub(crate) stdio: [c_int; 3],
-    pub(crate) groups: Option<&'a [libc::gid_t]>,
-    pub(crate) gid: Option<libc::gid_t>,
-    pub(crate) uid: Option<libc::uid_t>,
-    pub(crate) cwd: *const c_char,
-    pub(crate) process_group: Option<libc::pid_t>,
-    pub(crate) closures: *mut [Closure],
-    /// Paths to try in turn; argv; envp.
-    pub(crate) candidates: &'a [*const c_char],
-    pub(crate) argv: *const *const c_char,
-    pub(crate) envp: *const *const c_char,
-}
-
-/// Starts the child in `cgroup` by clone3, sharing our memory. On return it has executed or ended.
-pub(crate) fn clone_into(cgroup: Option<&OwnedFd>, orders: &Orders<'_>) -> Result<Newborn, Errno> {
+/// Starts the child in `cgroup` by clone3, sharing our memory until it has executed or ended.
+/// `help` answers whether to wait on for one that takes long.
+pub(crate) fn clone_into(
+    cgroup: Option<&OwnedFd>,
+    orders: &Orders<'_>,
+    help: &mut dyn FnMut(&Newborn) -> bool,
+) -> Result<Birth, Errno> {
     let arg = ptr::from_ref(orders).cast();
-    // SAFETY: `born` keeps the rules at the top of this file, `arg` is the Orders it expects,
-    // and `Launch` has blocked all signals.
-    unsafe { sys::clone_into(cgroup.map(AsFd::as_fd), born, arg) }
+    // SAFETY: `born` keeps the rules at the top of this file, and `arg` is the Orders it expects.
+    unsafe { clone::clone_into(cgroup.map(AsFd::as_fd), born, arg, help) }
 }
 
 /// Starts the child by fork; it joins its cgroup by itself before anything else.
 pub(crate) fn fork(orders: &Orders<'_>) -> Result<Newborn, Errno> {
     let arg = ptr::from_ref(orders).cast();
     // SAFETY: as above; closures are the caller's own promise (`Command::pre_exec` is unsafe).
-    unsafe { sys::fork(born, arg) }
+    unsafe { clone::fork(born, arg) }
 }
 
 /// Follows the orders in this process itself; returns only if a step fails.
@@ -120,28 +72,38 @@ pub(crate) extern "C" fn born(orders: *const c_void) -> ! {
 /// Says which step failed, and ends this process.
 pub(crate) fn end(orders: &Orders<'_>, failure: &Failure) -> ! {
     let Failure { step, errno } = *failure;
-    let word = (step << 24) | (errno.cast_unsigned() & 0x00ff_ffff);
+    let word = ((step as u32) << 24) | (errno.cast_unsigned() & 0x00ff_ffff);
     orders.word.store(word, Ordering::Relaxed);
-    if orders.channel >= 0 {
+    if let Ok(channel) = usize::try_from(orders.channel) {
+        let word = (&raw const word).expose_provenance();
         // SAFETY: four bytes of our own, to a fd that the parent keeps open.
-        unsafe { libc::write(orders.channel, ptr::from_ref(&word).cast(), 4) };
+        unsafe { call(libc::SYS_write, [channel, word, 4, 0, 0]) };
     }
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
 
 pub(crate) struct Failure {
-    pub(crate) step: u32,
+    pub(crate) step: Step,
     pub(crate) errno: c_int,
 }
 
-/// `?` on a libc return value: -1 becomes the step's failure.
-pub(crate) fn ok(step: u32, answer: libc::c_long) -> Result<(), Failure> {
-    if answer == -1 {
-        let errno = Errno::last_raw();
-        return Err(Failure { step, errno });
+/// `?` on a raw call's answer: a negative errno becomes the step's failure.
+pub(crate) fn ok(step: Step, answer: isize) -> Result<(), Failure> {
+    if answer < 0 {
+        return Err(Failure { step, errno: errno(answer) });
     }
     Ok(())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an errno is less than 4096")]
+fn errno(answer: isize) -> c_int {
+    answer.wrapping_neg() as c_int
+}
+
+/// An integer argument of a raw call.
+pub(crate) const fn int(value: c_int) -> usize {
+    value as isize as usize
 }
 
 impl Orders<'_> {
@@ -167,46 +129,51 @@ impl Orders<'_> {
         // SAFETY: no memory is involved.
         let parent = unsafe { libc::getppid() };
         let mut tie: c_int = 0;
+        let place = (&raw mut tie).expose_provenance();
         // SAFETY: `tie` is writable.
-        ok(UID, unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut tie) }.into())?;
+        let answer = unsafe { prctl(libc::PR_GET_PDEATHSIG, place) };
+        ok(Step::Uid, answer)?;
         self.prepare()?;
         if tie == 0 {
             return Ok(());
         }
         // SAFETY: plain integers.
-        ok(UID, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, tie) }.into())?;
+        let answer = unsafe { prctl(libc::PR_SET_PDEATHSIG, int(tie)) };
+        ok(Step::Uid, answer)?;
         // SAFETY: no memory is involved.
         match unsafe { libc::getppid() } == parent {
             true => Ok(()),
-            false => Err(Failure { step: UID, errno: libc::ESRCH }),
+            false => Err(Failure { step: Step::Uid, errno: libc::ESRCH }),
         }
     }
 
     fn prepare(&self) -> Result<(), Failure> {
-        if self.join >= 0 {
+        if let Ok(join) = usize::try_from(self.join) {
+            let zero = c"0".as_ptr().expose_provenance();
             // SAFETY: "0" means the writing process itself.
-            let answer = unsafe { libc::write(self.join, c"0".as_ptr().cast(), 1) };
-            ok(JOIN, answer as libc::c_long)?;
+            let answer = unsafe { call(libc::SYS_write, [join, zero, 1, 0, 0]) };
+            ok(Step::Join, answer)?;
         }
-        let mut target: c_int = 0;
+        let mut target: usize = 0;
         for &fd in &self.stdio {
-            if fd >= 0 {
+            if let Ok(fd) = usize::try_from(fd) {
                 // SAFETY: plain integers; fd is above 2, so no source is overwritten.
-                let answer = unsafe { libc::dup2(fd, target) };
-                ok(STDIO, answer.into())?;
+                let answer = unsafe { call(libc::SYS_dup3, [fd, target, 0, 0, 0]) };
+                ok(Step::Stdio, answer)?;
             }
             target = target.wrapping_add(1);
         }
         self.identity()?;
         if !self.cwd.is_null() {
+            let cwd = self.cwd.expose_provenance();
             // SAFETY: a string that ends in NUL.
-            let answer = unsafe { libc::chdir(self.cwd) };
-            ok(CHDIR, answer.into())?;
+            let answer = unsafe { call(libc::SYS_chdir, [cwd, 0, 0, 0, 0]) };
+            ok(Step::Chdir, answer)?;
         }
         if let Some(group) = self.process_group {
             // SAFETY: plain integers.
-            let answer = unsafe { libc::setpgid(0, group) };
-            ok(PROCESS_GROUP, answer.into())?;
+            let answer = unsafe { call(libc::SYS_setpgid, [0, int(group), 0, 0, 0]) };
+            ok(Step::ProcessGroup, answer)?;
         }
         match self.aside {
             None => self.signals()?,
@@ -215,22 +182,22 @@ impl Orders<'_> {
         self.pre_exec()
     }
 
-    /// Raw calls: libc's would reach for all threads of the parent.
     fn identity(&self) -> Result<(), Failure> {
         if let Some(groups) = self.groups {
+            let list = groups.as_ptr().expose_provenance();
             // SAFETY: the kernel reads `len` ids from the slice.
-            let answer = unsafe { libc::syscall(SYS_SETGROUPS, groups.len(), groups.as_ptr()) };
-            ok(GROUPS, answer)?;
+            let answer = unsafe { call(SYS_SETGROUPS, [groups.len(), list, 0, 0, 0]) };
+            ok(Step::Groups, answer)?;
         }
         if let Some(gid) = self.gid {
             // SAFETY: plain integers.
-            let answer = unsafe { libc::syscall(SYS_SETGID, gid) };
-            ok(GID, answer)?;
+            let answer = unsafe { call(SYS_SETGID, [gid as usize, 0, 0, 0, 0]) };
+            ok(Step::Gid, answer)?;
         }
         if let Some(uid) = self.uid {
             // SAFETY: plain integers.
-            let answer = unsafe { libc::syscall(SYS_SETUID, uid) };
-            ok(UID, answer)?;
+            let answer = unsafe { call(SYS_SETUID, [uid as usize, 0, 0, 0, 0]) };
+            ok(Step::Uid, answer)?;
         }
         Ok(())
     }
@@ -242,22 +209,12 @@ impl Orders<'_> {
             // clone3 has done this already (CLONE_CLEAR_SIGHAND); fork has not.
             (1..=64).for_each(default_unless_ignored);
         }
-        // SAFETY: SIG_DFL is a valid disposition.
-        let answer = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        ok(SIGNALS, if answer == libc::SIG_ERR { -1 } else { 0 })?;
+        ok(Step::Signals, dispose(libc::SIGPIPE, libc::SIG_DFL))?;
         let none: u64 = 0;
-        // SAFETY: the kernel reads eight bytes; the raw call, since libc's hides two signals from
-        // us.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigprocmask,
-                libc::SIG_SETMASK,
-                &raw const none,
-                ptr::null_mut::<u64>(),
-                8,
-            )
-        };
-        ok(SIGNALS, answer)
+        let (how, none) = (int(libc::SIG_SETMASK), (&raw const none).expose_provenance());
+        // SAFETY: the kernel reads eight bytes.
+        let answer = unsafe { call(libc::SYS_rt_sigprocmask, [how, none, 0, 8, 0]) };
+        ok(Step::Signals, answer)
     }
 
     /// A session of its own, no fds but the three streams. All signals are blocked, as they were at
@@ -265,14 +222,13 @@ impl Orders<'_> {
     /// its first moments either.
     fn stand_aside(&self) -> Result<(), Failure> {
         // SAFETY: no memory is involved.
-        let answer = unsafe { libc::setsid() };
-        ok(ASIDE, answer.into())?;
+        let answer = unsafe { call(libc::SYS_setsid, [0; 5]) };
+        ok(Step::Guard, answer)?;
         // Marked, not closed: the error pipe is needed until exec.
+        let (last, mark) = (libc::c_uint::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize);
         // SAFETY: plain integers.
-        let answer = unsafe {
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-        };
-        ok(ASIDE, answer)
+        let answer = unsafe { call(libc::SYS_close_range, [3, last, mark, 0, 0]) };
+        ok(Step::Guard, answer)
     }
 
     fn pre_exec(&self) -> Result<(), Failure> {
@@ -282,7 +238,7 @@ impl Orders<'_> {
         for closure in closures {
             if let Err(error) = closure() {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                return Err(Failure { step: PRE_EXEC, errno });
+                return Err(Failure { step: Step::PreExec, errno });
             }
         }
         Ok(())
@@ -293,13 +249,15 @@ impl Orders<'_> {
     fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
-            // SAFETY: all three end in NUL or null.
-            unsafe { libc::execve(path, self.argv, self.envp) };
-            match Errno::last_raw() {
+            match self.execve(path, self.argv) {
                 libc::EACCES => errno = libc::EACCES,
-                libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {
+                other @ (libc::ENOENT
+                | libc::ENOTDIR
+                | libc::ESTALE
+                | libc::ENODEV
+                | libc::ETIMEDOUT) => {
                     if errno != libc::EACCES {
-                        errno = Errno::last_raw();
+                        errno = other;
                     }
                 }
                 other => {
@@ -308,16 +266,17 @@ impl Orders<'_> {
                 }
             }
         }
-        Failure { step: EXEC, errno }
+        Failure { step: Step::Exec, errno }
     }
 
     /// An empty path and this flag: the fd itself.
     fn exec_open(&self, program: BorrowedFd<'_>) -> Failure {
-        let (fd, here) = (program.as_raw_fd(), c"".as_ptr());
-        let flags = libc::AT_EMPTY_PATH;
+        let (fd, here) = (int(program.as_raw_fd()), c"".as_ptr().expose_provenance());
+        let (argv, envp) = (self.argv.expose_provenance(), self.envp.expose_provenance());
+        let flags = int(libc::AT_EMPTY_PATH);
         // SAFETY: a string that ends in NUL, and two lists that end in null.
-        unsafe { libc::syscall(libc::SYS_execveat, fd, here, self.argv, self.envp, flags) };
-        Failure { step: EXEC, errno: Errno::last_raw() }
+        let answer = unsafe { call(libc::SYS_execveat, [fd, here, argv, envp, flags]) };
+        Failure { step: Step::Exec, errno: errno(answer) }
     }
 
     /// Closes what exec would close, the error pipe too: its end says that all went well.
@@ -326,22 +285,54 @@ impl Orders<'_> {
         let first = unsafe { self.argv.add(1) };
         // SAFETY: as above.
         let first = unsafe { first.read() };
+        let last = libc::c_uint::MAX as usize;
         // SAFETY: nothing in this process uses what was the owner's.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+        unsafe { call(libc::SYS_close_range, [3, last, 0, 0, 0]) };
         // SAFETY: the first argument is what it expects.
         unsafe { live(first) }
     }
+
+    /// Why it could not be executed.
+    fn execve(&self, path: *const c_char, argv: *const *const c_char) -> c_int {
+        let (path, argv) = (path.expose_provenance(), argv.expose_provenance());
+        let envp = self.envp.expose_provenance();
+        // SAFETY: all three end in NUL or null.
+        errno(unsafe { call(libc::SYS_execve, [path, argv, envp, 0, 0]) })
+    }
+}
+
+/// prctl(2).
+///
+/// # Safety
+/// That of the option.
+pub(crate) unsafe fn prctl(option: c_int, value: usize) -> isize {
+    // SAFETY: the caller's obligation.
+    unsafe { call(libc::SYS_prctl, [int(option), value, 0, 0, 0]) }
+}
+
+/// The kernel's `sigaction`, as far as its layout is the same everywhere: the handler, then more
+/// than there is.
+#[repr(C)]
+struct Disposition {
+    handler: libc::sighandler_t,
+    _rest: [usize; 7],
+}
+
+/// Makes a signal ignored or the default.
+pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
+    let new = Disposition { handler, _rest: [0; 7] };
+    let new = (&raw const new).expose_provenance();
+    // SAFETY: SIG_DFL and SIG_IGN need nothing but zeroes behind them.
+    unsafe { call(libc::SYS_rt_sigaction, [int(signal), new, 0, 8, 0]) }
 }
 
 fn default_unless_ignored(signal: c_int) {
-    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `now` is writable; SIGKILL, SIGSTOP and libc's own two answer EINVAL.
-    let answer = unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
-    // SAFETY: zeroed is a valid sigaction, and the kernel has filled it since.
-    let now = unsafe { now.assume_init() };
-    if answer == 0 && now.sa_sigaction != libc::SIG_IGN {
-        // SAFETY: SIG_DFL is a valid disposition.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let mut now = Disposition { handler: libc::SIG_DFL, _rest: [0; 7] };
+    let place = (&raw mut now).expose_provenance();
+    // SAFETY: `now` is writable and large enough.
+    let answer = unsafe { call(libc::SYS_rt_sigaction, [int(signal), 0, place, 8, 0]) };
+    if answer == 0 && ![libc::SIG_IGN, libc::SIG_DFL].contains(&now.handler) {
+        dispose(signal, libc::SIG_DFL);
     }
 }
 

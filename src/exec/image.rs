@@ -1,7 +1,7 @@
 //! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the
 //! child exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Growing {
 
     fn reserve(&mut self, count: usize, bytes: usize) -> Result<()> {
         let reserved = self.starts.try_reserve(count).and_then(|()| self.bytes.try_reserve(bytes));
-        reserved.map_err(|_| Error::os(Step::Prepare, "arguments and environment", Errno::ENOMEM))
+        reserved.map_err(no_memory)
     }
 
     /// A string comes in pieces, none of them with a NUL in it.
@@ -61,14 +61,19 @@ impl Growing {
         self.push(pieces)
     }
 
-    fn done(self) -> Strings {
+    fn done(self) -> Result<Strings> {
         // Only now: they do not move any more.
         let places = self.starts.iter().filter_map(|&start| self.bytes.get(start..));
-        let mut pointers = Vec::with_capacity(self.starts.len() + 1);
+        let mut pointers = Vec::new();
+        pointers.try_reserve_exact(self.starts.len() + 1).map_err(no_memory)?;
         pointers.extend(places.map(|string| string.as_ptr().cast()));
         pointers.push(ptr::null());
-        Strings { pointers, _bytes: self.bytes }
+        Ok(Strings { pointers, _bytes: self.bytes })
     }
+}
+
+fn no_memory(_: TryReserveError) -> Error {
+    Error::os(Step::Prepare, "arguments and environment", Errno::ENOMEM)
 }
 
 impl Strings {
@@ -127,7 +132,7 @@ fn arguments(command: &Program) -> Result<Strings> {
     for arg in [first].into_iter().chain(&command.args) {
         argv.push_checked("argument", &[arg.as_bytes()])?;
     }
-    Ok(argv.done())
+    argv.done()
 }
 
 /// What the child's environment will be, and `PATH` in it. A snapshot: another thread may set
@@ -143,7 +148,7 @@ fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
                 path = Some(value);
             }
         }
-        return Ok((envp.done(), path));
+        return Ok((envp.done()?, path));
     }
     let mut env = changed(command);
     for (key, value) in &env {
@@ -154,7 +159,7 @@ fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
         let pieces = [key.as_bytes(), b"=", value.as_bytes()];
         envp.push_checked("environment variable", &pieces)?;
     }
-    Ok((envp.done(), env.remove(OsStr::new("PATH"))))
+    Ok((envp.done()?, env.remove(OsStr::new("PATH"))))
 }
 
 fn changed(command: &Program) -> BTreeMap<OsString, OsString> {
@@ -186,7 +191,7 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Strings> {
             all.push(&[dir, slash, program])?;
         }
     }
-    Ok(all.done())
+    all.done()
 }
 
 /// As std has it: whoever drops root's uid drops root's groups too.

@@ -3,20 +3,22 @@
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::containment::Placement;
-use crate::error::{CHILD_STEPS, Error, Result, Step, errno_of};
+use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
+use crate::exec::overdue::{Answer, LOOK, Late, Overdue};
 use crate::exec::program::Program;
 use crate::exec::stdio::Stream;
 use crate::sys::bury::bury;
-use crate::sys::poll::BackOff;
-use crate::sys::{Newborn, SignalsBlocked, above_two};
+use crate::sys::clone::{AllBlocked, Birth};
+use crate::sys::poll::{self, BackOff};
+use crate::sys::{Newborn, above_two};
 
 /// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
 /// more.
@@ -37,12 +39,15 @@ pub(crate) struct Launch<'a> {
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [Stream<'a>; 3],
     pub(crate) home: Home<'a>,
+    /// The end of the command's timeout.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Where a child is to live.
 #[derive(Clone, Copy)]
 pub(crate) enum Home<'a> {
-    Cgroup(&'a Cgroup),
+    /// In `entry`; it and all above it up to the run root are ours.
+    Cgroup { entry: &'a Cgroup, root: &'a Cgroup },
     /// Beside us: a guard.
     Aside(Aside<'a>),
     /// Below a keeper.
@@ -51,10 +56,26 @@ pub(crate) enum Home<'a> {
 
 impl<'a> Home<'a> {
     fn cgroup(self) -> Option<&'a Cgroup> {
+        self.cgroups().map(|(entry, _)| entry)
+    }
+
+    fn cgroups(self) -> Option<(&'a Cgroup, &'a Cgroup)> {
         match self {
-            Self::Cgroup(cgroup) => Some(cgroup),
+            Self::Cgroup { entry, root } => Some((entry, root)),
             Self::Aside(_) | Self::Kept => None,
         }
+    }
+}
+
+/// Why there is no running child.
+pub(crate) enum Failed {
+    At(Step, Errno),
+    Known(Error),
+}
+
+impl From<(Step, Errno)> for Failed {
+    fn from((step, errno): (Step, Errno)) -> Self {
+        Self::At(step, errno)
     }
 }
 
@@ -65,38 +86,40 @@ enum Miss {
     /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a
     /// kernel bug up to 6.12.114). Nothing of the command has run.
     Unborn,
-    /// A step failed.
-    Failed(Step, Errno),
+    Failed(Failed),
 }
 
-impl Launch<'_> {
-    /// Starts the child; on return it has executed.
-    ///
-    /// `ETXTBSY` is tried again for half a second: a script that was just written is held open by
-    /// any fork that happened meanwhile, until that one's exec.
-    pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
-        let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
-        loop {
-            match self.attempt() {
-                Err((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
-                Err((step, errno)) => return Err(self.error(step, errno)),
-                Ok(launched) => return Ok(launched),
-            }
+/// `ETXTBSY` is tried again for half a second: a script that was just written is held open by any
+/// fork that happened meanwhile, until that one's exec.
+pub(crate) fn while_text_is_busy<T>(
+    mut attempt: impl FnMut() -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
+    loop {
+        match attempt() {
+            Err(Failed::At(Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
+            done => return done,
         }
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// Starts the child; on return it has executed.
+    pub(crate) fn launch(&mut self) -> Result<(Newborn, Placement)> {
+        while_text_is_busy(|| self.attempt()).map_err(|failed| self.failure(failed))
     }
 
     /// Becomes the command; returns only if that fails.
     pub(crate) fn exec(&mut self) -> Error {
         let child_side::Failure { step, errno } = child_side::exec(&self.orders(-1, -1));
-        let step = CHILD_STEPS.get(step as usize).copied().unwrap_or(Step::Exec);
         self.error(step, Errno::from_raw(errno))
     }
 
-    fn attempt(&mut self) -> Result<(Newborn, Placement), (Step, Errno)> {
+    fn attempt(&mut self) -> Result<(Newborn, Placement), Failed> {
         if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
-                Err(Miss::Failed(step, errno)) => return Err((step, errno)),
+                Err(Miss::Failed(failed)) => return Err(failed),
                 Err(Miss::Refused) => REFUSED.store(true, Ordering::Relaxed),
                 Err(Miss::Unborn) => {}
             }
@@ -111,51 +134,63 @@ impl Launch<'_> {
     }
 
     fn clone_into(&mut self) -> Result<Newborn, Miss> {
+        let failed = |step, errno| Miss::Failed(Failed::At(step, errno));
         let dir = self.home.cgroup().map(Cgroup::dir).transpose();
-        let dir = dir.map_err(|errno| Miss::Failed(Step::Clone, errno))?;
+        let dir = dir.map_err(|errno| failed(Step::Clone, errno))?;
+        let mut overdue = self.overdue();
         let orders = self.orders(-1, -1);
-        let newborn = {
-            let _blocked = SignalsBlocked::new().map_err(|e| Miss::Failed(Step::Clone, e))?;
-            child_side::clone_into(dir.as_deref(), &orders)
-        };
-        let newborn = newborn.map_err(|errno| match errno {
+        let mut help = |child: &Newborn| overdue.help(&Late::ours(child)) != Answer::GiveUp;
+        let birth = child_side::clone_into(dir.as_deref(), &orders, &mut help);
+        let birth = birth.map_err(|errno| match errno {
             Errno::ENOSYS | Errno::EPERM => Miss::Refused,
-            errno => Miss::Failed(Step::Clone, errno),
+            errno => failed(Step::Clone, errno),
         })?;
-        match orders.word.load(Ordering::Relaxed) {
+        let word = orders.word.load(Ordering::Relaxed);
+        let (Birth::Over(newborn) | Birth::Stuck(newborn)) = birth;
+        if let Some(error) = overdue.error() {
+            bury(newborn.pidfd.as_fd());
+            return Err(Miss::Failed(Failed::Known(error)));
+        }
+        match word {
             RUNNING => Ok(newborn),
             word => {
                 bury(newborn.pidfd.as_fd());
                 if word == UNBORN {
                     return Err(Miss::Unborn);
                 }
-                let (step, errno) = read_word(word);
-                Err(Miss::Failed(step, errno))
+                Err(Miss::Failed(read_word(word).into()))
             }
         }
     }
 
     /// The pipe closes with exec: end of file and no word means that all went well.
-    fn fork(&mut self) -> Result<Newborn, (Step, Errno)> {
-        let failed = |step| move |errno| (step, errno);
+    fn fork(&mut self) -> Result<Newborn, Failed> {
+        let failed = |step| move |errno| Failed::At(step, errno);
         let procs =
             self.home.cgroup().map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
         let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let (news, channel) = pipe().map_err(|error| (Step::Fork, errno_of(&error)))?;
+        let (news, channel) = pipe().map_err(|error| Failed::At(Step::Fork, errno_of(&error)))?;
         let channel = above_two(channel.into()).map_err(failed(Step::Fork))?;
+        let mut overdue = self.overdue();
         let orders = self.orders(channel.as_raw_fd(), join);
         let newborn = {
-            let _blocked = SignalsBlocked::new().map_err(failed(Step::Fork))?;
+            let _blocked = AllBlocked::new().map_err(failed(Step::Fork))?;
             child_side::fork(&orders).map_err(failed(Step::Fork))?
         };
         drop(channel);
-        match last_word(news) {
+        let word = last_word(news, &mut overdue, &Late::ours(&newborn));
+        let error = overdue.error().map(Failed::Known);
+        match error.or(word.map(|word| read_word(word).into())) {
             None => Ok(newborn),
-            Some(word) => {
+            Some(failed) => {
                 bury(newborn.pidfd.as_fd());
-                Err(read_word(word))
+                Err(failed)
             }
         }
+    }
+
+    pub(crate) fn overdue(&self) -> Overdue<'a> {
+        Overdue::new(&self.program.program, self.home.cgroups(), self.until)
     }
 
     pub(crate) fn orders(&mut self, channel: i32, join: i32) -> Orders<'_> {
@@ -168,7 +203,7 @@ impl Launch<'_> {
             forked: channel >= 0,
             aside: match self.home {
                 Home::Aside(aside) => Some(aside),
-                Home::Cgroup(_) | Home::Kept => None,
+                Home::Cgroup { .. } | Home::Kept => None,
             },
             stdio: [stdin.child, stdout.child, stderr.child],
             groups: image.groups.as_deref(),
@@ -183,8 +218,15 @@ impl Launch<'_> {
         }
     }
 
+    pub(crate) fn failure(&self, failed: Failed) -> Error {
+        match failed {
+            Failed::At(step, errno) => self.error(step, errno),
+            Failed::Known(error) => error,
+        }
+    }
+
     /// The value that the failed step was about.
-    pub(crate) fn error(&self, step: Step, errno: Errno) -> Error {
+    fn error(&self, step: Step, errno: Errno) -> Error {
         let command = self.program;
         let subject = match step {
             Step::Chdir => format!("{:?}", command.cwd.as_deref().unwrap_or("".as_ref())),
@@ -204,11 +246,21 @@ impl Launch<'_> {
 }
 
 pub(crate) fn read_word(word: u32) -> (Step, Errno) {
-    let step = CHILD_STEPS.get((word >> 24) as usize).copied().unwrap_or(Step::Exec);
-    (step, Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
+    (Step::of(word >> 24), Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
 }
 
-pub(crate) fn last_word(mut news: PipeReader) -> Option<u32> {
+/// What a child says before its end; nothing where it has executed or was given up. A stranger may
+/// hold the pipe for longer than until that.
+pub(crate) fn last_word(
+    mut news: PipeReader,
+    overdue: &mut Overdue<'_>,
+    child: &Late<'_>,
+) -> Option<u32> {
+    while !poll::readable(news.as_fd(), Some(Instant::now() + LOOK)).unwrap_or(true) {
+        if overdue.help(child) != Answer::Wait {
+            return None;
+        }
+    }
     let mut word = [0; 4];
     news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
 }

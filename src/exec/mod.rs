@@ -6,4 +6,6 @@ pub(crate) mod program;
 pub(crate) mod stdio;
 pub(crate) mod image;
 pub(crate) mod launch;
+pub(crate) mod overdue;
+pub(crate) mod orders;
 pub(crate) mod child_side;

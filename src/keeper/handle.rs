@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::error::{Error, Result, Step, errno_of};
+use crate::exec::overdue::{Answer, LOOK, Late};
 use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::proc::survey;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
@@ -69,16 +70,25 @@ impl Kept {
         Ok(*heard)
     }
 
-    /// Waits for the pid of the main process; none if the keeper could not start it. It is not
-    /// reaped until [`acknowledge`](Self::acknowledge).
-    pub(crate) fn main_pid(&self) -> Result<Option<i32>, Errno> {
+    /// Waits for the pid of the main process; none if the keeper could not start it, or was given
+    /// up. It is not reaped until [`acknowledge`](Self::acknowledge). `help` looks after the keeper
+    /// meanwhile.
+    pub(crate) fn main_pid(&self, mut help: impl FnMut() -> Answer) -> Result<Option<i32>, Errno> {
         loop {
             let heard = self.hear()?;
             if heard.main.is_some() || heard.silent {
                 return Ok(heard.main);
             }
-            readable(&[self.line.as_fd()], None)?;
+            let look = Some(Instant::now() + LOOK);
+            if !readable(&[self.line.as_fd()], look)? && help() == Answer::GiveUp {
+                return Ok(None);
+            }
         }
+    }
+
+    /// The keeper itself, as a child that has not done yet what it is for.
+    pub(crate) fn as_late(&self) -> Late<'_> {
+        Late::ours(&self.keeper)
     }
 
     pub(crate) fn acknowledge(&self) -> Result<(), Errno> {

@@ -2,6 +2,7 @@
 //! when it is told to, and when its owner dies.
 
 pub(crate) mod process;
+pub(crate) mod birth;
 pub(crate) mod handle;
 pub(crate) mod spawn;
 pub(crate) mod backend;

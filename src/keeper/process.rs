@@ -33,11 +33,14 @@ use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::exec::child_side::{self, FORK, Failure, KEEPER, Orders, born, ok};
+use crate::error::Step;
+use crate::exec::child_side::{self, Failure, int, ok, prctl};
+use crate::keeper::birth::{Birth, Charge, is_parent};
 use crate::keeper::idle_memory;
 use crate::keeper::spare::Spare;
 use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
 use crate::sys;
+use crate::sys::clone::{self, bit, call};
 
 /// What the owner writes: it has a pidfd of the main process; everything is to die.
 pub(crate) const KNOWN: u8 = b'n';
@@ -55,25 +58,12 @@ const BATCH: u32 = 64;
 /// So many rounds in which nobody died follow at once; then pauses grow to 100 ms.
 const EAGER: u32 = 300;
 
-/// What a keeper is told, besides what the main process is: fds by their numbers.
-pub(crate) struct Charge<'a> {
-    pub(crate) orders: &'a Orders<'a>,
-    /// The main process may share the keeper's memory until its exec.
-    pub(crate) share: bool,
-    pub(crate) owner: libc::pid_t,
-    /// The directory `/proc`.
-    pub(crate) proc: BorrowedFd<'a>,
-    /// The keeper's end of the line between the two, and the owner's.
-    pub(crate) line: c_int,
-    pub(crate) owners_end: c_int,
-}
-
 /// Forks a keeper; says its pid.
 pub(crate) fn fork(charge: &Charge<'_>) -> Result<i32, Errno> {
     let arg = ptr::from_ref(charge).cast();
     // SAFETY: `live` keeps the rules at the top of this file, and `arg` is the Charge it expects;
     // closures are the caller's own promise (`Command::pre_exec` is unsafe).
-    unsafe { sys::fork_alone(live, arg) }
+    unsafe { clone::fork_alone(live, arg) }
 }
 
 extern "C" fn live(charge: *const c_void) -> ! {
@@ -117,11 +107,11 @@ impl<'a> Keeper<'a> {
         // A copy of the owner's end would keep the line from ending.
         close(charge.owners_end);
         // SAFETY: no memory is involved.
-        ok(KEEPER, unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }.into())?;
+        ok(Step::Keeper, unsafe { prctl(libc::PR_SET_CHILD_SUBREAPER, 1) })?;
         // SAFETY: no memory is involved.
-        ok(KEEPER, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGURG) }.into())?;
+        ok(Step::Keeper, unsafe { prctl(libc::PR_SET_PDEATHSIG, int(libc::SIGURG)) })?;
         if !is_parent(charge.owner) {
-            return Err(Failure { step: KEEPER, errno: libc::ESRCH });
+            return Err(Failure { step: Step::Keeper, errno: libc::ESRCH });
         }
         let signals = hear_signals()?;
         // Where the owner ignores it, the kernel would keep no exit status for us.
@@ -130,9 +120,8 @@ impl<'a> Keeper<'a> {
         // SAFETY: no memory is involved.
         let me = unsafe { libc::getpid() };
         let ignored = before == libc::SIG_IGN;
-        let birth = Birth { orders: charge.orders, keeper: me, ignored };
-        let main =
-            birth.give(charge.share).map_err(|e| Failure { step: FORK, errno: e as c_int })?;
+        let birth = Birth { charge, keeper: me, ignored };
+        let main = birth.give()?;
         let Charge { owner, proc, line, .. } = *charge;
         let (cut, known, killing, spare) = (false, false, false, Spare::default());
         let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing, spare };
@@ -306,47 +295,6 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// What a main process is told by its keeper.
-struct Birth<'a> {
-    orders: &'a Orders<'a>,
-    keeper: libc::pid_t,
-    /// SIGCHLD was ignored before.
-    ignored: bool,
-}
-
-impl Birth<'_> {
-    /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
-    fn give(&self, share: bool) -> Result<libc::pid_t, Errno> {
-        let arg = ptr::from_ref(self).cast();
-        if share {
-            // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
-            match unsafe { sys::clone_plain(main_process, arg) } {
-                Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {}
-                born => return born,
-            }
-        }
-        // SAFETY: this process has one thread; closures are the caller's own promise.
-        unsafe { sys::fork_alone(main_process, arg) }
-    }
-}
-
-/// It dies with its keeper, should somebody kill that.
-extern "C" fn main_process(birth: *const c_void) -> ! {
-    // SAFETY: `give` passes a Birth that outlives the child's use of it.
-    let Birth { orders, keeper, ignored } = unsafe { &*birth.cast() };
-    if *ignored {
-        // SAFETY: SIG_IGN is a valid disposition.
-        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    }
-    // SAFETY: no memory is involved.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    if !is_parent(*keeper) {
-        // SAFETY: ends this process without running anything of the owner's.
-        unsafe { libc::_exit(127) }
-    }
-    born(ptr::from_ref(*orders).cast())
-}
-
 /// Whether a child has ended with all its threads, and so has no children any more.
 fn is_dead(pid: libc::pid_t) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -363,29 +311,19 @@ fn record(kind: u32, value: c_int) -> u64 {
     (u64::from(kind) << 32) | u64::from(value.cast_unsigned())
 }
 
-fn is_parent(pid: libc::pid_t) -> bool {
-    // SAFETY: no memory is involved.
-    unsafe { libc::getppid() == pid }
-}
-
 /// Everything is blocked, libc's own two signals too: the raw calls.
 fn hear_signals() -> Result<c_int, Failure> {
-    let all: u64 = u64::MAX;
-    let none = ptr::null_mut::<u64>();
-    let set = libc::SIG_SETMASK;
+    let (all, how) = (u64::MAX, int(libc::SIG_SETMASK));
+    let all = (&raw const all).expose_provenance();
     // SAFETY: the kernel reads eight bytes.
-    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, &raw const all, none, 8) };
-    ok(KEEPER, answer)?;
+    ok(Step::Keeper, unsafe { call(libc::SYS_rt_sigprocmask, [how, all, 0, 8, 0]) })?;
     let ours: u64 = bit(libc::SIGCHLD) | bit(libc::SIGURG);
-    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    let ours = (&raw const ours).expose_provenance();
+    let flags = int(libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
     // SAFETY: the kernel reads eight bytes.
-    let answer = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const ours, 8, flags) };
-    ok(KEEPER, answer)?;
-    c_int::try_from(answer).map_err(|_| Failure { step: KEEPER, errno: libc::EOVERFLOW })
-}
-
-fn bit(signal: c_int) -> u64 {
-    1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
+    let answer = unsafe { call(libc::SYS_signalfd4, [int(-1), ours, 8, flags, 0]) };
+    ok(Step::Keeper, answer)?;
+    c_int::try_from(answer).map_err(|_| Failure { step: Step::Keeper, errno: libc::EOVERFLOW })
 }
 
 fn close(fd: c_int) {

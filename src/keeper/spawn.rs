@@ -4,47 +4,46 @@ use std::io::{PipeReader, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::cgroup::teardown::PATIENCE;
-use crate::error::{Result, Step, errno_of};
-use crate::exec::launch::{Launch, last_word, read_word};
+use crate::cgroup::teardown::{PATIENCE, signal_all};
+use crate::error::{Error, Result, Step, errno_of};
+use crate::exec::launch::{Failed, Launch, last_word, read_word, while_text_is_busy};
+use crate::exec::overdue::{Answer, Late, Overdue};
+use crate::keeper::birth::Charge;
 use crate::keeper::handle::Kept;
-use crate::keeper::process::{self, Charge};
-use crate::sys::poll::BackOff;
-use crate::sys::{self, Newborn, SignalsBlocked, above_two};
-
-/// Why there is no main process. None: the keeper was killed, before it could say.
-type Failed = Option<(Step, Errno)>;
+use crate::keeper::process;
+use crate::sys::clone::AllBlocked;
+use crate::sys::{self, Newborn, above_two};
 
 impl Launch<'_> {
-    /// Starts the child under a keeper; on return it has executed. `ETXTBSY` is tried again, as by
-    /// [`launch`](Launch::launch).
+    /// Starts the child under a keeper; on return it has executed.
     pub(crate) fn hire(&mut self, proc: &Arc<OwnedFd>) -> Result<(Newborn, Kept)> {
-        let mut back_off = BackOff::doubling(Duration::from_millis(1), Duration::from_millis(256));
-        loop {
-            let (kept, errors) = self.fork_keeper(proc).map_err(|(step, e)| self.error(step, e))?;
-            let failed = match met(&kept, errors) {
-                Ok(main) => return Ok((main, kept)),
-                Err(failed) => failed,
-            };
-            let lost = kept.lost();
-            let _ = kept.end(PATIENCE);
-            match failed {
-                Some((Step::Exec, Errno::ETXTBSY)) if back_off.sleep(None) => {}
-                Some((step, errno)) => return Err(self.error(step, errno)),
-                None => return Err(lost),
+        while_text_is_busy(|| self.attempt_kept(proc)).map_err(|failed| self.failure(failed))
+    }
+
+    fn attempt_kept(&mut self, proc: &Arc<OwnedFd>) -> Result<(Newborn, Kept), Failed> {
+        let (kept, errors) = self.fork_keeper(proc)?;
+        let mut overdue = self.overdue();
+        match met(&kept, errors, &mut overdue) {
+            Ok(main) => Ok((main, kept)),
+            Err(failed) => {
+                if overdue.gave_up() {
+                    // The keeper may be suspended until its exec.
+                    let _ = signal_all(&|| Ok(kept.pids()), libc::SIGKILL, &|_| true);
+                }
+                let _ = kept.end(PATIENCE);
+                Err(overdue.error().map_or(failed, Failed::Known))
             }
         }
     }
 
     /// Its handle, and the pipe through which it and the main process say what failed.
-    fn fork_keeper(&mut self, proc: &Arc<OwnedFd>) -> Result<(Kept, PipeReader), (Step, Errno)> {
-        let failed = |errno| (Step::Keeper, errno);
+    fn fork_keeper(&mut self, proc: &Arc<OwnedFd>) -> Result<(Kept, PipeReader), Failed> {
+        let failed = |errno| Failed::At(Step::Keeper, errno);
         let no_pipe = |error| failed(errno_of(&error));
         let (errors, channel) = pipe().map_err(no_pipe)?;
         let channel = above_two(channel.into()).map_err(failed)?;
@@ -63,8 +62,8 @@ impl Launch<'_> {
             owners_end: line.as_raw_fd(),
         };
         let pid = {
-            let _blocked = SignalsBlocked::new().map_err(failed)?;
-            process::fork(&charge).map_err(|errno| (Step::Fork, errno))?
+            let _blocked = AllBlocked::new().map_err(failed)?;
+            process::fork(&charge).map_err(|errno| Failed::At(Step::Fork, errno))?
         };
         match sys::handle(pid) {
             Ok(keeper) => Ok((Kept::new(keeper, proc, line), errors)),
@@ -72,27 +71,51 @@ impl Launch<'_> {
                 // No SIGKILL, which would spare what it has started: it ends all when this closes.
                 drop(line);
                 while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
-                Err(failed(errno))
+                Err(match errno {
+                    // Killed, and reaped by somebody else.
+                    Errno::ESRCH | Errno::ECHILD => Failed::Known(Error::keeper_lost(pid)),
+                    errno => failed(errno),
+                })
             }
         }
     }
 }
 
 /// The main process, once it has executed.
-fn met(kept: &Kept, errors: PipeReader) -> Result<Newborn, Failed> {
-    let failed = |errno| Some((Step::Keeper, errno));
-    let Some(pid) = kept.main_pid().map_err(failed)? else {
-        return Err(last_word(errors).map(read_word));
+fn met(kept: &Kept, errors: PipeReader, overdue: &mut Overdue<'_>) -> Result<Newborn, Failed> {
+    let failed = |errno| Failed::At(Step::Keeper, errno);
+    let lost = || Failed::Known(kept.lost());
+    let keeper = kept.as_late();
+    let Some(pid) = kept.main_pid(|| help(kept, overdue)).map_err(failed)? else {
+        // Without a last word it was killed.
+        return Err(last_word(errors, overdue, &keeper).map_or_else(lost, |w| read_word(w).into()));
     };
-    let pidfd = sys::pidfd_open(pid).map_err(failed)?;
+    let pidfd = sys::pidfd_open(pid);
     if kept.has_ended() {
-        // Then somebody else may have reaped the main process, and the pid be a stranger's.
-        return Err(None);
+        // Then somebody else may have reaped the main process, and the pid be a stranger's, or
+        // nobody's.
+        return Err(lost());
     }
+    let main = Newborn { pid, pidfd: pidfd.map_err(failed)? };
     // A line that is at its end already has the same reason.
-    kept.acknowledge().map_err(|e| if e == Errno::EPIPE { None } else { failed(e) })?;
-    match last_word(errors) {
-        None => Ok(Newborn { pid, pidfd }),
-        Some(word) => Err(Some(read_word(word))),
+    kept.acknowledge().map_err(|errno| match errno {
+        Errno::EPIPE | Errno::ECONNRESET => lost(),
+        errno => failed(errno),
+    })?;
+    let late = Late { pid, pidfd: main.pidfd.as_fd(), parent: keeper.pid };
+    match last_word(errors, overdue, &late) {
+        Some(word) => Err(read_word(word).into()),
+        None if overdue.gave_up() => Err(lost()),
+        None => Ok(main),
     }
+}
+
+/// A keeper that has not said anything yet may be suspended until the main process's exec: helps
+/// both on.
+fn help(kept: &Kept, overdue: &mut Overdue<'_>) -> Answer {
+    let keeper = kept.as_late();
+    let main = kept.pids().first().and_then(|&pid| Some((pid, sys::pidfd_open(pid).ok()?)));
+    let Some((pid, pidfd)) = main else { return overdue.help(&keeper) };
+    overdue.revive(&keeper);
+    overdue.help(&Late { pid, pidfd: pidfd.as_fd(), parent: keeper.pid })
 }

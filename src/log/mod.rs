@@ -226,6 +226,13 @@ impl Log {
     }
 }
 
+/// A log in a file that is open for reading and appending.
+#[cfg(feature = "cli")]
+#[must_use]
+pub fn log_into(file: File) -> Log {
+    Log::new(Store::File(file))
+}
+
 /// See [`Log::watch`].
 pub(crate) struct Watch {
     log: Log,

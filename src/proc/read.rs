@@ -43,13 +43,17 @@ pub(crate) fn facts(pid: i32) -> Option<(ProcessInfo, Option<Start>)> {
 /// The state letter alone.
 #[cfg(feature = "cli")]
 pub(crate) fn state(pid: i32) -> Option<char> {
-    let stat = directory(pid).ok().and_then(|dir| stat(&dir).ok());
-    stat.map(|stat| stat.state)
+    stat_of(pid).map(|stat| stat.state)
 }
 
 /// Asked of the kernel itself: a `/proc` that hides a process says the same as of one that is gone.
 fn is_gone(pid: i32) -> bool {
     pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+}
+
+/// What `/proc/PID/stat` says.
+pub(crate) fn stat_of(pid: i32) -> Option<Stat> {
+    directory(pid).ok().and_then(|dir| stat(&dir).ok())
 }
 
 /// All by one directory: never of a stranger that has got the same pid meanwhile.

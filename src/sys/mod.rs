@@ -1,19 +1,20 @@
 //! The system calls that nix lacks, as safe functions over owned and borrowed fds.
 //!
 //! # Safety
-//! One of the few files of this crate with `unsafe` in them. Everything here is a thin wrapper:
-//! the kernel checks what it is given, and no pointer outlives its call. The exceptions are
-//! [`clone_into`] and [`fork`], which start a child that runs in this address space or in a copy of
-//! it: what such a child may do is the business of `born.rs` and `keeper.rs`.
+//! One of the few files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
+//! kernel checks what it is given, and no pointer outlives its call.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
 pub(crate) mod bury;
+pub(crate) mod clone;
+#[cfg(feature = "cli")]
+pub(crate) mod opening;
 pub(crate) mod pass;
 pub(crate) mod poll;
 pub(crate) mod identity;
 mod safe;
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -21,207 +22,20 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
-use std::time::Duration;
 #[cfg(feature = "tokio")]
 use std::{io, sync::Arc};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::unistd::{pipe2, read, write};
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::sys::poll::BackOff;
 pub(crate) use crate::sys::safe::{SignalsBlocked, above_two};
-
-/// A function that a child starts in and never returns from.
-pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
 
 /// A new process: its pid (a label) and its pidfd (the handle).
 #[derive(Debug)]
 pub(crate) struct Newborn {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
-}
-
-/// libc's constants of these names are too narrow for their values.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits, as
-/// vfork(2) has it: this thread is suspended until then, other threads run on.
-///
-/// Sharing the memory keeps the cost of a spawn independent of the caller's size (a copy of 1 GiB
-/// of page tables costs 77 ms). `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours
-/// ever runs in the child, which stands on this thread's stack. Minimum Linux version: 5.7
-/// (`CLONE_INTO_CGROUP`); see [clone3(2)].
-///
-/// # Safety
-/// `entry` must be fit to run in shared memory, beside all other threads of this process:
-/// async-signal-safe, no allocation, no locks, no unwinding, and it must end by exec or `_exit`.
-/// `arg` must be what it expects. All signals must be blocked.
-///
-/// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
-pub(crate) unsafe fn clone_into(
-    cgroup: Option<BorrowedFd<'_>>,
-    entry: Entry,
-    arg: *const c_void,
-) -> Result<Newborn, Errno> {
-    let mut pidfd: RawFd = -1;
-    let mut args = sharing();
-    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
-    }
-    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-    // SAFETY: the caller's obligation.
-    let pid = unsafe { share(&args, entry, arg) }?;
-    // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Newborn { pid, pidfd })
-}
-
-/// The same for a caller that may not allocate, and without a handle.
-///
-/// # Safety
-/// As for [`clone_into`].
-pub(crate) unsafe fn clone_plain(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
-    // SAFETY: the caller's obligation.
-    unsafe { share(&sharing(), entry, arg) }
-}
-
-fn sharing() -> libc::clone_args {
-    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    args
-}
-
-unsafe fn share(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
-    // SAFETY: the child stands on our stack, below the frame of this call, where nobody else writes
-    // until it has executed or ended (CLONE_VFORK); what `entry` may do is the caller's obligation.
-    check(unsafe { clone3(args, entry, arg) })
-}
-
-/// The parent gets the pid or a negative errno; the child calls `entry` below the frame that the
-/// parent still needs, and never returns to it.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
-    let answer: libc::c_long;
-    // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back
-    // here. Without `nostack` the compiler has aligned the stack for a call, and keeps nothing in
-    // the red zone below it.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r8",
-            "call r9",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 => answer,
-            in("rdi") ptr::from_ref(args),
-            in("rsi") size_of::<libc::clone_args>(),
-            in("r8") arg,
-            in("r9") entry,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    answer
-}
-
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> libc::c_long {
-    let answer: libc::c_long;
-    // SAFETY: the system call clobbers x0 only; the child's branch never comes back here. The stack
-    // is aligned for a call, as always.
-    unsafe {
-        std::arch::asm!(
-            "svc #0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, x9",
-            "blr x10",
-            "brk #1",
-            "2:",
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") ptr::from_ref(args).expose_provenance() as libc::c_long => answer,
-            in("x1") size_of::<libc::clone_args>(),
-            in("x9") arg,
-            in("x10") entry,
-        );
-    }
-    answer
-}
-
-/// Elsewhere the caller falls back to [`fork`].
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> libc::c_long {
-    -libc::c_long::from(Errno::ENOSYS as i32)
-}
-
-fn check(answer: libc::c_long) -> Result<i32, Errno> {
-    i32::try_from(answer)
-        .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
-}
-
-/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must
-/// never return.
-///
-/// The child waits until there is a handle on it. Before, its pid is only a number: where SIGCHLD
-/// is ignored, or another thread waits for every child, one that has ended gives it to a stranger.
-/// So a child without a handle is never signalled: it reads the end of the file, and ends.
-///
-/// # Safety
-/// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
-pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
-    let (hold, go) = pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: the child reads and closes two fds, then goes on to `entry`: the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        drop(go);
-        let told = read(&hold, &mut [0]);
-        drop(hold);
-        if told != Ok(1) {
-            // SAFETY: ends this process without running anything of the parent's.
-            unsafe { libc::_exit(127) };
-        }
-        entry(arg);
-    }
-    let newborn = handle(pid).and_then(|newborn| write(&go, b"1").map(|_| newborn));
-    // Our own end of it was open until here: a write could not meet SIGPIPE.
-    drop((hold, go));
-    newborn.inspect_err(|_| reap_number(pid))
-}
-
-/// Reaps a child that ends by itself, within a second. Nothing happens if it is none of ours.
-fn reap_number(pid: i32) {
-    let mut back_off = BackOff::doubling(Duration::from_micros(100), Duration::from_millis(400));
-    // SAFETY: a null status is allowed.
-    while unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) } == 0 {
-        if !back_off.sleep(None) {
-            return;
-        }
-    }
-}
-
-/// The same without a handle: the caller has to get one, or see the child's end.
-///
-/// # Safety
-/// As for [`fork`].
-pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
-    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        entry(arg);
-    }
-    Ok(pid)
 }
 
 /// The handle on a child that is not reaped yet.
@@ -321,6 +135,19 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
     // SAFETY: as above.
     let status = unsafe { info.si_status() };
     Ok((pid != 0).then(|| decode(info.si_code, status)))
+}
+
+/// Whether our child behind `pidfd` is stopped, by a signal. Its status stays there for others.
+pub(crate) fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is writable for the length of the call.
+    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), flags) };
+    // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes where nothing has happened.
+    answer == 0 && unsafe { info.si_pid() } != 0
 }
 
 /// The status word of wait(2) from the two fields of waitid(2).

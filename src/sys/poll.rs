@@ -61,8 +61,13 @@ pub(crate) fn news(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<
 
 /// Waits until the process behind the pidfd has ended; false at the deadline.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
+    readable(pidfd, deadline)
+}
+
+/// Waits until there is something to read; false at the deadline.
+pub(crate) fn readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
     loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
         match poll(&mut fds, timeout_until(deadline)) {
             Ok(0) if deadline.is_some_and(|deadline| Instant::now() < deadline) => {}
             Ok(0) => return Ok(false),

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
-/// All signals blocked for this thread until dropped.
+/// All signals but libc's own blocked for this thread until dropped: a new thread inherits that,
+/// and libc must reach it.
 pub(crate) struct SignalsBlocked(SigSet);
 
 impl SignalsBlocked {

@@ -18,7 +18,10 @@ use crate::keeper::{keeper, keepers_of};
 use crate::support::{Alone, SOON, Stage, lacks, skip, until};
 
 /// Fails instead of hanging; what hangs is left.
-fn in_time<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_time<T: Send + 'static>(
+    what: &str,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (said, heard) = mpsc::channel();
     let thread = std::thread::spawn(move || drop(said.send(act())));
     let answer = heard.recv_timeout(SOON).unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -141,7 +141,7 @@ pub(crate) fn say(text: &str) {
 /// Says what failed; how tidy-process is to end then.
 pub(crate) fn failed(failure: &Failure) -> Ended {
     self::failure(failure);
-    Ended { exit: failure.exit(), by_signal: None }
+    Ended { exit: failure.exit(), by_signal: failure.by_signal() }
 }
 
 /// Text on standard output, without what a terminal obeys.

@@ -1,10 +1,10 @@
 //! The files that a run writes to. A file that is named twice is opened once: two positions in it
 //! would overwrite each other.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{stderr, stdout};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -12,32 +12,36 @@ use tidy_process::{Command, Stdio};
 
 use crate::exit::{Failure, open_failure};
 use crate::run::args::RunArgs;
+use crate::wait::open::{INPUT, OUTPUT, Opener};
+use crate::wait::signals::Signals;
 
-/// For reading, as a command's input.
-const INPUT: OFlag = OFlag::O_RDONLY;
-
-/// Writing, to a file that is made if it is missing.
-const OUTPUT: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT);
+/// Adding to a file that is made if it is missing.
+const ADDING: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_APPEND);
 
 /// What is written to so far: our own streams, where they are files, and what was opened since.
-pub(crate) struct Files {
+pub(crate) struct Files<'a> {
+    opener: &'a Opener<'a>,
     append: bool,
     open: Vec<File>,
 }
 
-impl Files {
-    pub(crate) fn new(append: bool) -> Self {
+impl<'a> Files<'a> {
+    pub(crate) fn new(opener: &'a Opener<'a>, append: bool) -> Self {
         let ours = [stdout().as_fd().try_clone_to_owned(), stderr().as_fd().try_clone_to_owned()];
         let ours = ours.into_iter().flatten().filter(is_writable).map(File::from);
         let is_file = |file: &File| file.metadata().is_ok_and(|data| data.is_file());
-        Self { append, open: ours.filter(is_file).collect() }
+        Self { opener, append, open: ours.filter(is_file).collect() }
+    }
+
+    /// What reaches us meanwhile.
+    pub(crate) fn signals(&self) -> &'a Signals {
+        self.opener.signals
     }
 
     /// A file to be written from its beginning, or at its end; with the position of the one before
     /// if it is the same file, however it is named.
     pub(crate) fn writing(&mut self, path: &Path) -> Result<File, Failure> {
-        let how = if self.append { OFlag::O_APPEND } else { OFlag::O_TRUNC };
-        let file = open(path, OUTPUT.union(how))?;
+        let file = self.opener.open(path, if self.append { ADDING } else { OUTPUT })?;
         let failed = |error| open_failure(path, error);
         let data = file.metadata().map_err(failed)?;
         // A pipe or a terminal has no position.
@@ -60,7 +64,7 @@ impl Files {
         command: &mut Command,
     ) -> Result<(), Failure> {
         if let Some(path) = named(args.stdin.as_deref()) {
-            command.stdin(open(path, INPUT)?);
+            command.stdin(self.opener.open(path, INPUT)?);
         }
         let stdout = args.stdout.as_deref().or(args.output.as_deref());
         let stderr = args.stderr.as_deref().or(args.output.as_deref());
@@ -93,12 +97,4 @@ fn same(one: &Metadata, other: &Metadata) -> bool {
 fn is_writable(fd: &OwnedFd) -> bool {
     let how = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
     how.is_ok_and(|how| how & OFlag::O_ACCMODE != OFlag::O_RDONLY)
-}
-
-fn open(path: &Path, how: OFlag) -> Result<File, Failure> {
-    let mut options = OpenOptions::new();
-    let reads = how & OFlag::O_ACCMODE == OFlag::O_RDONLY;
-    options.read(reads).write(!reads).create(how.contains(OFlag::O_CREAT));
-    options.truncate(how.contains(OFlag::O_TRUNC)).custom_flags((how & OFlag::O_APPEND).bits());
-    options.open(path).map_err(|error| open_failure(path, error))
 }

@@ -12,6 +12,7 @@ use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
+use crate::wait::open::{Opener, end_of};
 use crate::wait::signals::{Asked, Signals};
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
@@ -20,8 +21,13 @@ use crate::{script, words};
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args.quiet, args.verbose, args.leaks);
     let modes = Modes::save();
+    let signals = match Signals::collect() {
+        Ok(signals) => signals,
+        Err(errno) => return failed(&errno.into()),
+    };
+    let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
     let subject = Subject { command: &args.command, name: args.name.as_deref() };
-    let mut files = Files::new(args.append);
+    let mut files = Files::new(&opener, args.append);
     let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
@@ -61,8 +67,8 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs, mut files: Files) -> Result<Run, Broken> {
-    let signals = Signals::collect()?;
+fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
+    let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
@@ -78,7 +84,7 @@ fn supervise(args: &RunArgs, mut files: Files) -> Result<Run, Broken> {
     // The files are the command's: who reads a pipe is to see its end.
     drop((command, files));
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
-    let mut watch = Watch::new(&child, &signals, stop);
+    let mut watch = Watch::new(&child, signals, stop);
     let mut watched = watch.until_main_ended();
     if args.leaks == Leaks::Wait {
         watched = watched.and_then(|()| watch.until_empty());

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use tidy_process::cli_support::quoted_lines;
+use tidy_process::cli_support::{log_into, quoted_lines};
 use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
 use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
 use crate::place::scope;
 use crate::print::text::{self, Voice, failed};
+use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
 use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
@@ -59,7 +60,9 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken
     if !args.quiet {
         text::mechanism(&supervisor);
     }
-    let mut up = Up { args, supervisor, signals, servers: Vec::new(), variables: Vec::new() };
+    let deadline = end_of(args.timeout);
+    let (servers, variables) = (Vec::new(), Vec::new());
+    let mut up = Up { args, supervisor, signals, deadline, servers, variables };
     for server in &args.servers.0 {
         if let Some(signal) = up.start(server)? {
             up.down()?;
@@ -78,6 +81,8 @@ struct Up<'a> {
     args: &'a WithArgs,
     supervisor: Supervisor,
     signals: Signals,
+    /// For files to be opened: CMD has its timeout for itself.
+    deadline: Option<Instant>,
     servers: Vec<(&'a ServerArgs, Child, Log)>,
     variables: Vec<(String, String)>,
 }
@@ -98,7 +103,7 @@ impl<'a> Up<'a> {
     /// Starts a server and waits until it is ready; a signal that came meanwhile ends that.
     fn start(&mut self, server: &'a ServerArgs) -> Result<Option<Signal>, Failure> {
         let failed = |error| Failure::Server { name: server.name().to_owned(), error };
-        let log = log(server, self.args.verbose).map_err(failed)?;
+        let log = self.log(server)?;
         let mut command = self.command(&"sh".into());
         command.arg("-c").arg(&server.command).name(server.name());
         let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
@@ -112,6 +117,21 @@ impl<'a> Up<'a> {
         self.tell(server, &child)?;
         self.servers.push((server, child, log));
         Ok(None)
+    }
+
+    /// As [`Log::create`], where signals and the timeout are in force.
+    fn log(&self, server: &ServerArgs) -> Result<Log, Failure> {
+        let opener = Opener { signals: &self.signals, deadline: self.deadline };
+        let log = match &server.log {
+            Some(path) => {
+                let _made = opener.open(path, OUTPUT)?;
+                log_into(opener.open(path, APPENDING)?)
+            }
+            None => Log::bounded(0, KEPT),
+        };
+        let name = server.name().to_owned();
+        let say = move |line: &str| text::server_line(&name, line);
+        Ok(if self.args.verbose { log.on_line(say) } else { log })
     }
 
     /// The wait is a thread's, which ends at once when the server is killed; signals are ours.
@@ -195,16 +215,6 @@ impl<'a> Up<'a> {
 fn in_time(time: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(time).or_else(|| now.checked_add(NEVER)).unwrap_or(now)
-}
-
-fn log(server: &ServerArgs, verbose: bool) -> tidy_process::Result<Log> {
-    let log = match &server.log {
-        Some(path) => Log::create(path)?,
-        None => Log::bounded(0, KEPT),
-    };
-    let name = server.name().to_owned();
-    let say = move |line: &str| text::server_line(&name, line);
-    Ok(if verbose { log.on_line(say) } else { log })
 }
 
 fn epitaph(server: &ServerArgs, child: &Child, log: &Log) -> Result<Failure, Failure> {

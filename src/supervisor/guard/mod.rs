@@ -112,6 +112,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
         image: &mut image,
         streams: &streams,
         home: Home::Aside(aside),
+        until: None,
     };
     let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
     Ok(process)

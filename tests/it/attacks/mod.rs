@@ -3,7 +3,10 @@
 //! What needs a namespace, another user or a signal disposition of its own is played by an actor,
 //! which says on its standard error what was wrong and fails.
 
+#[cfg(feature = "cli")]
+mod blocked;
 mod duties;
+mod frozen;
 #[cfg(feature = "cli")]
 mod escapes;
 #[cfg(feature = "cli")]
@@ -20,6 +23,7 @@ pub(crate) mod reports;
 mod readiness;
 #[cfg(feature = "cli")]
 mod roles;
+mod stopped;
 pub(crate) mod strangers;
 #[cfg(feature = "cli")]
 mod unreadable;

@@ -1,13 +1,15 @@
 //! A supervisor that stands in another one's tree: whatever the environment and the arguments say,
 //! what it starts ends with that tree.
 
-use std::io::Read;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command as StdCommand;
 
+#[cfg(feature = "cli")]
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+#[cfg(feature = "cli")]
+use nix::unistd::Pid;
+use nix::unistd::geteuid;
 use serial_test::{parallel, serial};
 use tidy_process::{Command, Stdio, Supervisor, Tree};
 
@@ -201,6 +203,7 @@ fn another_users_supervisor_stays_in_the_tree_or_says_so() {
 }
 
 /// However a test fails, what escaped is ended: their pids.
+#[cfg(feature = "cli")]
 fn kill_all(stage: &Stage) -> Vec<i32> {
     let alive = stage.alive();
     for pid in &alive {
@@ -280,7 +283,7 @@ fn leftovers_of_a_nested_supervisor_are_named() {
         let status = running.wait().unwrap();
         let alive = kill_all(&stage);
         let mut said = String::new();
-        running.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        std::io::Read::read_to_string(&mut running.stderr.take().unwrap(), &mut said).unwrap();
         assert_eq!((status.code(), alive), (Some(123), vec![]), "{inner}: {said}");
         assert!(said.contains("sleep 3337"), "{inner}: {said}");
         stage.assert_clean(inner);
@@ -361,7 +364,7 @@ fn a_base_of_another_user_is_warned_of() {
     };
     assert_eq!(say(&["run", "--parent", parent, "true"]), "");
     chown(&theirs.0, Some(65534), None).unwrap();
-    let open = std::fs::Permissions::from_mode(0o755);
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(&theirs.0, open).unwrap();
     for args in [&["run", "--parent", parent, "true"][..], &["with", "--parent", parent, "true"]] {
         let said = say(args);

@@ -1,0 +1,95 @@
+//! Opening files where signals and the timeout are in force: it may take for ever.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tidy_process::cli_support::Opening;
+
+use crate::exit::{Failure, open_failure};
+use crate::wait::signals::{Asked, Signals, suspend};
+
+/// For reading, as a command's input.
+pub(crate) const INPUT: OFlag = OFlag::O_RDONLY;
+
+/// For writing, made if it is missing, else made empty.
+pub(crate) const OUTPUT: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_TRUNC);
+
+/// To be read, and written at its end.
+pub(crate) const APPENDING: OFlag = OFlag::O_RDWR.union(OFlag::O_APPEND);
+
+/// Opens files until its deadline, or until a signal asks the tool to end.
+pub(crate) struct Opener<'a> {
+    pub(crate) signals: &'a Signals,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Opener<'_> {
+    pub(crate) fn open(&self, path: &Path, how: OFlag) -> Result<File, Failure> {
+        // What a name like /dev/stdin means is found only by a process that has our fds.
+        match self.attempt(path, how, false)? {
+            Ok(file) => Ok(file),
+            Err(_) => self.attempt(path, how, true)?.map_err(|error| open_failure(path, error)),
+        }
+    }
+
+    fn attempt(
+        &self,
+        path: &Path,
+        how: OFlag,
+        keep_fds: bool,
+    ) -> Result<io::Result<File>, Failure> {
+        let opening = Opening::start(path, how.bits(), keep_fds);
+        let opening = opening.map_err(|error| open_failure(path, error))?;
+        loop {
+            let mut fds = [opening.as_fd(), self.signals.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut fds, until(self.deadline)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if fds.first().and_then(PollFd::any) == Some(true) {
+                return Ok(opening.finish().map(File::from));
+            }
+            self.look(path)?;
+        }
+    }
+
+    /// Why to wait no longer.
+    fn look(&self, path: &Path) -> Result<(), Failure> {
+        while let Some(asked) = self.signals.next()? {
+            match asked {
+                Asked::Suspend => suspend()?,
+                Asked::Stop { signal, .. } => {
+                    return Err(Failure::OpenStopped { path: format!("{path:?}"), signal });
+                }
+            }
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => {
+                Err(Failure::OpenTimedOut { path: format!("{path:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a timeout that begins now ends; 0 is never.
+pub(crate) fn end_of(timeout: Option<std::time::Duration>) -> Option<Instant> {
+    let timeout = timeout.filter(|timeout| !timeout.is_zero());
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}
+
+/// Rounded up, so that a deadline is never found not quite met.
+fn until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else {
+        return PollTimeout::NONE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}

@@ -1,0 +1,47 @@
+//! What a child is told before its birth: plain data, which it may only read.
+
+use std::ffi::{c_char, c_int};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU32;
+
+/// A `pre_exec` closure, as std has it.
+pub(crate) type Closure = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
+
+/// The child has not run its first instruction.
+pub(crate) const UNBORN: u32 = 0;
+/// The child runs, and nothing has failed: after `vfork` semantics this means that exec has
+/// happened.
+pub(crate) const RUNNING: u32 = u32::MAX;
+
+/// What a guard, which stands aside from everything of ours, becomes.
+#[derive(Clone, Copy)]
+pub(crate) enum Aside<'a> {
+    /// An open program.
+    Program(BorrowedFd<'a>),
+    /// A function that is given the first argument, in a fork.
+    Fork(unsafe extern "C" fn(*const c_char) -> !),
+}
+
+/// Everything the child is told, prepared; -1 and null mean "leave it as it is".
+pub(crate) struct Orders<'a> {
+    pub(crate) word: AtomicU32,
+    /// Write end of the error pipe; used after a fork only.
+    pub(crate) channel: c_int,
+    /// `cgroup.procs` to join; used after a fork only.
+    pub(crate) join: c_int,
+    pub(crate) forked: bool,
+    /// The child is a guard.
+    pub(crate) aside: Option<Aside<'a>>,
+    pub(crate) stdio: [c_int; 3],
+    pub(crate) groups: Option<&'a [libc::gid_t]>,
+    pub(crate) gid: Option<libc::gid_t>,
+    pub(crate) uid: Option<libc::uid_t>,
+    pub(crate) cwd: *const c_char,
+    pub(crate) process_group: Option<libc::pid_t>,
+    pub(crate) closures: *mut [Closure],
+    /// Paths to try in turn; argv; envp.
+    pub(crate) candidates: &'a [*const c_char],
+    pub(crate) argv: *const *const c_char,
+    pub(crate) envp: *const *const c_char,
+}

@@ -1,0 +1,81 @@
+//! The birth of a main process below its keeper.
+//!
+//! # Safety
+//! One of the few files of this crate with `unsafe` in them. The rules of `child_side.rs` hold for
+//! all of it: no allocation, no lock, no panic, no return; and until its exec the main process may
+//! share the keeper's memory.
+#![expect(unsafe_code, reason = "a process that is born in its keeper's memory")]
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use nix::errno::Errno;
+
+use crate::error::Step;
+use crate::exec::child_side::{Failure, Orders, born, dispose, int, prctl};
+use crate::sys::clone;
+
+/// What a keeper is told, besides what the main process is: fds by their numbers.
+pub(crate) struct Charge<'a> {
+    pub(crate) orders: &'a Orders<'a>,
+    /// The main process may share the keeper's memory until its exec.
+    pub(crate) share: bool,
+    pub(crate) owner: libc::pid_t,
+    /// The directory `/proc`.
+    pub(crate) proc: BorrowedFd<'a>,
+    /// The keeper's end of the line between the two, and the owner's.
+    pub(crate) line: c_int,
+    pub(crate) owners_end: c_int,
+}
+
+/// What a main process is told by its keeper.
+pub(crate) struct Birth<'a> {
+    pub(crate) charge: &'a Charge<'a>,
+    pub(crate) keeper: libc::pid_t,
+    /// SIGCHLD was ignored before.
+    pub(crate) ignored: bool,
+}
+
+impl Birth<'_> {
+    /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
+    /// Then the keeper is suspended until the exec; its owner looks after the main process
+    /// meanwhile.
+    pub(crate) fn give(&self) -> Result<libc::pid_t, Failure> {
+        let arg = ptr::from_ref(self).cast();
+        if self.charge.share {
+            // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
+            match unsafe { clone::clone_suspended(main_process, arg) } {
+                Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {}
+                born => return born.map_err(failed),
+            }
+        }
+        // SAFETY: this process has one thread; closures are the caller's own promise.
+        unsafe { clone::fork_alone(main_process, arg) }.map_err(failed)
+    }
+}
+
+fn failed(errno: Errno) -> Failure {
+    Failure { step: Step::Fork, errno: errno as i32 }
+}
+
+/// It dies with its keeper, should somebody kill that.
+extern "C" fn main_process(birth: *const c_void) -> ! {
+    // SAFETY: `give` passes a Birth that outlives the child's use of it.
+    let Birth { charge, keeper, ignored } = unsafe { &*birth.cast() };
+    if *ignored {
+        dispose(libc::SIGCHLD, libc::SIG_IGN);
+    }
+    // SAFETY: no memory is involved.
+    unsafe { prctl(libc::PR_SET_PDEATHSIG, int(libc::SIGKILL)) };
+    if !is_parent(*keeper) {
+        // SAFETY: ends this process without running anything of the owner's.
+        unsafe { libc::_exit(127) }
+    }
+    born(ptr::from_ref(charge.orders).cast())
+}
+
+pub(crate) fn is_parent(pid: libc::pid_t) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { libc::getppid() == pid }
+}

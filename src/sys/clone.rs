@@ -1,0 +1,396 @@
+//! The birth of a process: in our memory by clone3, or in a copy of it by fork.
+//!
+//! 1. A child that shares our memory (`CLONE_VM`) keeps the cost of a spawn independent of our
+//!    size: a copy of 1 GiB of page tables costs 77 ms.
+//! 2. It has a stack of its own, and this thread is not suspended by the kernel (`CLONE_VFORK`): a
+//!    child may be frozen at its birth, or stopped before its exec, and a parent in vfork can then
+//!    do nothing about it, not even die of a signal other than SIGKILL. Instead the kernel clears a
+//!    word of ours and wakes us (`CLONE_CHILD_CLEARTID`) at the same moment: when the child gives
+//!    our memory back, by exec or by its end. A wait for that has a timeout.
+//! 3. Parent and child have one thread-local storage, and with that one errno: the child makes its
+//!    calls by [`call`], which does not touch it.
+//! 4. A child that is given up gets SIGKILL, and from then on runs no instruction any more. If it
+//!    hangs in the kernel all the same, the kernel may read our memory on its behalf, and clear the
+//!    word: that one is never freed then. The stack is of no use to it.
+//! 5. All signals are blocked meanwhile, libc's own two as well: while another thread changes the
+//!    user of this process (they tell all threads to), no child with the old one's rights may be in
+//!    its memory.
+//!
+//! # Safety
+//! One of the few files of this crate with `unsafe` in them. What a child may do is the business of
+//! `child_side.rs` and of the keeper.
+#![expect(unsafe_code, reason = "clone3, fork and raw calls")]
+
+use std::ffi::{c_int, c_long, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::process::abort;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, read, write};
+
+use crate::sys::poll::BackOff;
+use crate::sys::{self, Newborn, handle, poll};
+
+/// A function that a child starts in and never returns from.
+pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
+
+/// libc's constants of these names are too narrow for their values.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// An exec takes less; after this the parent looks what keeps it, again and again.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// What a child needs until its exec, many times over: it calls a few functions without buffers.
+#[repr(C, align(16))]
+struct Stack([u8; 16 * 1024]);
+
+/// How a birth in shared memory came out.
+pub(crate) enum Birth {
+    /// The child has executed, or ended.
+    Over(Newborn),
+    /// It was given up and has got SIGKILL, but hangs in the kernel.
+    Stuck(Newborn),
+}
+
+/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits; other
+/// threads run on. `help` is called again and again for a child that takes long: it answers whether
+/// to wait on.
+///
+/// `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours ever runs in the child. Minimum
+/// Linux version: 5.7 (`CLONE_INTO_CGROUP`); see [clone3(2)].
+///
+/// # Safety
+/// `entry` must be fit to run in shared memory, beside all threads of this process, this one as
+/// well: async-signal-safe, no allocation, no locks, no unwinding, no errno, and it must end by
+/// exec or `_exit`. `arg` must be what it expects.
+///
+/// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+pub(crate) unsafe fn clone_into(
+    cgroup: Option<BorrowedFd<'_>>,
+    entry: Entry,
+    arg: *const c_void,
+    help: &mut dyn FnMut(&Newborn) -> bool,
+) -> Result<Birth, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut stack = MaybeUninit::uninit();
+    let shares = Box::new(AtomicU32::new(1));
+    let mut args = sharing(&mut stack, &shares);
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    let blocked = AllBlocked::new()?;
+    // SAFETY: the caller's obligation; the stack is used by nobody else until `wait` returns.
+    let pid = check(unsafe { clone3(&args, entry, arg) })?;
+    let unwinding = AbortOnDrop;
+    // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let newborn = Newborn { pid, pidfd };
+    let over = wait(&newborn, &shares, &blocked, help);
+    std::mem::forget(unwinding);
+    if over {
+        return Ok(Birth::Over(newborn));
+    }
+    Box::leak(shares);
+    Ok(Birth::Stuck(newborn))
+}
+
+/// Until the child does not share our memory any more; false if it was given up and killed, and
+/// does not end.
+fn wait(
+    newborn: &Newborn,
+    shares: &AtomicU32,
+    blocked: &AllBlocked,
+    help: &mut dyn FnMut(&Newborn) -> bool,
+) -> bool {
+    let mut pause = FIRST_LOOK;
+    let pidfd = newborn.pidfd.as_fd();
+    let ended = |patience| poll::ended(pidfd, Some(Instant::now() + patience)).unwrap_or(false);
+    while !is_given_back(shares, pause) {
+        blocked.let_most_in();
+        // A child that dumps core clears no word (before Linux 5.16).
+        if ended(Duration::ZERO) {
+            break;
+        }
+        // One that cannot be killed is waited for: our memory is its.
+        if !help(newborn) && sys::pidfd_send_signal(pidfd, libc::SIGKILL).is_ok() {
+            return ended(Duration::from_secs(1));
+        }
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+    true
+}
+
+/// The same for a caller that may not allocate, without a handle, and in our own cgroup; on return
+/// the child has executed or ended. This thread is suspended until then, as by vfork(2): in a fork
+/// of a larger process, where each page that is written is copied first, two that run at the same
+/// time in one memory cost some tenths of a millisecond more. So others must see to it that the
+/// child goes on, or kill it.
+///
+/// # Safety
+/// As for [`clone_into`], and all signals must be blocked.
+pub(crate) unsafe fn clone_suspended(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
+    let args = flags(libc::CLONE_VM | libc::CLONE_VFORK);
+    // SAFETY: the child stands on our stack, below the frame of this call, where nobody else writes
+    // until it has executed or ended (CLONE_VFORK); what `entry` may do is the caller's obligation.
+    check(unsafe { clone3(&args, entry, arg) })
+}
+
+fn flags(flags: c_int) -> libc::clone_args {
+    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    args
+}
+
+fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> libc::clone_args {
+    let mut args = flags(libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID);
+    args.stack = stack.as_mut_ptr().expose_provenance() as u64;
+    args.stack_size = size_of::<Stack>() as u64;
+    args.child_tid = shares.as_ptr().expose_provenance() as u64;
+    args
+}
+
+/// Whether the child has given our memory back; waits for it for a while.
+fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
+    let (tv_sec, tv_nsec) = (0, patience.subsec_nanos().into());
+    let time = libc::timespec { tv_sec, tv_nsec };
+    let word = shares.as_ptr().expose_provenance();
+    let time = (&raw const time).expose_provenance();
+    if shares.load(Ordering::Acquire) != 0 {
+        // Not the private kind: the kernel's wake-up is none.
+        // SAFETY: the word and the time live across the call.
+        unsafe { call(libc::SYS_futex, [word, libc::FUTEX_WAIT as usize, 1, time, 0]) };
+    }
+    shares.load(Ordering::Acquire) == 0
+}
+
+/// A panic would give the child's stack to others.
+struct AbortOnDrop;
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        abort();
+    }
+}
+
+/// All signals, libc's own too, blocked for this thread until dropped. Not for what starts a
+/// thread: that would inherit it, and libc could not reach it.
+pub(crate) struct AllBlocked(u64);
+
+impl AllBlocked {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        set_mask(u64::MAX).map(Self)
+    }
+
+    /// Lets the caller's signals in again; libc's own stay out.
+    fn let_most_in(&self) {
+        let own = (32..libc::SIGRTMIN()).fold(0, |own, signal| own | bit(signal));
+        let _ = set_mask(self.0 | own);
+    }
+}
+
+impl Drop for AllBlocked {
+    fn drop(&mut self) {
+        let _ = set_mask(self.0);
+    }
+}
+
+/// The raw call: libc's leaves two signals out.
+fn set_mask(mask: u64) -> Result<u64, Errno> {
+    let mut before: u64 = 0;
+    let (how, new, old) = (libc::SIG_SETMASK, &raw const mask, &raw mut before);
+    // SAFETY: the kernel reads eight bytes and writes eight.
+    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, old, 8) };
+    Errno::result(answer).map(|_| before)
+}
+
+/// A signal's place in a mask.
+pub(crate) fn bit(signal: c_int) -> u64 {
+    1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
+}
+
+/// The parent gets the pid or a negative errno; the child calls `entry`, on its own stack or below
+/// the frame that its suspended parent still needs, and never returns.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c_long {
+    let answer: c_long;
+    // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back
+    // here. Without `nostack` the compiler has aligned the stack for a call, and keeps nothing in
+    // the red zone below it.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => answer,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r8") arg,
+            in("r9") entry,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    answer
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c_long {
+    let answer: c_long;
+    // SAFETY: as above. The kernel keeps all but x0 and what SVE adds to the vector registers: the
+    // clobbers of a function cover that.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x9",
+            "blr x10",
+            "brk #1",
+            "2:",
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") ptr::from_ref(args).expose_provenance() as c_long => answer,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x9") arg,
+            in("x10") entry,
+            clobber_abi("C"),
+        );
+    }
+    answer
+}
+
+/// Elsewhere the caller falls back to [`fork`].
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> c_long {
+    -c_long::from(Errno::ENOSYS as i32)
+}
+
+/// A system call that does not touch errno: its answer, or a negative errno.
+///
+/// # Safety
+/// That of the call itself.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    let answer;
+    // SAFETY: the system call clobbers rax, rcx and r11 only; what it does to memory is the
+    // caller's obligation.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    let answer: isize;
+    // SAFETY: as for `clone3` above; what it does to memory is the caller's obligation.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            in("x8") number,
+            inlateout("x0") a.cast_signed() => answer,
+            in("x1") b,
+            in("x2") c,
+            in("x3") d,
+            in("x4") e,
+            clobber_abi("C"),
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Elsewhere no memory is shared, and errno is the child's own.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    // SAFETY: the caller's obligation.
+    match unsafe { libc::syscall(number, a, b, c, d, e) } {
+        -1 => -(Errno::last_raw() as isize),
+        answer => answer as isize,
+    }
+}
+
+fn check(answer: c_long) -> Result<i32, Errno> {
+    i32::try_from(answer)
+        .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
+}
+
+/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must
+/// never return.
+///
+/// The child waits until there is a handle on it. Before, its pid is only a number: where SIGCHLD
+/// is ignored, or another thread waits for every child, one that has ended gives it to a stranger.
+/// So a child without a handle is never signalled: it reads the end of the file, and ends.
+///
+/// # Safety
+/// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
+pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
+    let (hold, go) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the child reads and closes two fds, then goes on to `entry`: the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        drop(go);
+        let told = read(&hold, &mut [0]);
+        drop(hold);
+        if told != Ok(1) {
+            // SAFETY: ends this process without running anything of the parent's.
+            unsafe { libc::_exit(127) };
+        }
+        entry(arg);
+    }
+    let newborn = handle(pid).and_then(|newborn| write(&go, b"1").map(|_| newborn));
+    // Our own end of it was open until here: a write could not meet SIGPIPE.
+    drop((hold, go));
+    newborn.inspect_err(|_| reap_number(pid))
+}
+
+/// Reaps a child that ends by itself, within a second. Nothing happens if it is none of ours.
+fn reap_number(pid: i32) {
+    let mut back_off = BackOff::doubling(Duration::from_micros(100), Duration::from_millis(400));
+    // SAFETY: a null status is allowed.
+    while unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) } == 0 {
+        if !back_off.sleep(None) {
+            return;
+        }
+    }
+}
+
+/// The same without a handle: the caller has to get one, or see the child's end.
+///
+/// # Safety
+/// As for [`fork`].
+pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
+    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        entry(arg);
+    }
+    Ok(pid)
+}
