@@ -1,6 +1,7 @@
 //! What the command-line tool takes from the library beyond its public API. No stability is
 //! promised.
 
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::named_base;
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
+use crate::command::Command;
 use crate::containment::Containment;
 use crate::error::Result;
 pub use crate::exec::launch::clone_refused;
@@ -113,4 +115,12 @@ pub fn shortened(text: &str, most: usize) -> String {
 #[must_use]
 pub fn enumerated(all: &[String], count: usize, most: usize) -> String {
     quote::enumerated(all, count, most)
+}
+
+/// Makes sh run the program, as execvp(3) does with what the kernel does not execute.
+pub fn run_by_shell(command: &mut Command, script: OsString) {
+    let program = &mut command.program;
+    program.args.insert(0, script);
+    program.arg0 = None;
+    program.program = "/bin/sh".into();
 }

@@ -17,7 +17,8 @@ use crate::supervisor::Supervisor;
 /// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is
 /// a changed `use` line.
 ///
-/// A name without a slash is looked up in the `PATH` that the child will have, as execvp(3) does.
+/// A name without a slash is looked up in the `PATH` that the child will have, as execvp(3) does;
+/// a script needs a first line such as `#!/bin/sh`.
 /// The child stays in the caller's process group and session unless asked otherwise. Signal
 /// handlers are reset and no signal is blocked in it.
 ///
@@ -48,7 +49,7 @@ pub struct Command {
     pub(crate) closures: Vec<Closure>,
     pub(crate) policy: StopPolicy,
     pub(crate) limits: Limits,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<OsString>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) log: Option<Log>,
     pub(crate) delegate: bool,
@@ -283,8 +284,8 @@ impl Command {
     }
 
     /// A name for the tree; it becomes part of its cgroup's name.
-    pub fn name(&mut self, name: &str) -> &mut Self {
-        self.name = Some(name.to_owned());
+    pub fn name(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.name = Some(name.as_ref().to_owned());
         self
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::Utf8Chunk;
 
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
@@ -39,12 +40,15 @@ pub(crate) fn owner(name: &OsStr) -> Option<u32> {
 }
 
 /// A name becomes part of a directory's name.
-pub(crate) fn checked(name: &str) -> Result<&str> {
+pub(crate) fn checked(name: &OsStr) -> Result<&OsStr> {
     let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
     if name.is_empty() || name.len() > 200 {
         return no("a name has 1 to 200 bytes");
     }
-    if name.contains(|c: char| c == '/' || c.is_control()) {
+    // Of what is no text only the bytes below 32 and 127 are control characters.
+    let controls =
+        |chunk: Utf8Chunk<'_>| chunk.valid().contains(|c: char| c == '/' || c.is_control());
+    if name.as_bytes().utf8_chunks().any(controls) {
         return no("a name has no slash and no control character");
     }
     Ok(name)
@@ -72,6 +76,17 @@ fn has_guard_program(exe: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_bytes_without_slashes_and_controls() {
+        for fine in [&b"a"[..], b"a b", b"\xff\x80", "\u{e9}".as_bytes(), &[b'x'; 200]] {
+            assert!(checked(OsStr::from_bytes(fine)).is_ok(), "{fine:?}");
+        }
+        let controls = [&b""[..], b"a/b", b"\n", b"\xff\x1b", b"\x7f", "\u{85}".as_bytes()];
+        for odd in controls.into_iter().chain([&[b'x'; 201][..]]) {
+            assert!(checked(OsStr::from_bytes(odd)).is_err(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn only_a_run_roots_name_has_an_owner() {

@@ -30,6 +30,10 @@ pub(crate) struct Ended {
 pub(crate) enum Failure {
     #[error(transparent)]
     Library(#[from] Error),
+    #[error("no such subcommand")]
+    NoSubcommand { line: String },
+    #[error("{error}")]
+    Unmeant { error: Error, hint: String },
     #[error("open {path}: {error}")]
     Open { path: String, error: io::Error },
     #[error("open {path}: timed out: nobody is at its other end, or its file system hangs")]
@@ -67,6 +71,8 @@ impl Failure {
             Self::Library(error) | Self::Server { error, .. } => error.hint().map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),
             Self::OthersTree(_) => Some("--all-users kills those too".into()),
+            Self::NoSubcommand { line } => Some(format!("to run a command: {line}").into()),
+            Self::Unmeant { hint, .. } => Some(hint.clone().into()),
             _ => None,
         }
     }
@@ -81,8 +87,8 @@ impl Failure {
 
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Library(error) if error.is_not_found() => 127,
-            Self::Library(error) if error.is_not_executable() => 126,
+            Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_found() => 127,
+            Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_executable() => 126,
             Self::Library(error) if error.is_timed_out() => TIMED_OUT,
             Self::OpenTimedOut { .. } => TIMED_OUT,
             Self::OpenStopped { signal, .. } => seen(FAILED, Some(*signal)),

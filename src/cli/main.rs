@@ -1,6 +1,7 @@
 //! `tidy-process`: run a command; when it ends, nothing it started is left.
 
 // Each imports only what stands below it.
+mod forgotten;
 mod args;
 mod run;
 mod with;
@@ -8,33 +9,34 @@ mod doctor;
 mod ps;
 mod place;
 mod systemd;
+mod words;
+mod script;
 mod wait;
 mod print;
 mod exit;
 mod values;
 mod late;
 
+use std::ffi::OsString;
+use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 use tidy_process::cli_support;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{Error, ErrorKind};
 
 use crate::args::{Cli, What};
 use crate::exit::{Ended, FAILED, Failure};
 use crate::late::Late;
-use crate::print::text::failed;
+use crate::print::text::{failed, say, write};
 use crate::wait::signals;
 
 fn main() -> ExitCode {
     cli_support::reset_sigchld();
-    let cli = match Cli::try_parse() {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
-        Err(error) => {
-            let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let printed = error.print();
-            return ExitCode::from(if fine && printed.is_ok() { 0 } else { FAILED });
-        }
+        Err(error) => return ExitCode::from(answer(&error, &argv)),
     };
     let ended = match cli.what {
         What::Run(Late(args)) => run::run(&args),
@@ -49,6 +51,27 @@ fn main() -> ExitCode {
         signals::end_by(signal);
     }
     ExitCode::from(ended.exit)
+}
+
+/// Help, or what is wrong with a command line.
+fn answer(error: &Error, argv: &[OsString]) -> u8 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ended(write(&rendered(error, stdout().is_terminal()))).exit;
+    }
+    let unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument);
+    match forgotten::forgotten_run(argv).filter(|_| unknown) {
+        Some(line) => failed(&Failure::NoSubcommand { line }).exit,
+        None => {
+            say(&rendered(error, stderr().is_terminal()));
+            FAILED
+        }
+    }
+}
+
+fn rendered(error: &Error, on_terminal: bool) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let text = error.render();
+    if on_terminal && !plain { text.ansi().to_string() } else { text.to_string() }
 }
 
 fn ended(result: Result<(), Failure>) -> Ended {

@@ -1,6 +1,8 @@
 //! `ps`, `sweep` and `kill`: what others supervise, and what they left.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +13,7 @@ use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
 use crate::exit::Failure;
 use crate::place::scope::everywhere;
-use crate::print::json::{VERSION, process};
+use crate::print::json::{VERSION, insert_word, process};
 use crate::print::text::{self, print, print_json};
 
 /// Characters of a row besides the name and the command.
@@ -42,8 +44,8 @@ pub(crate) struct SweepArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
     /// The name given by --name, a tree's number if only one has it, or its directory
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(crate) name: String,
+    #[arg(value_parser = clap::builder::OsStringValueParser::new())]
+    pub(crate) name: OsString,
 
     /// Kill other users' trees of this name too; as root, and given by its whole path, a tree is
     /// killed whoever owns it
@@ -89,13 +91,14 @@ fn age(age: Duration) -> String {
 
 fn roots_json(roots: &[RunRoot]) -> Value {
     let each = roots.iter().map(|root| {
-        json!({
-            "path": root.path.display().to_string(),
+        let mut value = json!({
             "owner": root.owner,
             "uid": root.uid,
             "owner_lives": root.owner_lives,
             "trees": root.trees.iter().map(tree_json).collect::<Vec<_>>(),
-        })
+        });
+        insert_word(&mut value, "path", root.path.as_os_str());
+        value
     });
     json!({ "v": VERSION, "run_roots": each.collect::<Vec<_>>() })
 }
@@ -103,11 +106,11 @@ fn roots_json(roots: &[RunRoot]) -> Value {
 /// What is not known is absent.
 fn tree_json(tree: &TreeInfo) -> Value {
     let mut value = json!({
-        "path": tree.path.display().to_string(),
-        "name": tree.name,
         "processes": tree.processes.iter().map(process).collect::<Vec<_>>(),
         "process_count": tree.process_count,
     });
+    insert_word(&mut value, "path", tree.path.as_os_str());
+    insert_word(&mut value, "name", name(&tree.path));
     if let Some(object) = value.as_object_mut() {
         if let Some(age) = tree.age {
             object.insert("age_seconds".to_owned(), age.as_secs_f64().into());
@@ -154,12 +157,12 @@ fn stale_lines(found: &[StaleRunRoot], dry_run: bool) -> String {
 fn stale_json(found: &[StaleRunRoot]) -> Value {
     let each = found.iter().map(|stale| {
         let mut value = json!({
-            "path": stale.path.display().to_string(),
             "owner": stale.owner,
             "processes": stale.processes.iter().map(process).collect::<Vec<_>>(),
             "process_count": stale.process_count,
             "removed": matches!(stale.removed, Ok(true)),
         });
+        insert_word(&mut value, "path", stale.path.as_os_str());
         if let (Err(error), Some(object)) = (&stale.removed, value.as_object_mut()) {
             object.insert("error".to_owned(), error.to_string().into());
         }
@@ -168,24 +171,34 @@ fn stale_json(found: &[StaleRunRoot]) -> Value {
     json!({ "v": VERSION, "swept": each.collect::<Vec<_>>() })
 }
 
+/// The name that a tree was given, byte for byte, or its number.
+fn name(path: &Path) -> &OsStr {
+    let dir = path.file_name().unwrap_or_default();
+    match dir.as_bytes().iter().position(|&byte| byte == b'-') {
+        Some(dash) => OsStr::from_bytes(dir.as_bytes().get(dash + 1..).unwrap_or_default()),
+        None => dir,
+    }
+}
+
 /// A name may be several trees'; a number or a directory must be one's. Other users' trees are
 /// meant only if that was said, or the whole path was.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
     let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
-    let by_path = args.name.contains('/');
+    let by_path = args.name.as_bytes().contains(&b'/');
     let is_meant = |tree: &TreeInfo| {
-        if by_path { tree.path.ends_with(&args.name) } else { tree.name == args.name }
+        if by_path { tree.path.ends_with(&args.name) } else { name(&tree.path) == args.name }
     };
     let trees = roots.iter().flat_map(|root| root.trees.iter().map(move |tree| (root.uid, tree)));
     let found: Vec<(u32, &TreeInfo)> = trees.filter(|(_, tree)| is_meant(tree)).collect();
-    let all_users = args.all_users || args.name.starts_with('/');
+    let all_users = args.all_users || args.name.as_bytes().starts_with(b"/");
     let meant = found.iter().filter(|(uid, _)| all_users || *uid == geteuid().as_raw());
     let meant: Vec<&TreeInfo> = meant.map(|(_, tree)| *tree).collect();
-    let number = args.name.bytes().all(|byte| byte.is_ascii_digit());
+    let number = args.name.as_bytes().iter().all(u8::is_ascii_digit);
+    let shown = || args.name.to_string_lossy().into_owned();
     match meant.len() {
-        0 if !found.is_empty() => return Err(Failure::OthersTree(args.name.clone())),
-        0 => return Err(Failure::NoSuchTree(args.name.clone())),
-        2.. if by_path || number => return Err(Failure::SeveralTrees(args.name.clone())),
+        0 if !found.is_empty() => return Err(Failure::OthersTree(shown())),
+        0 => return Err(Failure::NoSuchTree(shown())),
+        2.. if by_path || number => return Err(Failure::SeveralTrees(shown())),
         _ => {}
     }
     let results: Vec<_> = meant.into_iter().map(TreeInfo::kill).collect();

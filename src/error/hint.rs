@@ -219,7 +219,11 @@ fn exec(errno: Errno) -> Option<&'static str> {
         }
         Errno::EACCES => "is it a file with the x permission?",
         Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG => "is the path right?",
-        Errno::ENOEXEC | Errno::ELIBBAD => "it is neither a program for this machine nor a script",
+        Errno::ENOEXEC => {
+            "it is neither a program for this machine nor a script with a first line such as \
+             #!/bin/sh"
+        }
+        Errno::ELIBBAD => "it is neither a program for this machine nor a script",
         Errno::ETXTBSY => "somebody holds the program open for writing; close it before the spawn",
         Errno::E2BIG => {
             "arguments and environment are too long: a quarter of ulimit -s in all, 128 KiB each"

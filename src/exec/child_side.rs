@@ -244,16 +244,12 @@ impl Orders<'_> {
         Ok(())
     }
 
-    /// execvp(3): each candidate in turn; a refusal by permissions is remembered, a file that is no
-    /// program goes to `/bin/sh`.
+    /// execvp(3): each candidate in turn; a refusal by permissions is remembered. A file that is no
+    /// program is an error, as with std, and does not go to `/bin/sh`.
     fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
             match self.execve(path, self.argv) {
-                libc::ENOEXEC => {
-                    errno = self.exec_by_shell(path);
-                    break;
-                }
                 libc::EACCES => errno = libc::EACCES,
                 other @ (libc::ENOENT
                 | libc::ENOTDIR
@@ -294,14 +290,6 @@ impl Orders<'_> {
         unsafe { call(libc::SYS_close_range, [3, last, 0, 0, 0]) };
         // SAFETY: the first argument is what it expects.
         unsafe { live(first) }
-    }
-
-    fn exec_by_shell(&self, path: *const c_char) -> c_int {
-        // SAFETY: `Image` has left this place for it: [sh, PATH, arguments.., null].
-        let place = unsafe { self.shell_argv.add(1) };
-        // SAFETY: as above; nobody else looks at the list now.
-        unsafe { place.write(path) };
-        self.execve(c"/bin/sh".as_ptr(), self.shell_argv.cast_const())
     }
 
     /// Why it could not be executed.

@@ -92,9 +92,6 @@ impl Strings {
 pub(crate) struct Image {
     pub(crate) candidates: Strings,
     pub(crate) argv: Strings,
-    /// `["/bin/sh", PATH, arguments.., null]` for a file that turns out to be no program; PATH is
-    /// filled in by the child.
-    pub(crate) shell_argv: Vec<*const c_char>,
     pub(crate) envp: Strings,
     pub(crate) cwd: Option<CString>,
     pub(crate) groups: Option<Vec<libc::gid_t>>,
@@ -108,16 +105,10 @@ impl Image {
         }
         let (envp, path) = environment(command)?;
         let path = path.as_ref().map_or(DEFAULT_PATH, |path| path.as_bytes());
-        let argv = arguments(command)?;
-        let arguments = argv.pointers.iter().copied().skip(1);
-        let mut shell_argv = Vec::new();
-        shell_argv.try_reserve_exact(argv.pointers.len() + 1).map_err(no_memory)?;
-        shell_argv.extend([c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments));
         let cwd = command.cwd.as_ref();
         Ok(Self {
-            shell_argv,
             candidates: candidates(program, path)?,
-            argv,
+            argv: arguments(command)?,
             envp,
             cwd: cwd.map(|dir| directory(dir)).transpose()?,
             groups: groups(command),

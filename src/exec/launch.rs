@@ -214,7 +214,6 @@ impl<'a> Launch<'a> {
             closures: &raw mut *self.closures,
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
-            shell_argv: image.shell_argv.as_mut_ptr(),
             envp: image.envp.as_ptr(),
         }
     }

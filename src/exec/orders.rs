@@ -40,9 +40,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) cwd: *const c_char,
     pub(crate) process_group: Option<libc::pid_t>,
     pub(crate) closures: *mut [Closure],
-    /// Paths to try in turn; argv; argv for `/bin/sh`, whose second place takes the path; envp.
+    /// Paths to try in turn; argv; envp.
     pub(crate) candidates: &'a [*const c_char],
     pub(crate) argv: *const *const c_char,
-    pub(crate) shell_argv: *mut *const c_char,
     pub(crate) envp: *const *const c_char,
 }

@@ -103,10 +103,14 @@ impl OwnRunRoot {
     }
 
     /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
-    pub(crate) fn make_leaf(&self, name: Option<&str>, limits: &Limits) -> Result<Cgroup> {
+    pub(crate) fn make_leaf(&self, name: Option<&OsStr>, limits: &Limits) -> Result<Cgroup> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let name = match name {
-            Some(name) => OsString::from(format!("{number}-{}", checked(name)?)),
+            Some(name) => {
+                let mut full = OsString::from(format!("{number}-"));
+                full.push(checked(name)?);
+                full
+            }
             None => OsString::from(number.to_string()),
         };
         let root = &self.cgroup;

@@ -7,6 +7,7 @@ mod finish;
 #[cfg(feature = "cgroups-rs")]
 mod cgroups_rs;
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -97,14 +98,14 @@ impl Tree {
     pub fn limited(supervisor: &Supervisor, name: Option<&str>, limits: &Limits) -> Result<Self> {
         match limits.cpu_time {
             Some(time) => Err(Error::unwatched("a tree without a command", time)),
-            None => Self::make(supervisor, name, limits),
+            None => Self::make(supervisor, name.map(OsStr::new), limits),
         }
     }
 
     /// The same for a command, whose waits watch its CPU time.
     pub(crate) fn make(
         supervisor: &Supervisor,
-        name: Option<&str>,
+        name: Option<&OsStr>,
         limits: &Limits,
     ) -> Result<Self> {
         supervisor.open()?;

@@ -25,5 +25,6 @@ mod victim;
 
 mod examples;
 mod runners;
+mod schema;
 mod spawners;
 mod witness;

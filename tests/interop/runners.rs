@@ -11,7 +11,7 @@ use serial_test::serial;
 use crate::support::{Alone, SOON, Stage, skip};
 
 /// The command line tool: `TIDY_TOOL`, or built here.
-fn tool() -> &'static Path {
+pub(crate) fn tool() -> &'static Path {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
     TOOL.get_or_init(|| {
         if let Some(tool) = std::env::var_os("TIDY_TOOL") {

@@ -86,21 +86,6 @@ fn without_a_path_the_standard_directories_are_searched() {
 
 #[test]
 #[parallel]
-fn a_script_without_a_first_line_runs_in_the_shell() {
-    on_both_paths(|stage, join| {
-        let path = std::env::temp_dir().join(format!("tidy-script-{}-{join}", std::process::id()));
-        std::fs::write(&path, "echo script $0 $1\n").unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .unwrap();
-        let mut command = stage.command(path.to_str().unwrap());
-        let said = stdout(command.arg("one").force_join(join));
-        assert_eq!(said, format!("script {} one\n", path.display()));
-        std::fs::remove_file(path).unwrap();
-    });
-}
-
-#[test]
-#[parallel]
 fn the_directory_changes_and_relative_programs_start_from_it() {
     on_both_paths(|stage, join| {
         assert_eq!(stdout(stage.command("pwd").current_dir("/usr").force_join(join)), "/usr\n");

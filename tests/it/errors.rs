@@ -32,6 +32,29 @@ fn a_missing_program_is_named() {
     fails("exec \"\": No such file or directory (ENOENT)", |c| c, "");
 }
 
+/// std leaves it to the kernel: a shell is not tried.
+#[test]
+#[parallel]
+fn a_script_without_a_first_line_is_refused_as_by_std() {
+    for stage in [Stage::set(), Stage::of_keepers()].into_iter().flatten() {
+        let path = std::env::temp_dir().join(format!("tidy-script-{}", std::process::id()));
+        for text in ["echo hi\n", "", "a\0b\n", "\x7fELF of another machine"] {
+            std::fs::write(&path, text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+            let std = std::process::Command::new(&path).spawn().unwrap_err();
+            for join in [false, true] {
+                let mut command = stage.command(path.to_str().unwrap());
+                let error = command.force_join(join).spawn().unwrap_err();
+                assert_eq!(error.raw_os_error(), std.raw_os_error(), "{text:?}");
+                assert!(error.is_not_executable() && error.hint().unwrap().contains("#!/bin/sh"));
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+        stage.close(Alone::No);
+    }
+}
+
 #[test]
 #[serial]
 fn a_file_that_is_not_executable_is_named() {

@@ -27,6 +27,8 @@ mod async_drop;
 #[cfg(feature = "tokio")]
 mod async_kept;
 #[cfg(feature = "cli")]
+mod bytes;
+#[cfg(feature = "cli")]
 mod cli;
 mod calls;
 mod capture;
@@ -34,6 +36,8 @@ mod capture;
 mod containers;
 mod command;
 mod communicate;
+#[cfg(feature = "cli")]
+mod conduct;
 #[cfg(feature = "cli")]
 mod containment;
 #[cfg(feature = "cli")]
@@ -59,6 +63,8 @@ mod pressure;
 mod ready;
 mod recipes;
 mod soak;
+#[cfg(feature = "cli")]
+mod streams;
 mod supervisor;
 mod stuck;
 mod sweep;

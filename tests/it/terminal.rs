@@ -168,6 +168,28 @@ fn a_killed_program_leaves_the_terminal_as_it_was() {
     stage.close(Alone::No);
 }
 
+/// A program that asks on the terminal itself does so wherever its streams go.
+#[test]
+#[serial]
+fn the_terminal_is_put_back_though_no_stream_is_one() {
+    let Some(stage) = Stage::set() else { return };
+    let run = ["run", "with --server 'exec sleep 20' --"];
+    for run in run {
+        let raw = format!(
+            "($T {run} -t 0.2 sh -c 'stty raw -echo </dev/tty; exec sleep 20') \
+             </dev/null >/dev/null 2>&1; echo $?; stty -a; read x"
+        );
+        let raw = raw.replace("-- -t 0.2", "-t 0.2 --");
+        let mut terminal = Terminal::open(&stage, &["sh", "-c", &raw]);
+        for wanted in ["124\r\n", " icanon ", " echo "] {
+            terminal.shows(wanted);
+        }
+        terminal.types("\n");
+        terminal.ends();
+    }
+    stage.close(Alone::No);
+}
+
 /// What a shell's job control does: stop, background, foreground, and the terminal is the job's
 /// again.
 #[test]

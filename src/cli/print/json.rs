@@ -1,8 +1,10 @@
 //! `--json`: the report, stable and versioned. What could not be measured is absent, never 0.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
@@ -12,15 +14,34 @@ use tidy_process::cli_support::steers;
 use tidy_process::{Cause, Gap, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
 
 use crate::exit::Failure;
+use crate::print::patient::{forgiving, write_finally};
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
 
 /// Where the report goes; opened before the command starts, so that a bad path costs nothing.
-pub(crate) struct Sink(Option<(String, Box<dyn Write>)>);
+pub(crate) struct Sink(Option<(String, OwnedFd)>);
+
+/// What a report is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) command: &'a [OsString],
+    pub(crate) name: Option<&'a OsStr>,
+}
+
+impl Subject<'_> {
+    fn value(self, exit: u8) -> Value {
+        let mut value = json!({ "v": VERSION, "exit": exit });
+        insert_words(&mut value, "command", self.command);
+        if let Some(name) = self.name {
+            insert_word(&mut value, "name", name);
+        }
+        value
+    }
+}
 
 impl Sink {
-    /// `open` makes the file, or empties it.
+    /// `open` makes the file, or finds the end of one.
     pub(crate) fn open(
         path: Option<&Path>,
         open: impl FnOnce(&Path) -> Result<File, Failure>,
@@ -29,19 +50,23 @@ impl Sink {
             return Ok(Self(None));
         };
         if path.as_os_str() == "-" {
-            return Ok(Self(Some(("standard output".to_owned(), Box::new(io::stdout())))));
+            let path = "standard output".to_owned();
+            return match io::stdout().as_fd().try_clone_to_owned() {
+                Ok(ours) => Ok(Self(Some((path, ours)))),
+                Err(error) => Err(Failure::Open { path, error }),
+            };
         }
-        Ok(Self(Some((format!("{path:?}"), Box::new(open(path)?)))))
+        Ok(Self(Some((format!("{path:?}"), open(path)?.into()))))
     }
 
     pub(crate) fn report(
-        &mut self,
-        command: &[OsString],
+        &self,
+        subject: Subject<'_>,
         exit: u8,
         report: &Report,
         scope: Option<String>,
     ) -> Result<(), Failure> {
-        let mut value = json!({ "v": VERSION, "command": words(command), "exit": exit });
+        let mut value = subject.value(exit);
         ended(&mut value, report);
         if let Some(scope) = scope {
             insert(&mut value, "scope", scope.into());
@@ -50,18 +75,14 @@ impl Sink {
     }
 
     pub(crate) fn failure(
-        &mut self,
-        command: &[OsString],
+        &self,
+        subject: Subject<'_>,
         exit: u8,
         failure: &Failure,
         report: Option<&Report>,
     ) -> Result<(), Failure> {
-        let mut value = json!({
-            "v": VERSION,
-            "command": words(command),
-            "exit": exit,
-            "error": failure.to_string(),
-        });
+        let mut value = subject.value(exit);
+        insert(&mut value, "error", failure.to_string().into());
         if let Some(hint) = failure.hint() {
             insert(&mut value, "hint", hint.into());
         }
@@ -71,11 +92,11 @@ impl Sink {
         self.write(&value)
     }
 
-    fn write(&mut self, value: &Value) -> Result<(), Failure> {
-        let Some((path, sink)) = &mut self.0 else {
+    fn write(&self, value: &Value) -> Result<(), Failure> {
+        let Some((path, sink)) = &self.0 else {
             return Ok(());
         };
-        let written = writeln!(sink, "{}", text(value)).and_then(|()| sink.flush());
+        let written = forgiving(write_finally(sink, (text(value) + "\n").as_bytes()));
         written.map_err(|error| Failure::Report { path: path.clone(), error })
     }
 }
@@ -119,8 +140,38 @@ pub(crate) fn text(value: &Value) -> String {
     text
 }
 
-fn words(command: &[OsString]) -> Vec<String> {
-    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+/// JSON is text. A word that is none has `\xNN` for each byte that belongs to no character and
+/// `\\` for each backslash; that it was so written is said in a field beside it.
+fn escaped(word: &OsStr) -> Option<String> {
+    if word.to_str().is_some() {
+        return None;
+    }
+    let mut text = String::new();
+    for chunk in word.as_bytes().utf8_chunks() {
+        text += &chunk.valid().replace('\\', "\\\\");
+        chunk.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
+    }
+    Some(text)
+}
+
+/// `KEY`, and `KEY_escaped` where it is no text.
+pub(crate) fn insert_word(value: &mut Value, key: &str, word: &OsStr) {
+    let escaped = escaped(word);
+    if escaped.is_some() {
+        insert(value, &format!("{key}_escaped"), true.into());
+    }
+    insert(value, key, escaped.unwrap_or_else(|| word.to_string_lossy().into_owned()).into());
+}
+
+/// The same for a list; `KEY_escaped` has the places of those that are no text.
+fn insert_words(value: &mut Value, key: &str, words: &[OsString]) {
+    let text = |word: &OsString| escaped(word).unwrap_or_else(|| word.to_string_lossy().into());
+    let places = words.iter().enumerate().filter(|(_, word)| word.to_str().is_none());
+    let places: Vec<Value> = places.map(|(place, _)| place.into()).collect();
+    if !places.is_empty() {
+        insert(value, &format!("{key}_escaped"), places.into());
+    }
+    insert(value, key, words.iter().map(text).collect());
 }
 
 fn cause(cause: Cause) -> &'static str {
@@ -193,7 +244,7 @@ pub(crate) fn process(process: &ProcessInfo) -> Value {
         insert(&mut value, "missing", process.gaps.iter().map(gap).collect());
     }
     if let Some(cwd) = &process.cwd {
-        insert(&mut value, "cwd", cwd.display().to_string().into());
+        insert_word(&mut value, "cwd", cwd.as_os_str());
     }
     if !process.ports.is_empty() {
         insert(&mut value, "ports", process.ports.iter().map(port).collect());

@@ -9,6 +9,7 @@ use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
 
 use crate::exit::{Ended, Failure, Leaks};
 use crate::print::json;
+use crate::print::patient::{Patient, forgiving, write_finally};
 
 /// How much is said.
 pub(crate) struct Voice {
@@ -123,12 +124,18 @@ const TOOL: &str = "tidy-process: ";
 /// have a part in is quoted by the one that says it; this is for what was forgotten.
 pub(crate) fn line(text: impl Display) {
     let text = quoted_lines(&text.to_string());
-    let _ = writeln!(io::stderr(), "{TOOL}{text}");
+    say(&format!("{TOOL}{text}\n"));
 }
 
 /// A line that a server has written. It chose it, so nothing in it may reach the terminal but text.
 pub(crate) fn server_line(name: &str, text: &str) {
-    let _ = writeln!(io::stderr(), "[{}] {}", quoted(name), quoted(text));
+    say(&format!("[{}] {}\n", quoted(name), quoted(text)));
+}
+
+/// In one piece, so that lines of several processes do not mix.
+/// A standard error that is closed or full does not matter.
+pub(crate) fn say(text: &str) {
+    let _ = Patient(io::stderr()).write_all(text.as_bytes());
 }
 
 /// Says what failed; how tidy-process is to end then.
@@ -147,11 +154,7 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
     write(&(json::text(value) + "\n"))
 }
 
-/// A reader that has seen enough, as `head` has, is no failure.
-fn write(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
-        _ => Ok(()),
-    }
+/// All that is to be said on standard output, as it is.
+pub(crate) fn write(text: &str) -> Result<(), Failure> {
+    forgiving(write_finally(io::stdout(), text.as_bytes())).map_err(Failure::Print)
 }

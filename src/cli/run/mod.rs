@@ -1,19 +1,22 @@
 //! `tidy-process run`: one command, from start to exit status.
 
 pub(crate) mod args;
+pub(crate) mod files;
 
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Failure, Leaks, exit, seen};
+use crate::exit::{Broken, Ended, Leaks, exit, seen};
 use crate::place::scope;
-use crate::print::json::Sink;
+use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
 use crate::run::args::RunArgs;
-use crate::wait::open::{INPUT, OUTPUT, Opener, end_of};
+use crate::run::files::Files;
+use crate::wait::open::{Opener, end_of};
 use crate::wait::signals::{Asked, Signals};
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
+use crate::{script, words};
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args.quiet, args.verbose, args.leaks);
@@ -23,18 +26,20 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(errno) => return failed(&errno.into()),
     };
     let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
-    let mut sink = match Sink::open(args.json.as_deref(), |path| opener.open(path, OUTPUT)) {
+    let subject = Subject { command: &args.command, name: args.name.as_deref() };
+    let mut files = Files::new(&opener, args.append);
+    let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
-    let (ended, written) = match supervise(args, &opener) {
+    let (ended, written) = match supervise(args, files) {
         Ok(Run { report, scope, by_signal }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
             voice.report(&report);
             let exit = exit(&report, args.leaks);
-            let written = sink.report(&args.command, seen(exit, by_signal), &report, scope);
+            let written = sink.report(subject, seen(exit, by_signal), &report, scope);
             (Ended { exit, by_signal }, written)
         }
         Err(Broken { failure, report }) => {
@@ -43,7 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 modes.put_back();
                 voice.report_of_failed(report);
             }
-            let written = sink.failure(&args.command, ended.exit, &failure, report.as_deref());
+            let written = sink.failure(subject, ended.exit, &failure, report.as_deref());
             (ended, written)
         }
     };
@@ -62,8 +67,8 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs, opener: &Opener<'_>) -> Result<Run, Broken> {
-    let signals = opener.signals;
+fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
+    let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
@@ -72,7 +77,12 @@ fn supervise(args: &RunArgs, opener: &Opener<'_>) -> Result<Run, Broken> {
     if !args.quiet {
         text::mechanism(&supervisor);
     }
-    let child = command(args, &supervisor, opener)?.spawn()?;
+    let mut command = command(args, &supervisor);
+    files.redirect(args, &mut command)?;
+    let child =
+        script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
+    // The files are the command's: who reads a pipe is to see its end.
+    drop((command, files));
     let stop = Stop { signal: args.signal, kill_after: args.kill_after };
     let mut watch = Watch::new(&child, signals, stop);
     let mut watched = watch.until_main_ended();
@@ -87,11 +97,7 @@ fn supervise(args: &RunArgs, opener: &Opener<'_>) -> Result<Run, Broken> {
     Ok(Run { report, scope, by_signal: asked.or(late) })
 }
 
-fn command(
-    args: &RunArgs,
-    supervisor: &Supervisor,
-    opener: &Opener<'_>,
-) -> Result<Command, Failure> {
+fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     let mut words = args.command.iter();
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
@@ -108,19 +114,5 @@ fn command(
         command.current_dir(dir);
     }
     command.envs(args.env.iter().map(|(key, value)| (key, value)));
-    redirect(args, &mut command, opener)?;
-    Ok(command)
-}
-
-fn redirect(args: &RunArgs, command: &mut Command, opener: &Opener<'_>) -> Result<(), Failure> {
-    if let Some(path) = &args.stdin {
-        command.stdin(opener.open(path, INPUT)?);
-    }
-    if let Some(path) = &args.stdout {
-        command.stdout(opener.open(path, OUTPUT)?);
-    }
-    if let Some(path) = &args.stderr {
-        command.stderr(opener.open(path, OUTPUT)?);
-    }
-    Ok(())
+    command
 }

@@ -1,10 +1,12 @@
 //! What may be asked of `tidy-process with`: `--server`, and the options that belong to the one
 //! before them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
 use tidy_process::Ready;
@@ -35,18 +37,21 @@ pub(crate) struct WithArgs {
 
     /// How long each server may take until it is ready
     #[arg(long, value_name = "DUR", value_parser = duration, default_value = "30s")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) ready_timeout: Duration,
 
-    /// End CMD after DUR (500ms, 30s, 5m, 2h; a plain number is seconds; 0 is never)
-    #[arg(short, long, value_name = "DUR", value_parser = duration)]
+    /// End CMD after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 and inf are never)
+    #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) timeout: Option<Duration>,
 
     /// Time between the stop signal and the kill, for each server and CMD
     #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
 
     /// Stop signal, by name or number
     #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) signal: i32,
 
     #[command(flatten)]
@@ -113,6 +118,21 @@ impl What {
     }
 }
 
+/// A path need not be text.
+fn readiness(word: &OsStr) -> Result<What, String> {
+    let path = |kind: &[u8]| {
+        let path = word.as_bytes().strip_prefix(kind).filter(|path| !path.is_empty());
+        path.map(|path| PathBuf::from(OsStr::from_bytes(path)))
+    };
+    match word.to_str() {
+        Some(text) => what(text),
+        None => path(b"file:")
+            .map(What::File)
+            .or_else(|| path(b"unix:").map(What::Unix))
+            .ok_or_else(|| "only the path of file: and unix: may be other than UTF-8".to_owned()),
+    }
+}
+
 fn what(text: &str) -> Result<What, String> {
     if text.starts_with("http://") {
         return Ready::http(text)
@@ -155,7 +175,10 @@ impl Args for Servers {
         let log = "Write what the server says to FILE";
         command
             .arg(option("server", "CMD", server).value_parser(value_parser!(OsString)))
-            .arg(option("ready", "WHAT", ready).value_parser(what))
+            .arg(
+                option("ready", "WHAT", ready)
+                    .value_parser(OsStringValueParser::new().try_map(|word| readiness(&word))),
+            )
             .arg(option("name", "NAME", name_help).value_parser(name))
             .arg(option("log", "FILE", log).value_parser(value_parser!(PathBuf)))
     }
@@ -184,6 +207,13 @@ impl FromArgMatches for Servers {
         names.dedup();
         if names.len() < servers.len() {
             return Err(wrong("two servers have the same name"));
+        }
+        let mut logs: Vec<_> = servers.iter().filter_map(|server| server.log.clone()).collect();
+        let count = logs.len();
+        logs.sort();
+        logs.dedup();
+        if logs.len() < count {
+            return Err(wrong("two servers have the same --log: the second would empty it"));
         }
         Ok(Self(servers))
     }
@@ -246,6 +276,15 @@ mod tests {
         for odd in ["", "tcp:", "tcp:0", "tcp:x", "unix:", "log:", "https://a/", "http://"] {
             assert!(what(odd).is_err(), "{odd:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_path_to_wait_for_need_not_be_text() {
+        let path = PathBuf::from(OsStr::from_bytes(b"/x\xff"));
+        assert_eq!(readiness(OsStr::from_bytes(b"file:/x\xff")), Ok(What::File(path.clone())));
+        assert_eq!(readiness(OsStr::from_bytes(b"unix:/x\xff")), Ok(What::Unix(path)));
+        assert!(readiness(OsStr::from_bytes(b"tcp:\xff")).is_err());
+        assert!(readiness(OsStr::from_bytes(b"file")).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
 use crate::with::args::{ServerArgs, What, WithArgs};
+use crate::{script, words};
 
 /// How much of what a server says is kept for its epitaph, where it has no log file.
 const KEPT: usize = 64 * 1024;
@@ -187,7 +188,8 @@ impl<'a> Up<'a> {
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
-        let child = command.spawn()?;
+        let child = script::spawn(&mut command)
+            .map_err(|error| words::explain(error, "with", &self.args.command))?;
         let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
         let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
         let watched = watch.until_server_ended();

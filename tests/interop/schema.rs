@@ -1,0 +1,138 @@
+//! Reports of the tool against docs/report.schema.json, by a validator that is not ours.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command as StdCommand, Stdio};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use serial_test::parallel;
+
+use crate::runners::tool;
+use crate::support::{Alone, Stage};
+
+fn document(name: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    fs::read_to_string(docs.join(name)).unwrap()
+}
+
+/// The schema lets later versions add fields; here a field that it does not name is a fault.
+fn strict() -> (Value, Validator) {
+    let mut schema: Value = serde_json::from_str(&document("report.schema.json")).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    close(&mut schema);
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    (schema, validator)
+}
+
+fn close(value: &mut Value) {
+    if value.get("properties").is_some_and(Value::is_object) {
+        value["additionalProperties"] = false.into();
+    }
+    match value {
+        Value::Object(all) => all.values_mut().for_each(close),
+        Value::Array(all) => all.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+fn report(stage: &Stage, args: &[&OsStr]) -> Value {
+    let mut command = StdCommand::new(tool());
+    stage.mark_std(command.args(["run", "-q", "--json", "-"]).args(args));
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    report.unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"))
+}
+
+#[test]
+#[parallel]
+fn reports_are_as_the_schema_has_them() {
+    let Some(stage) = Stage::set() else { return };
+    let (_, validator) = strict();
+    let table: &[(&[&[u8]], &str, Value)] = &[
+        (&[b"sh", b"-c", b"exit 3"], "/status/code", 3.into()),
+        (&[b"sh", b"-c", b"kill -TERM $$"], "/cause", "signaled".into()),
+        (&[b"-t", b"0.1", b"sleep", b"20"], "/cause", "timed-out".into()),
+        (&[b"--cpu-time", b"0.1", b"sh", b"-c", b"while :; do :; done"], "/exit", 124.into()),
+        (&[b"sh", b"-c", b"cd /usr; sleep 25 & exit 0"], "/leftovers/0/cwd", "/usr".into()),
+        (&[b"--force-join", b"true"], "/placement", "joined".into()),
+        (&[b"--containment", b"keeper", b"true"], "/mechanism", "keeper".into()),
+        (&[b"--name", b"a\xff", b"true"], "/name", r"a\xff".into()),
+        (&[b"true", b"\xff\\", b"\\"], "/command", json!(["true", r"\xff\\", "\\"])),
+        (&[b"true", b"\xff\\", b"\\"], "/command_escaped", json!([1])),
+        (&[b"flsk"], "/exit", 127.into()),
+        (&[b"/etc/passwd"], "/exit", 126.into()),
+        (&[b"a | b"], "/exit", 127.into()),
+        (&[b"-C", b"/none", b"true"], "/exit", 125.into()),
+    ];
+    for (args, place, wanted) in table {
+        let args: Vec<&OsStr> = args.iter().map(|word| OsStr::from_bytes(word)).collect();
+        let report = report(&stage, &args);
+        if let Err(error) = validator.validate(&report) {
+            panic!("{args:?}: {error} at {}: {report}", error.instance_path());
+        }
+        assert_eq!(report.pointer(place), Some(wanted), "{args:?}: {report}");
+    }
+    stage.close(Alone::No);
+}
+
+/// A schema that takes anything would say nothing.
+#[test]
+#[parallel]
+fn what_is_no_report_is_refused() {
+    let Some(stage) = Stage::set() else { return };
+    let (_, validator) = strict();
+    let right = report(&stage, &["sh", "-c", "sleep 25 & exit 0"].map(OsStr::new));
+    assert!(validator.is_valid(&right), "{right}");
+    let wrong: &[(&str, Value)] = &[
+        ("/v", 2.into()),
+        ("/exit", 256.into()),
+        ("/exit", "0".into()),
+        ("/command", json!([])),
+        ("/cause", "bored".into()),
+        ("/wall_seconds", (-1).into()),
+        ("/status", json!({})),
+        ("/status", json!({ "code": 0, "signal": 9 })),
+        ("/usage", json!({ "user_minutes": 1 })),
+        ("/leftovers/0/pid", "1".into()),
+        ("/leftovers/0", json!({})),
+    ];
+    for (place, value) in wrong {
+        let mut report = right.clone();
+        *report.pointer_mut(place).unwrap() = value.clone();
+        assert!(!validator.is_valid(&report), "{place} may be {value}");
+    }
+    for field in ["v", "exit", "command", "cause", "leftovers"] {
+        let mut report = right.clone();
+        report.as_object_mut().unwrap().remove(field).unwrap();
+        assert!(!validator.is_valid(&report), "{field} may be absent");
+    }
+    stage.close(Alone::No);
+}
+
+/// The names of all fields in a schema.
+fn fields(value: &Value, all: &mut Vec<String>) {
+    if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+        all.extend(properties.keys().cloned());
+    }
+    match value {
+        Value::Object(parts) => parts.values().for_each(|part| fields(part, all)),
+        Value::Array(parts) => parts.iter().for_each(|part| fields(part, all)),
+        _ => {}
+    }
+}
+
+#[test]
+#[parallel]
+fn every_field_is_explained() {
+    let (schema, _) = strict();
+    let mut all = Vec::new();
+    fields(&schema, &mut all);
+    assert!(all.len() > 40, "{all:?}");
+    let text = document("json.md");
+    for field in all {
+        assert!(text.contains(&format!("`{field}`")), "docs/json.md does not have {field}");
+    }
+}
