@@ -36,7 +36,8 @@ use nix::errno::Errno;
 use crate::error::Step;
 pub(crate) use crate::exec::orders::{Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::sys::Newborn;
-use crate::sys::clone::{self, Birth, call};
+use crate::sys::clone::{self, Birth};
+use crate::sys::raw::{call, default_unless_ignored, dispose, errno, int, prctl};
 
 /// Starts the child in `cgroup` by clone3, sharing our memory until it has executed or ended.
 /// `help` answers whether to wait on for one that takes long.
@@ -94,16 +95,6 @@ pub(crate) fn ok(step: Step, answer: isize) -> Result<(), Failure> {
         return Err(Failure { step, errno: errno(answer) });
     }
     Ok(())
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "an errno is less than 4096")]
-fn errno(answer: isize) -> c_int {
-    answer.wrapping_neg() as c_int
-}
-
-/// An integer argument of a raw call.
-pub(crate) const fn int(value: c_int) -> usize {
-    value as isize as usize
 }
 
 impl Orders<'_> {
@@ -298,41 +289,6 @@ impl Orders<'_> {
         let envp = self.envp.expose_provenance();
         // SAFETY: all three end in NUL or null.
         errno(unsafe { call(libc::SYS_execve, [path, argv, envp, 0, 0]) })
-    }
-}
-
-/// prctl(2).
-///
-/// # Safety
-/// That of the option.
-pub(crate) unsafe fn prctl(option: c_int, value: usize) -> isize {
-    // SAFETY: the caller's obligation.
-    unsafe { call(libc::SYS_prctl, [int(option), value, 0, 0, 0]) }
-}
-
-/// The kernel's `sigaction`, as far as its layout is the same everywhere: the handler, then more
-/// than there is.
-#[repr(C)]
-struct Disposition {
-    handler: libc::sighandler_t,
-    _rest: [usize; 7],
-}
-
-/// Makes a signal ignored or the default.
-pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
-    let new = Disposition { handler, _rest: [0; 7] };
-    let new = (&raw const new).expose_provenance();
-    // SAFETY: SIG_DFL and SIG_IGN need nothing but zeroes behind them.
-    unsafe { call(libc::SYS_rt_sigaction, [int(signal), new, 0, 8, 0]) }
-}
-
-fn default_unless_ignored(signal: c_int) {
-    let mut now = Disposition { handler: libc::SIG_DFL, _rest: [0; 7] };
-    let place = (&raw mut now).expose_provenance();
-    // SAFETY: `now` is writable and large enough.
-    let answer = unsafe { call(libc::SYS_rt_sigaction, [int(signal), 0, place, 8, 0]) };
-    if answer == 0 && ![libc::SIG_IGN, libc::SIG_DFL].contains(&now.handler) {
-        dispose(signal, libc::SIG_DFL);
     }
 }
 

@@ -13,8 +13,9 @@ use std::ptr;
 use nix::errno::Errno;
 
 use crate::error::Step;
-use crate::exec::child_side::{Failure, Orders, born, dispose, int, prctl};
+use crate::exec::child_side::{Failure, Orders, born};
 use crate::sys::clone;
+use crate::sys::raw::{dispose, int, prctl};
 
 /// What a keeper is told, besides what the main process is: fds by their numbers.
 pub(crate) struct Charge<'a> {

@@ -34,13 +34,14 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::error::Step;
-use crate::exec::child_side::{self, Failure, int, ok, prctl};
+use crate::exec::child_side::{self, Failure, ok};
 use crate::keeper::birth::{Birth, Charge, is_parent};
 use crate::keeper::idle_memory;
 use crate::keeper::spare::Spare;
 use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
 use crate::sys;
-use crate::sys::clone::{self, bit, call};
+use crate::sys::clone;
+use crate::sys::raw::{bit, call, int, prctl};
 
 /// What the owner writes: it has a pidfd of the main process; everything is to die.
 pub(crate) const KNOWN: u8 = b'n';

@@ -8,7 +8,7 @@
 //!    word of ours and wakes us (`CLONE_CHILD_CLEARTID`) at the same moment: when the child gives
 //!    our memory back, by exec or by its end. A wait for that has a timeout.
 //! 3. Parent and child have one thread-local storage, and with that one errno: the child makes its
-//!    calls by [`call`], which does not touch it.
+//!    calls by `raw.rs`, which does not touch it.
 //! 4. A child that is given up gets SIGKILL, and from then on runs no instruction any more. If it
 //!    hangs in the kernel all the same, the kernel may read our memory on its behalf, and clear the
 //!    word: that one is never freed then. The stack is of no use to it.
@@ -34,6 +34,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, read, write};
 
 use crate::sys::poll::BackOff;
+use crate::sys::raw::{bit, call};
 use crate::sys::{self, Newborn, handle, poll};
 
 /// A function that a child starts in and never returns from.
@@ -215,11 +216,6 @@ fn set_mask(mask: u64) -> Result<u64, Errno> {
     Errno::result(answer).map(|_| before)
 }
 
-/// A signal's place in a mask.
-pub(crate) fn bit(signal: c_int) -> u64 {
-    1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
-}
-
 /// The parent gets the pid or a negative errno; the child calls `entry`, on its own stack or below
 /// the frame that its suspended parent still needs, and never returns.
 #[cfg(target_arch = "x86_64")]
@@ -279,62 +275,6 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> c_long {
     -c_long::from(Errno::ENOSYS as i32)
-}
-
-/// A system call that does not touch errno: its answer, or a negative errno.
-///
-/// # Safety
-/// That of the call itself.
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
-    let answer;
-    // SAFETY: the system call clobbers rax, rcx and r11 only; what it does to memory is the
-    // caller's obligation.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") number => answer,
-            in("rdi") a,
-            in("rsi") b,
-            in("rdx") c,
-            in("r10") d,
-            in("r8") e,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    answer
-}
-
-#[cfg(target_arch = "aarch64")]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
-    let answer: isize;
-    // SAFETY: as for `clone3` above; what it does to memory is the caller's obligation.
-    unsafe {
-        std::arch::asm!(
-            "svc #0",
-            in("x8") number,
-            inlateout("x0") a.cast_signed() => answer,
-            in("x1") b,
-            in("x2") c,
-            in("x3") d,
-            in("x4") e,
-            clobber_abi("C"),
-            options(nostack),
-        );
-    }
-    answer
-}
-
-/// Elsewhere no memory is shared, and errno is the child's own.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
-    // SAFETY: the caller's obligation.
-    match unsafe { libc::syscall(number, a, b, c, d, e) } {
-        -1 => -(Errno::last_raw() as isize),
-        answer => answer as isize,
-    }
 }
 
 fn check(answer: c_long) -> Result<i32, Errno> {

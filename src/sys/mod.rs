@@ -11,6 +11,7 @@ pub(crate) mod clone;
 pub(crate) mod opening;
 pub(crate) mod pass;
 pub(crate) mod poll;
+pub(crate) mod raw;
 pub(crate) mod identity;
 mod safe;
 

@@ -14,6 +14,8 @@ mod guard;
 mod leases;
 mod looking;
 #[cfg(feature = "cli")]
+mod lost;
+#[cfg(feature = "cli")]
 mod measure;
 pub(crate) mod mounts;
 mod nesting;

@@ -1,0 +1,119 @@
+//! System calls that do not touch errno: what a child that shares our memory makes.
+//!
+//! # Safety
+//! One of the few files of this crate with `unsafe` in them: two instructions, and thin wrappers of
+//! them.
+#![expect(unsafe_code, reason = "the system call instruction")]
+
+use std::ffi::{c_int, c_long};
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use nix::errno::Errno;
+
+/// A system call that does not touch errno: its answer, or a negative errno.
+///
+/// # Safety
+/// That of the call itself.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    let answer;
+    // SAFETY: the system call clobbers rax, rcx and r11 only; what it does to memory is the
+    // caller's obligation.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    let answer: isize;
+    // SAFETY: as for `clone3` above; what it does to memory is the caller's obligation.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            in("x8") number,
+            inlateout("x0") a.cast_signed() => answer,
+            in("x1") b,
+            in("x2") c,
+            in("x3") d,
+            in("x4") e,
+            clobber_abi("C"),
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Elsewhere no memory is shared, and errno is the child's own.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    // SAFETY: the caller's obligation.
+    match unsafe { libc::syscall(number, a, b, c, d, e) } {
+        -1 => -(Errno::last_raw() as isize),
+        answer => answer as isize,
+    }
+}
+
+/// The errno of an answer that is one.
+#[expect(clippy::cast_possible_truncation, reason = "an errno is less than 4096")]
+pub(crate) fn errno(answer: isize) -> c_int {
+    answer.wrapping_neg() as c_int
+}
+
+/// An integer argument of a raw call.
+pub(crate) const fn int(value: c_int) -> usize {
+    value as isize as usize
+}
+
+/// A signal's place in a mask.
+pub(crate) fn bit(signal: c_int) -> u64 {
+    1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
+}
+
+/// prctl(2).
+///
+/// # Safety
+/// That of the option.
+pub(crate) unsafe fn prctl(option: c_int, value: usize) -> isize {
+    // SAFETY: the caller's obligation.
+    unsafe { call(libc::SYS_prctl, [int(option), value, 0, 0, 0]) }
+}
+
+/// The kernel's `sigaction`, as far as its layout is the same everywhere: the handler, then more
+/// than there is.
+#[repr(C)]
+struct Disposition {
+    handler: libc::sighandler_t,
+    _rest: [usize; 7],
+}
+
+/// Makes a signal ignored or the default.
+pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
+    let new = Disposition { handler, _rest: [0; 7] };
+    let new = (&raw const new).expose_provenance();
+    // SAFETY: SIG_DFL and SIG_IGN need nothing but zeroes behind them.
+    unsafe { call(libc::SYS_rt_sigaction, [int(signal), new, 0, 8, 0]) }
+}
+
+/// Takes a handler away.
+pub(crate) fn default_unless_ignored(signal: c_int) {
+    let mut now = Disposition { handler: libc::SIG_DFL, _rest: [0; 7] };
+    let place = (&raw mut now).expose_provenance();
+    // SAFETY: `now` is writable and large enough.
+    let answer = unsafe { call(libc::SYS_rt_sigaction, [int(signal), 0, place, 8, 0]) };
+    if answer == 0 && ![libc::SIG_IGN, libc::SIG_DFL].contains(&now.handler) {
+        dispose(signal, libc::SIG_DFL);
+    }
+}
