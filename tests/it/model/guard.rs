@@ -272,8 +272,8 @@ impl Model for World {
 
     fn fault(&self) -> Option<&'static str> {
         let left = self.processes || self.dir;
-        // An owner that has executed something else lives: while a fork of it holds the line, nothing
-        // says that it is none any more.
+        // An owner that has executed something else lives: while a fork of it holds the line,
+        // nothing says that it is none any more.
         let forked_away = self.owner == Owner::Executed && self.fork.is_some();
         if !left || forked_away {
             return None;
