@@ -14,7 +14,7 @@ use crate::supervisor::Supervisor;
 use crate::tree::Tree;
 
 /// What ends by itself this soon was not left behind: it was on its way.
-const MOMENT: Duration = Duration::from_millis(50);
+const EXIT_TIME: Duration = Duration::from_millis(50);
 
 /// Fails the test that holds it if something that was started with it is left.
 ///
@@ -89,17 +89,17 @@ impl NoLeaks {
     /// Somebody outlived SIGKILL for 10 s.
     pub fn check(mut self) -> Result<Vec<ProcessInfo>> {
         self.checked = true;
-        self.end().map(|left| left.named)
+        self.kill_leftovers().map(|left| left.named)
     }
 
-    fn end(&self) -> Result<Survey> {
+    fn kill_leftovers(&self) -> Result<Survey> {
         let mut left = self.supervisor.remembered();
         // It asked for cgroups, so there is one.
         let Some(root) = self.supervisor.root() else { return Ok(left) };
         // An error here is one of the teardown too, which says it.
-        if !root.wait_empty(Some(Instant::now() + MOMENT)).unwrap_or(false) {
+        if !root.wait_empty(Some(Instant::now() + EXIT_TIME)).unwrap_or(false) {
             left.extend(&leftovers::leftovers(root).unwrap_or_default());
-            teardown::kill(root, teardown::PATIENCE)?;
+            teardown::kill_until_empty(root, teardown::TEARDOWN_PATIENCE)?;
         }
         Ok(left)
     }
@@ -110,7 +110,7 @@ impl Drop for NoLeaks {
         if self.checked {
             return;
         }
-        let left = self.end();
+        let left = self.kill_leftovers();
         if thread::panicking() {
             return;
         }

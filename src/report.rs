@@ -201,7 +201,7 @@ impl Report {
 }
 
 /// Characters that the names of leftovers may take; those that are not named are counted.
-const NAMED: usize = 160;
+const NAMED_CHARS: usize = 160;
 
 /// One line: `exit status: 0 after 0.82 s, killed 2 leftovers: 4711 sleep 30, 4712 sleep 60`
 impl fmt::Display for Report {
@@ -229,7 +229,7 @@ fn leftovers(f: &mut fmt::Formatter<'_>, left: &[ProcessInfo], count: usize) -> 
     }
     let names: Vec<String> = left.iter().map(ToString::to_string).collect();
     let noun = if count == 1 { "leftover" } else { "leftovers" };
-    write!(f, ", killed {count} {noun}: {}", enumerated(&names, count, NAMED))
+    write!(f, ", killed {count} {noun}: {}", enumerated(&names, count, NAMED_CHARS))
 }
 
 /// `exited`, `ended by signal 9`, `timed out`, `used up its CPU time`, ...

@@ -60,7 +60,7 @@ impl Command {
         drop(child.stdin.take());
         let linger = child.policy().linger;
         let waited = child.wait().and_then(|_| if linger { child.wait_tree() } else { Ok(()) });
-        child.end_after(waited).map(|((), report)| report)
+        child.finish_after(waited).map(|((), report)| report)
     }
 
     /// As [`run`](Self::run), for the exit status alone.
@@ -187,7 +187,7 @@ impl Command {
             let (program, force_join) = (&self.program, self.force_join);
             Launch { program, closures, force_join, image, streams, home, until }
         };
-        supervisor.open()?;
+        supervisor.check_open()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
             self.may_be_kept()?;
             let (newborn, kept) = launch(Home::Kept).hire(&keepers.proc)?;

@@ -30,7 +30,7 @@ pub(crate) const DIRECTORY: OFlag =
 const NAME_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
 /// openat2 is refused in this process: that does not change any more.
-static REFUSED: AtomicBool = AtomicBool::new(false);
+static OPENAT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Opens a directory and nothing else. Follows the path wherever it leads.
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
@@ -48,7 +48,7 @@ pub(crate) fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Opens what is below a cgroup; `EXDEV` where something is mounted on the way.
 pub(crate) fn look(dir: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
-    if !REFUSED.load(Ordering::Relaxed) {
+    if !OPENAT2_REFUSED.load(Ordering::Relaxed) {
         let within = ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_SYMLINKS
             | ResolveFlag::RESOLVE_NO_XDEV;
@@ -59,7 +59,7 @@ pub(crate) fn look(dir: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Own
         }
     }
     let opened = look_by_parts(dir, path, flags)?;
-    REFUSED.store(true, Ordering::Relaxed);
+    OPENAT2_REFUSED.store(true, Ordering::Relaxed);
     Ok(opened)
 }
 

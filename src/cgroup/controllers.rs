@@ -110,7 +110,7 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
             })
         }
         Err(errno) => {
-            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), NOT_DELEGATED)
+            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), ENABLE_REFUSED)
         }
     }
 }
@@ -122,7 +122,7 @@ const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER
 const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
      systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
      process; in a service: DelegateSubgroup= in its unit, or tidy-process as its ExecStart=";
-const NOT_DELEGATED: &str = "this cgroup is not delegated to you: \
+const ENABLE_REFUSED: &str = "this cgroup is not delegated to you: \
      systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
      Delegate=yes in its unit";
 

@@ -10,10 +10,10 @@ use crate::proc::survey;
 
 /// Freezing, for the sake of a list without races, may take this long; then the list is made
 /// anyhow.
-const FREEZE: Duration = Duration::from_millis(50);
+const FREEZE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// What cannot be listed is on its way out, or is still there after this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const LISTING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The processes in it right now.
 pub(crate) fn listed(cgroup: &Cgroup) -> Survey {
@@ -31,7 +31,7 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Survey> {
         return Ok(Survey::default());
     }
     // A list with races is better than none.
-    let _ = cgroup.freeze(Instant::now() + FREEZE);
+    let _ = cgroup.freeze(Instant::now() + FREEZE_PATIENCE);
     let (members, why) = match cgroup.members() {
         Ok(members) => (members, "it is in another pid namespace".to_owned()),
         Err(errno) => (Vec::new(), format!("{errno:?} while the cgroup was listed")),
@@ -40,7 +40,7 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Survey> {
     let (hidden, pids) = members.split_at(seen);
     let mut left = described(pids);
     hidden.iter().for_each(|_| left.push(ProcessInfo::unread(0, &why)));
-    if members.is_empty() && !cgroup.wait_empty(Some(Instant::now() + PATIENCE)).unwrap_or(false) {
+    if members.is_empty() && !cgroup.wait_empty(Some(Instant::now() + LISTING_PATIENCE)).unwrap_or(false) {
         left.push(unlisted(&why));
     }
     Ok(left)

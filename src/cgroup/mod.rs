@@ -40,7 +40,7 @@ use crate::sys::above_two;
 use crate::sys::poll::{BackOff, timeout_until};
 
 /// `cpu.stat` has some 300 bytes at the most.
-pub(crate) const BRIEF: usize = 512;
+pub(crate) const SHORT_FILE: usize = 512;
 
 /// A cgroup that we made. Dropping it closes fds and does nothing else.
 #[derive(Debug)]
@@ -138,10 +138,10 @@ impl Cgroup {
     }
 
     /// A control file that is known to be shorter than the buffer: one read, and nothing allocated.
-    pub(crate) fn read_brief<'a>(
+    pub(crate) fn read_short<'a>(
         &self,
         file: &str,
-        buffer: &'a mut [u8; BRIEF],
+        buffer: &'a mut [u8; SHORT_FILE],
     ) -> Result<&'a str, Errno> {
         let len = read(&self.file(file, OFlag::O_RDONLY)?, buffer)?;
         Ok(std::str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
@@ -159,7 +159,7 @@ impl Cgroup {
 
     /// SIGKILL for every process in it and below, whoever owns it. Not complete (see
     /// `teardown.rs`).
-    pub(crate) fn kill(&self) -> Result<(), Errno> {
+    pub(crate) fn write_kill(&self) -> Result<(), Errno> {
         gone_is_fine(write(&self.kill, b"1").map(drop))
     }
 

@@ -19,13 +19,13 @@ use crate::proc::survey;
 use crate::sys;
 
 /// How long a teardown may take before it gives up and says who is left.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TEARDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two attempts at what may pass.
 const RETRY_PAUSE: Duration = Duration::from_micros(200);
 
 /// Pidfds held at a time by a sweep: few, since fds may be scarce.
-const BATCH: usize = 64;
+const PIDFD_BATCH: usize = 64;
 
 /// Kills everything in the cgroup, and removes it with all that is below.
 ///
@@ -45,7 +45,7 @@ pub(crate) fn teardown_after<T>(
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let emptied = kill(cgroup, left).map(|()| read());
+        let emptied = kill_until_empty(cgroup, left).map(|()| read());
         let removed = |counters| match cgroup.remove() {
             Ok(()) => Ok(counters),
             Err(stuck) => Err(cgroup.stuck(&stuck)),
@@ -60,9 +60,9 @@ pub(crate) fn teardown_after<T>(
 }
 
 /// Kills until it is empty; at the deadline the error names who is left.
-pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+pub(crate) fn kill_until_empty(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     let start = Instant::now();
-    if empty(cgroup, start + patience)? {
+    if kill_in_rounds(cgroup, start + patience)? {
         return Ok(());
     }
     let survivors = survey::in_brief(&cgroup.pids().unwrap_or_default());
@@ -70,7 +70,7 @@ pub(crate) fn kill(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     Err(Error::populated(what, start.elapsed(), survivors))
 }
 
-fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
+fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
     let failed = |errno| cgroup.error(Step::Kill, errno);
     if !cgroup.populated().map_err(failed)? {
         return Ok(true);
@@ -80,9 +80,9 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
     let mut pause = Duration::from_millis(2);
     let mut stubborn = false;
     loop {
-        cgroup.kill().map_err(failed)?;
+        cgroup.write_kill().map_err(failed)?;
         if stubborn {
-            sweep(cgroup);
+            freeze_and_kill(cgroup);
         }
         let until = deadline.min(Instant::now() + pause);
         if cgroup.wait_empty(Some(until)).map_err(failed)? {
@@ -100,7 +100,7 @@ fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
 
 /// Freezes, then SIGKILLs each listed process through its pidfd. What fails here is tried again in
 /// the next round, so errors are of no interest: the deadline is.
-fn sweep(cgroup: &Cgroup) {
+fn freeze_and_kill(cgroup: &Cgroup) {
     let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
     let _ = signal_all(&|| cgroup.pids(), libc::SIGKILL, &|_| true);
 }
@@ -118,7 +118,7 @@ pub(crate) fn signal_all(
 ) -> Result<usize, Errno> {
     let mut reached = 0;
     let pids: Vec<i32> = list()?.into_iter().filter(|&pid| is_meant(pid)).collect();
-    for batch in pids.chunks(BATCH) {
+    for batch in pids.chunks(PIDFD_BATCH) {
         let open = |&pid| match sys::pidfd_open(pid) {
             Ok(fd) => Some((pid, fd)),
             Err(_) => None,

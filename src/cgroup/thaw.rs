@@ -10,19 +10,19 @@ use nix::sys::stat::{Mode, fstat};
 use crate::cgroup::beneath::{DIRECTORY, look, open};
 use crate::cgroup::{Cgroup, read_all};
 
-const FREEZE: &str = "cgroup.freeze";
+const FREEZE_FILE: &str = "cgroup.freeze";
 
 /// A hierarchy that is deeper is not walked to its top.
-const MOST: usize = 256;
+const MAX_ANCESTORS: usize = 256;
 
 impl Cgroup {
     /// Thaws it and all above it up to `top`, which are ours; what cannot be thawed stays as it is.
     pub(crate) fn thaw_up_to(&self, top: &Self) {
         let last = top.dir().and_then(fstat).map(|stat| (stat.st_dev, stat.st_ino));
         let (Ok(mut here), Ok(last)) = (self.dir().and_then(own), last) else { return };
-        for _ in 0..MOST {
+        for _ in 0..MAX_ANCESTORS {
             if is_frozen(&here) {
-                let file = open(here.as_fd(), Path::new(FREEZE), OFlag::O_WRONLY);
+                let file = open(here.as_fd(), Path::new(FREEZE_FILE), OFlag::O_WRONLY);
                 let _ = file.and_then(|file| nix::unistd::write(&file, b"0"));
             }
             let is_last = fstat(&here).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == last);
@@ -36,7 +36,7 @@ impl Cgroup {
     /// The nearest one above it that is frozen by its own setting.
     pub(crate) fn frozen_above(&self) -> Option<PathBuf> {
         let mut here = self.dir().and_then(|dir| above(&*dir)).ok()?;
-        for path in self.path().ancestors().skip(1).take(MOST) {
+        for path in self.path().ancestors().skip(1).take(MAX_ANCESTORS) {
             if is_frozen(&here) {
                 return Some(path.to_owned());
             }
@@ -56,6 +56,6 @@ fn above(dir: impl AsFd) -> Result<OwnedFd, Errno> {
 
 /// The root of a hierarchy has no such file, and other file systems have none.
 fn is_frozen(dir: &OwnedFd) -> bool {
-    let file = look(dir.as_fd(), Path::new(FREEZE), OFlag::O_RDONLY);
+    let file = look(dir.as_fd(), Path::new(FREEZE_FILE), OFlag::O_RDONLY);
     file.and_then(|file| read_all(&file)).is_ok_and(|text| text.starts_with(b"1"))
 }

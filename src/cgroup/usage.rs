@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cgroup::{BRIEF, Cgroup};
+use crate::cgroup::{SHORT_FILE, Cgroup};
 use crate::report::{Metric, Missing, Usage};
 
 /// What is not read unless it was asked for: a short run should not pay for ten files.
@@ -22,7 +22,7 @@ impl Usage {
     /// CPU time alone, unless more was asked for.
     pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
         let mut usage = if all { Self::counted(cgroup) } else { Self::unasked() };
-        match cgroup.read_brief("cpu.stat", &mut [0; BRIEF]) {
+        match cgroup.read_short("cpu.stat", &mut [0; SHORT_FILE]) {
             Ok(text) => {
                 usage.user = value(text, "user_usec").map(Duration::from_micros);
                 usage.system = value(text, "system_usec").map(Duration::from_micros);
@@ -88,8 +88,8 @@ impl Usage {
 
 /// CPU time so far.
 pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
-    let mut buffer = [0; BRIEF];
-    let text = cgroup.read_brief("cpu.stat", &mut buffer).ok()?;
+    let mut buffer = [0; SHORT_FILE];
+    let text = cgroup.read_short("cpu.stat", &mut buffer).ok()?;
     value(text, "usage_usec").map(Duration::from_micros)
 }
 

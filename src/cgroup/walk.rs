@@ -54,7 +54,7 @@ pub(crate) fn walk(
     visit: &mut Visit<'_>,
 ) -> Result<(), Stuck> {
     let mut walk = Walk { manner, levels: Vec::new(), path: PathBuf::new(), stuck: None };
-    let Some(mut here) = walk.enter(parent, name) else { return walk.end() };
+    let Some(mut here) = walk.enter(parent, name) else { return walk.outcome() };
     while let Some(level) = walk.levels.last_mut() {
         if let Some(next) = level.todo.pop() {
             if let Some(below) = walk.enter(here.as_fd(), &next) {
@@ -66,13 +66,13 @@ pub(crate) fn walk(
             1 => None,
             _ => Some(walk.up(here.as_fd())?),
         };
-        walk.leave(above.as_ref().map_or(parent, AsFd::as_fd), here.as_fd(), visit);
+        walk.pop_level(above.as_ref().map_or(parent, AsFd::as_fd), here.as_fd(), visit);
         here = match above {
             Some(above) => above,
             None => break,
         };
     }
-    walk.end()
+    walk.outcome()
 }
 
 struct Walk {
@@ -137,7 +137,7 @@ impl Walk {
         known.map_err(|errno| Stuck { at: at(), errno })
     }
 
-    fn leave(&mut self, above: BorrowedFd<'_>, dir: BorrowedFd<'_>, visit: &mut Visit<'_>) {
+    fn pop_level(&mut self, above: BorrowedFd<'_>, dir: BorrowedFd<'_>, visit: &mut Visit<'_>) {
         let Some(Level { name, clear, .. }) = self.levels.pop() else { return };
         let visited = Visited { above, name: &name, dir, path: &self.path, clear };
         let done = gone_is_fine(visit(&visited));
@@ -164,7 +164,7 @@ impl Walk {
         }
     }
 
-    fn end(self) -> Result<(), Stuck> {
+    fn outcome(self) -> Result<(), Stuck> {
         self.stuck.map_or(Ok(()), Err)
     }
 }
@@ -234,7 +234,7 @@ fn gather(
 }
 
 /// More processes than a machine can have (`PID_MAX_LIMIT`).
-const MOST: usize = 1 << 22;
+const MAX_PIDS: usize = 1 << 22;
 
 /// The pids that one directory lists, those outside our pid namespace left out.
 pub(crate) fn pids(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
@@ -253,7 +253,7 @@ fn listed(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
     let mut pids = Vec::new();
     let mut number = None::<i32>;
     let mut buffer = [0; 4096];
-    while pids.len() < MOST {
+    while pids.len() < MAX_PIDS {
         let len = match read(&file, &mut buffer) {
             Ok(0) | Err(Errno::EOPNOTSUPP) => break,
             Err(Errno::EINTR) => continue,

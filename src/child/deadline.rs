@@ -8,10 +8,10 @@ use crate::report::Cause;
 use crate::sys::poll::{earlier, lock};
 
 /// Samples CPU time this often at the most, however near the limit is: two CPUs burn 20 ms in it.
-const SAMPLE: Duration = Duration::from_millis(10);
+const CPU_SAMPLE: Duration = Duration::from_millis(10);
 
 /// Between two attempts to kill what the kernel does not let go of.
-pub(crate) const RETRY: Duration = Duration::from_millis(100);
+pub(crate) const KILL_RETRY: Duration = Duration::from_millis(100);
 
 /// How a command is to be ended, as its caller has said; kept for the life of its child.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +138,7 @@ impl Ending {
             None => None,
             Some(limit) => match left(limit, used()) {
                 None => return Due::Stop(Cause::CpuTimeExceeded, Duration::ZERO),
-                Some(left) => now.checked_add((left / cpus()).max(SAMPLE)),
+                Some(left) => now.checked_add((left / cpus()).max(CPU_SAMPLE)),
             },
         };
         earlier(timeout, sample).map_or(Due::Nothing, Due::At)

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFd;
 
 use crate::child::Child;
-use crate::child::deadline::{Due, RETRY, Scope, State};
+use crate::child::deadline::{Due, KILL_RETRY, Scope, State};
 use crate::error::Result;
 use crate::report::Cause;
 use crate::sys::poll::{self, earlier, lock};
@@ -100,7 +100,7 @@ impl Child {
                 if late {
                     self.tree().hold().wake();
                 }
-                late.then(|| Instant::now() + RETRY)
+                late.then(|| Instant::now() + KILL_RETRY)
             }
             Due::Stop(cause, grace) if grace.is_zero() => Some(self.kill_for(cause, &mut state)),
             Due::Stop(cause, grace) => {
@@ -124,7 +124,7 @@ impl Child {
             *state = State::Killed(cause);
             return now;
         }
-        let again = Instant::now() + RETRY;
+        let again = Instant::now() + KILL_RETRY;
         *state = State::Asked(cause, Some(again));
         again
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
 use crate::proc::info::Survey;
@@ -50,7 +50,7 @@ impl Child {
     /// `brief`: if that could not be torn down it may be stuck, and has been waited for already.
     fn last_status(&self, brief: bool) -> Result<(ExitStatus, bool)> {
         let escaped = !self.ended_within(SETTLING)?;
-        let patience = if brief { SETTLING } else { PATIENCE };
+        let patience = if brief { SETTLING } else { TEARDOWN_PATIENCE };
         if escaped {
             let _ = self.signal(libc::SIGKILL);
             self.ended_within(patience)?;
@@ -81,7 +81,7 @@ impl Child {
     }
 
     /// Ends it after what was done with it, which may have failed: no error loses the report.
-    pub(crate) fn end_after<T>(&self, done: Result<T>) -> Result<(T, Report)> {
+    pub(crate) fn finish_after<T>(&self, done: Result<T>) -> Result<(T, Report)> {
         with_report(done, self.finish())
     }
 

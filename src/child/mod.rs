@@ -293,11 +293,11 @@ impl Child {
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
     /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
     pub fn detach(self) {
-        self.leave();
+        self.leave_to_supervisor();
     }
 
-    pub(crate) fn leave(&self) {
-        self.tree.leave();
+    pub(crate) fn leave_to_supervisor(&self) {
+        self.tree.leave_to_supervisor();
         self.log.leave();
     }
 

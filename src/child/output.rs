@@ -91,7 +91,7 @@ impl Child {
         let mut stderr = Capture::new(self.stderr.take(), err_copy).map_err(failed)?;
         let collected = self.serve(&mut stdin, [&mut stdout, &mut stderr]);
         drop(stdin);
-        let ((), report) = self.end_after(collected)?;
+        let ((), report) = self.finish_after(collected)?;
         if let Err(errno) = stdout.drain().and_then(|()| stderr.drain()) {
             return Err(failed(errno).with_report(report));
         }

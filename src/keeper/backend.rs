@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::error::{Error, Result};
 use crate::keeper::handle::{self, Kept};
 use crate::limits::Limits;
@@ -32,20 +32,20 @@ impl Keepers {
         })
     }
 
-    /// Keeps a tree alive until [`end`](Self::end). Those that have ended meanwhile are forgotten.
+    /// Keeps a tree alive until [`tear_down`](Self::tear_down). Those that have ended meanwhile are forgotten.
     pub(crate) fn take_over(&self, kept: &Arc<Kept>) {
         let mut left = lock(&self.left);
         left.retain(|kept| {
             let over = kept.has_ended();
             if over {
-                kept.bury();
+                kept.reap_keeper();
             }
             !over
         });
         left.push(Arc::clone(kept));
     }
 
-    /// Notes a new tree, for [`end`](Self::end).
+    /// Notes a new tree, for [`tear_down`](Self::tear_down).
     pub(crate) fn note(&self, kept: Kept) -> Arc<Kept> {
         let kept = Arc::new(kept);
         let mut held = lock(&self.held);
@@ -56,12 +56,12 @@ impl Keepers {
 
     /// Ends all trees; the first error, when all were tried. What a process outlived is tried again
     /// by the next call.
-    pub(crate) fn end(&self) -> Result<()> {
+    pub(crate) fn tear_down(&self) -> Result<()> {
         let mut all: Vec<_> = lock(&self.left).drain(..).collect();
         all.extend(lock(&self.held).drain(..).filter_map(|kept| kept.upgrade()));
         let mut first = Ok(());
         for kept in all {
-            if let Err(error) = kept.end(PATIENCE) {
+            if let Err(error) = kept.tear_down(TEARDOWN_PATIENCE) {
                 if error.is_survivors() {
                     lock(&self.left).push(kept);
                 }

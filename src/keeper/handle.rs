@@ -23,7 +23,7 @@ use crate::sys::poll::{self, lock, timeout_until};
 use crate::sys::{self, Newborn};
 
 /// How long a keeper is listened to for the status of a main process that has ended.
-const MOMENT: Duration = Duration::from_millis(1);
+const STATUS_LATENCY: Duration = Duration::from_millis(1);
 
 /// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
 /// nobody waits for that.
@@ -112,7 +112,7 @@ impl Kept {
             }
             let either = [main, self.keeper.pidfd.as_fd()];
             if readable(&either, deadline)? {
-                readable(&[self.line.as_fd()], Some(Instant::now() + MOMENT))?;
+                readable(&[self.line.as_fd()], Some(Instant::now() + STATUS_LATENCY))?;
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let heard = self.hear()?;
@@ -143,7 +143,7 @@ impl Kept {
     }
 
     /// Has everybody killed, and waits for that; at the deadline the error names who is left.
-    pub(crate) fn kill(&self, patience: Duration) -> Result<()> {
+    pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         let start = Instant::now();
         self.ask_to_kill();
         if self.wait_empty(Some(start + patience))? {
@@ -154,10 +154,10 @@ impl Kept {
     }
 
     /// The same, and reaps the keeper; while somebody is left it goes on trying.
-    pub(crate) fn end(&self, patience: Duration) -> Result<()> {
-        let killed = self.kill(patience);
+    pub(crate) fn tear_down(&self, patience: Duration) -> Result<()> {
+        let killed = self.kill_until_empty(patience);
         if !killed.as_ref().is_err_and(Error::is_survivors) {
-            self.bury();
+            self.reap_keeper();
         }
         killed
     }
@@ -181,7 +181,7 @@ impl Kept {
     }
 
     /// Reaps a keeper that has gone or is about to.
-    pub(crate) fn bury(&self) {
+    pub(crate) fn reap_keeper(&self) {
         reap_dying(self.keeper.pidfd.as_fd());
     }
 

@@ -54,10 +54,10 @@ pub(crate) const ENDED: u32 = 2;
 pub(crate) const DONE: u32 = 3;
 
 /// So many dead are reaped between two looks at the line, however fast a chain makes them.
-const BATCH: u32 = 64;
+const REAP_BATCH: u32 = 64;
 
 /// So many rounds in which nobody died follow at once; then pauses grow to 100 ms.
-const EAGER: u32 = 300;
+const EAGER_ROUNDS: u32 = 300;
 
 /// Forks a keeper; says its pid.
 pub(crate) fn fork(charge: &Charge<'_>) -> Result<i32, Errno> {
@@ -231,12 +231,12 @@ impl<'a> Keeper<'a> {
     fn reap(&self) -> Reaped {
         let mut ended = None;
         let mut reaped = Reaped::Nobody;
-        for number in 1..=BATCH {
+        for number in 1..=REAP_BATCH {
             let mut status: c_int = 0;
             // SAFETY: `status` is writable.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
             if pid > 0 {
-                reaped = if number == BATCH { Reaped::Many } else { Reaped::Some };
+                reaped = if number == REAP_BATCH { Reaped::Many } else { Reaped::Some };
                 if pid == self.main {
                     ended = Some(record(ENDED, status));
                 }
@@ -304,7 +304,7 @@ fn is_dead(pid: libc::pid_t) -> bool {
 }
 
 fn pause(idle: u32) -> c_int {
-    let late = idle.saturating_sub(EAGER).min(100);
+    let late = idle.saturating_sub(EAGER_ROUNDS).min(100);
     c_int::try_from(late).unwrap_or(100)
 }
 

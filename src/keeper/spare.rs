@@ -17,7 +17,7 @@ use crate::proc::walk::{open, open_at, read};
 const GUARD: &[u8] = b"tidy-guard\n";
 
 /// Guards are spared for so many milliseconds.
-const LONGEST: i64 = 1000;
+const SPARED_MS: i64 = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
@@ -42,7 +42,7 @@ impl Spare {
         let now = now.tv_sec().wrapping_mul(1000).wrapping_add(now.tv_nsec() / 1_000_000);
         let since = self.since.get().unwrap_or(now);
         self.since.set(Some(since));
-        now.wrapping_sub(since) < LONGEST
+        now.wrapping_sub(since) < SPARED_MS
     }
 }
 

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::cgroup::teardown::{PATIENCE, signal_all};
+use crate::cgroup::teardown::{TEARDOWN_PATIENCE, signal_all};
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::launch::{Failed, Launch, last_word, read_word, while_text_is_busy};
 use crate::exec::overdue::{Answer, Late, Overdue};
@@ -35,7 +35,7 @@ impl Launch<'_> {
                     // The keeper may be suspended until its exec.
                     let _ = signal_all(&|| Ok(kept.pids()), libc::SIGKILL, &|_| true);
                 }
-                let _ = kept.end(PATIENCE);
+                let _ = kept.tear_down(TEARDOWN_PATIENCE);
                 Err(overdue.error().map_or(failed, Failed::Known))
             }
         }

@@ -249,7 +249,7 @@ impl AsyncChild {
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends;
     /// see [`Child::detach`].
     pub fn detach(self) {
-        self.child.leave();
+        self.child.leave_to_supervisor();
     }
 
     /// Whether its end is a matter of microseconds: everybody has ended, and no thread reads for

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::sys::SignalsBlocked;
 
 /// It reads a few files and writes two.
-const STACK: usize = 256 * 1024;
+const OFFLOAD_STACK: usize = 256 * 1024;
 
 /// Begins at once, whether or not the answer is waited for.
 pub(crate) fn aside<T: Send + 'static>(
@@ -27,14 +27,14 @@ pub(crate) fn aside<T: Send + 'static>(
     let (theirs, (over, gone)) = (Arc::clone(&job), oneshot::channel::<()>());
     // A signal must never find this thread: the caller's threads know what to do with it.
     let blocked = SignalsBlocked::new();
-    let builder = Builder::new().name("tidy-process-end".to_owned()).stack_size(STACK);
+    let builder = Builder::new().name("tidy-process-end".to_owned()).stack_size(OFFLOAD_STACK);
     let thread = builder.spawn(move || {
         run(&theirs);
         drop(over);
     });
     drop(blocked);
     match thread {
-        Ok(thread) => hold(Held(Some(thread)), gone),
+        Ok(thread) => hold(JoinOnDrop(Some(thread)), gone),
         Err(_) => run(&job),
     }
     heard
@@ -48,7 +48,7 @@ fn run(job: &Mutex<Option<impl FnOnce()>>) {
 }
 
 /// A task holds the thread until it is over. A runtime that shuts down drops the task.
-fn hold(thread: Held, gone: oneshot::Receiver<()>) {
+fn hold(thread: JoinOnDrop, gone: oneshot::Receiver<()>) {
     match Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn(async move {
             let _ = gone.await;
@@ -58,9 +58,9 @@ fn hold(thread: Held, gone: oneshot::Receiver<()>) {
     }
 }
 
-struct Held(Option<JoinHandle<()>>);
+struct JoinOnDrop(Option<JoinHandle<()>>);
 
-impl Drop for Held {
+impl Drop for JoinOnDrop {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
             let _ = thread.join();

@@ -91,10 +91,10 @@ impl AsyncChild {
     async fn collect(mut self, input: &[u8]) -> Result<Output> {
         let subject = format!("output of process {}", self.id());
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
-        let mut stdin = Feed { pipe: self.stdin.take(), rest: input };
+        let mut stdin = AsyncFeed { pipe: self.stdin.take(), rest: input };
         let [out_copy, err_copy] = self.as_child().log.copies();
         let mut streams =
-            [Stream::new(self.stdout.take(), out_copy), Stream::new(self.stderr.take(), err_copy)];
+            [AsyncCapture::new(self.stdout.take(), out_copy), AsyncCapture::new(self.stderr.take(), err_copy)];
         let collected = {
             let mut over = pin!(self.all_that_is_waited_for());
             let news = poll_fn(|cx| {
@@ -120,12 +120,12 @@ impl AsyncChild {
 }
 
 /// The input pipe, and what is still to go into it.
-struct Feed<'a> {
+struct AsyncFeed<'a> {
     pipe: Option<Sender>,
     rest: &'a [u8],
 }
 
-impl Feed<'_> {
+impl AsyncFeed<'_> {
     /// Writes what there is room for, within bounds; closes the pipe behind the last byte, and when
     /// nobody reads any more. The task is woken when there is room again.
     fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -157,13 +157,13 @@ impl Feed<'_> {
 }
 
 /// One output pipe, and what came out of it.
-struct Stream {
+struct AsyncCapture {
     pipe: Option<Receiver>,
     bytes: Vec<u8>,
     copy: Option<Log>,
 }
 
-impl Stream {
+impl AsyncCapture {
     fn new(pipe: Option<Receiver>, copy: Option<Log>) -> Self {
         Self { pipe, bytes: Vec::new(), copy }
     }

@@ -11,8 +11,8 @@ use crate::runtime::child::AsyncChild;
 use crate::sys::poll::earlier;
 
 /// Between two looks at whether a tree is empty, once its main process has ended.
-const SHORT: Duration = Duration::from_millis(1);
-const LONG: Duration = Duration::from_millis(16);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 impl AsyncChild {
     pub(super) fn is_over(&self) -> Result<bool> {
@@ -51,7 +51,7 @@ impl AsyncChild {
             self.pidfd.readable().await.map_err(gone)?.retain_ready();
             if self.child.reap()?.is_none() {
                 // A tracer has still to let it go.
-                sleep(SHORT).await;
+                sleep(SHORTEST_PAUSE).await;
             }
             Ok(())
         };
@@ -63,7 +63,7 @@ impl AsyncChild {
 
     /// Waits until everybody has ended; false at the deadline.
     pub(super) async fn over(&self, deadline: Option<Instant>) -> Result<bool> {
-        let mut pause = SHORT;
+        let mut pause = SHORTEST_PAUSE;
         while !self.is_over()? {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
@@ -74,7 +74,7 @@ impl AsyncChild {
             }
             let next = Instant::now() + pause;
             sleep_until(deadline.map_or(next, |deadline| next.min(deadline)).into()).await;
-            pause = (pause * 2).min(LONG);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Ok(true)
     }

@@ -14,7 +14,7 @@ use crate::cgroup::beneath::{self, DIRECTORY, open_cgroup};
 use crate::cgroup::hierarchy::Base;
 use crate::cgroup::names::owner;
 use crate::cgroup::nesting::base_to_look;
-use crate::cgroup::teardown::{self, PATIENCE};
+use crate::cgroup::teardown::{self, TEARDOWN_PATIENCE};
 use crate::cgroup::walk::{Manner, children, members};
 use crate::cgroup::{Cgroup, read_all};
 use crate::error::{Error, Result, Step};
@@ -152,7 +152,7 @@ impl TreeInfo {
         };
         let opened = open_cgroup(above).map(Arc::new);
         match opened.and_then(|parent| Cgroup::open(&parent, above, name)) {
-            Ok(cgroup) => teardown::kill(&cgroup, PATIENCE),
+            Ok(cgroup) => teardown::kill_until_empty(&cgroup, TEARDOWN_PATIENCE),
             // Gone meanwhile: that is what was wanted.
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::at(Step::OpenCgroup, &self.path, errno)),

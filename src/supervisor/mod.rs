@@ -124,11 +124,11 @@ impl Supervisor {
     /// # Ok::<(), tidy_process::Error>(())
     /// ```
     pub fn close(&self) -> Result<()> {
-        self.owned()?;
+        self.check_ours()?;
         self.root.closed.store(true, Ordering::Release);
         match &self.root.ground {
-            Ground::RunRoot(root) => root.end(),
-            Ground::Keepers(keepers) => keepers.end(),
+            Ground::RunRoot(root) => root.tear_down(),
+            Ground::Keepers(keepers) => keepers.tear_down(),
         }
     }
 
@@ -242,7 +242,7 @@ impl Supervisor {
     }
 
     /// An error in a forked copy of the process that made it.
-    pub(crate) fn owned(&self) -> Result<()> {
+    pub(crate) fn check_ours(&self) -> Result<()> {
         if self.is_ours() {
             return Ok(());
         }
@@ -252,8 +252,8 @@ impl Supervisor {
     }
 
     /// An error where nothing can be started in it any more.
-    pub(crate) fn open(&self) -> Result<()> {
-        self.owned()?;
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.check_ours()?;
         if self.is_closed() {
             return Err(Error::invalid(Step::Supervise, "the supervisor", "it was closed"));
         }
@@ -372,11 +372,11 @@ impl Drop for Root {
         let ours = self.owner.is_this_process();
         match &mut self.ground {
             Ground::RunRoot(root) => {
-                if !ours || root.end().is_err() {
-                    root.leave();
+                if !ours || root.tear_down().is_err() {
+                    root.leave_to_guard();
                 }
             }
-            Ground::Keepers(keepers) if ours => drop(keepers.end()),
+            Ground::Keepers(keepers) if ours => drop(keepers.tear_down()),
             Ground::Keepers(_) => {}
         }
     }

@@ -21,7 +21,7 @@ use crate::proc::walk::each_child;
 use crate::sys::poll::BackOff;
 
 /// The dead need a moment to become zombies, and to hand on their own children.
-const MOMENT: Duration = Duration::from_millis(100);
+const REAPING_TIME: Duration = Duration::from_millis(100);
 
 /// Whether orphans become children of this process.
 pub(crate) fn come_to_us() -> bool {
@@ -32,8 +32,8 @@ pub(crate) fn come_to_us() -> bool {
 ///
 /// What lives still has children that are not ours yet: so all of the tree that are our children
 /// are waited for, the main process too.
-pub(crate) fn reap(tree: &Path, main: i32) {
-    let deadline = Instant::now() + MOMENT;
+pub(crate) fn reap_members(tree: &Path, main: i32) {
+    let deadline = Instant::now() + REAPING_TIME;
     let mut back_off = BackOff::gentle(Duration::from_micros(50), Duration::from_millis(2));
     loop {
         // Before the list is made: what it leaves behind is on that.

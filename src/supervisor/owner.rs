@@ -18,7 +18,7 @@ use crate::cgroup::names::RECORD;
 use crate::sys::{self, poll};
 
 /// Four numbers have 83 bytes at the most.
-const LONGEST: usize = 128;
+const RECORD_LEN: usize = 128;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Owner {
@@ -42,7 +42,7 @@ pub(crate) fn sign(cgroup: &Cgroup) {
 /// Whether the owner is known to be gone, whoever holds the lease.
 pub(crate) fn is_dead(cgroup: &Cgroup) -> bool {
     let Ok(dir) = cgroup.dir() else { return false };
-    let mut buffer = [0; LONGEST];
+    let mut buffer = [0; RECORD_LEN];
     let text = sys::get_attribute(dir.as_fd(), RECORD, &mut buffer).unwrap_or_default();
     Owner::parse(text).is_some_and(|owner| owner.is_dead())
 }

@@ -19,7 +19,7 @@ use crate::cgroup::delegation;
 use crate::cgroup::hierarchy::Base;
 use crate::cgroup::names::checked;
 use crate::cgroup::names::{ASIDE, INNER, PREFIX};
-use crate::cgroup::teardown::{PATIENCE, teardown};
+use crate::cgroup::teardown::{TEARDOWN_PATIENCE, teardown};
 use crate::error::{Error, Result, Step};
 use crate::limits::Limits;
 use crate::supervisor::guard::Guard;
@@ -31,7 +31,7 @@ use crate::supervisor::sweep::{lease, sweep_siblings};
 pub(crate) struct OwnRunRoot {
     pub(crate) cgroup: Cgroup,
     /// Nothing once it was removed.
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<Claim>>,
     /// The user of the base, if that is neither this one nor root.
     pub(crate) foreign_owner: Option<u32>,
     made: AtomicU64,
@@ -41,7 +41,7 @@ pub(crate) struct OwnRunRoot {
 
 /// What keeps it until its end.
 #[derive(Debug)]
-struct Held {
+struct Claim {
     /// flock(2) on the directory: free once this process and its forks are gone, however they went.
     lease: File,
     guard: Option<Guard>,
@@ -73,7 +73,7 @@ impl OwnRunRoot {
             sign(&cgroup);
             let root = Self {
                 cgroup,
-                held: Mutex::new(Some(Held { lease, guard })),
+                held: Mutex::new(Some(Claim { lease, guard })),
                 foreign_owner,
                 made: AtomicU64::new(0),
                 memory_budget: limits.has_memory(),
@@ -81,7 +81,7 @@ impl OwnRunRoot {
             };
             let prepared = controllers::budget(limits, &root.cgroup, &base.path);
             if let Err(error) = prepared {
-                let _ = root.end();
+                let _ = root.tear_down();
                 return Err(error);
             }
             if account {
@@ -166,10 +166,10 @@ impl OwnRunRoot {
     /// Kills and removes it with all that is in it. The guard goes after it. If a process outlived
     /// the teardown the guard stays, and goes on trying; should it be killed, a sweep does. A fork
     /// of ours holds the lease as well, and keeps neither from it.
-    pub(crate) fn end(&self) -> Result<()> {
+    pub(crate) fn tear_down(&self) -> Result<()> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holding) = held.as_mut() else { return Ok(()) };
-        if let Err(error) = teardown(&self.cgroup, PATIENCE) {
+        if let Err(error) = teardown(&self.cgroup, TEARDOWN_PATIENCE) {
             holding.guard.iter_mut().for_each(Guard::stay);
             let _ = holding.lease.unlock();
             return Err(error);
@@ -179,9 +179,9 @@ impl OwnRunRoot {
     }
 
     /// What is left to the guard, in the end: its owner's end, or that of this copy.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn leave_to_guard(&mut self) {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
-        held.iter_mut().filter_map(|held| held.guard.as_mut()).for_each(Guard::leave);
+        held.iter_mut().filter_map(|held| held.guard.as_mut()).for_each(Guard::let_go);
     }
 }
 

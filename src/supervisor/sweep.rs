@@ -23,7 +23,7 @@ use crate::cgroup::hierarchy::Base;
 use crate::cgroup::leftovers::listed;
 use crate::cgroup::names::{ASIDE, owner};
 use crate::cgroup::nesting::base_to_look;
-use crate::cgroup::teardown::{PATIENCE, teardown};
+use crate::cgroup::teardown::{TEARDOWN_PATIENCE, teardown};
 use crate::cgroup::walk::{Manner, Visited, children, walk};
 use crate::error::{Result, errno_of};
 use crate::proc::info::ProcessInfo;
@@ -31,7 +31,7 @@ use crate::supervisor::owner::is_dead;
 use crate::sys;
 
 /// How long a new supervisor spends on one stale run root before it goes on with its own.
-const BRIEFLY: Duration = Duration::from_secs(1);
+const STALE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A run root whose owner is gone; see [`sweep`].
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
         }
         visit_stale(open_below(&base, &path), |cgroup| {
             let found_alive = listed(cgroup);
-            let torn = if dry_run { Ok(()) } else { teardown(cgroup, PATIENCE) };
+            let torn = if dry_run { Ok(()) } else { teardown(cgroup, TEARDOWN_PATIENCE) };
             let removed = torn.map(|()| !dry_run);
             found.push(StaleRunRoot {
                 path: path.clone(),
@@ -92,7 +92,7 @@ pub(crate) fn sweep_siblings(base: &Arc<OwnedFd>, path: &Path) {
     }
     for name in names.into_iter().filter(|name| owner(name).is_some()) {
         visit_stale(Cgroup::open(base, path, &name), |cgroup| {
-            let _ = teardown(cgroup, BRIEFLY);
+            let _ = teardown(cgroup, STALE_PATIENCE);
         });
     }
 }

@@ -36,23 +36,23 @@ impl Tree {
     pub fn cgroups_rs(&self) -> Cgroup {
         // A keeper's tree has no path, and what the working directory has is not its.
         let Some(tree) = self.path().map(Path::to_owned) else {
-            let root = Root { root: "/".into(), tree: None };
+            let root = RunRootHierarchy { root: "/".into(), tree: None };
             return Cgroup::load(Box::new(root), "");
         };
         let root = tree.parent().unwrap_or(Path::new("/")).to_owned();
         let name = tree.file_name().unwrap_or_default().to_owned();
-        Cgroup::load(Box::new(Root { root, tree: Some(tree) }), Path::new(&name))
+        Cgroup::load(Box::new(RunRootHierarchy { root, tree: Some(tree) }), Path::new(&name))
     }
 }
 
 /// Our run root as a hierarchy: cgroups-rs's own look-up does not find the mount on hybrid hosts.
 #[derive(Debug, Clone)]
-struct Root {
+struct RunRootHierarchy {
     root: PathBuf,
     tree: Option<PathBuf>,
 }
 
-impl Hierarchy for Root {
+impl Hierarchy for RunRootHierarchy {
     fn subsystems(&self) -> Vec<Subsystem> {
         let Some(tree) = &self.tree else { return Vec::new() };
         let text = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Hierarchy for Root {
     }
 }
 
-impl Root {
+impl RunRootHierarchy {
     fn subsystem(&self, name: &str) -> Option<Subsystem> {
         let (point, root) = (self.root(), PathBuf::new());
         Some(match name {

@@ -65,7 +65,7 @@ impl Hold {
     }
 
     /// Leaves the tree to its supervisor.
-    pub(crate) fn leave(&self, supervisor: &Supervisor) {
+    pub(crate) fn leave_to(&self, supervisor: &Supervisor) {
         if let (Self::Keeper(kept), Some(keepers)) = (self, supervisor.keepers()) {
             keepers.take_over(kept);
         }
@@ -128,10 +128,10 @@ impl Hold {
     }
 
     /// Kills all; returns when nobody is left.
-    pub(crate) fn kill(&self, patience: Duration) -> Result<()> {
+    pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         match self {
-            Self::Cgroup(cgroup) => teardown::kill(cgroup, patience),
-            Self::Keeper(kept) => kept.kill(patience),
+            Self::Cgroup(cgroup) => teardown::kill_until_empty(cgroup, patience),
+            Self::Keeper(kept) => kept.kill_until_empty(patience),
         }
     }
 
@@ -139,7 +139,7 @@ impl Hold {
     #[cfg(feature = "tokio")]
     pub(crate) fn kill_at_once(&self) {
         match self {
-            Self::Cgroup(cgroup) => drop(cgroup.kill()),
+            Self::Cgroup(cgroup) => drop(cgroup.write_kill()),
             Self::Keeper(kept) => kept.ask_to_kill(),
         }
     }
@@ -199,7 +199,7 @@ impl Hold {
                 }
                 let mut left = leftovers::described(&kept.pids());
                 // What it holds is on its way out, or is still there after this.
-                let soon = Instant::now() + leftovers::PATIENCE;
+                let soon = Instant::now() + leftovers::LISTING_PATIENCE;
                 if left.is_empty() && !kept.wait_empty(Some(soon))? {
                     left.push(leftovers::unlisted("its keeper holds it, and /proc lists nothing"));
                 }
@@ -229,7 +229,7 @@ impl Hold {
             Self::Cgroup(cgroup) => {
                 teardown::teardown_after(cgroup, patience, || Usage::of(cgroup, all))
             }
-            Self::Keeper(kept) => kept.end(patience).map(|()| Usage::uncounted()),
+            Self::Keeper(kept) => kept.tear_down(patience).map(|()| Usage::uncounted()),
         }
     }
 }

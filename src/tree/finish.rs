@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::error::Result;
 use crate::proc::info::Survey;
 use crate::report::{Note, TreeReport, Usage};
@@ -22,7 +22,7 @@ impl Tree {
         if let Some(report) = &*report {
             return Ok(report.clone());
         }
-        lock(&self.supervisor).as_ref().map(Supervisor::owned).transpose()?;
+        lock(&self.supervisor).as_ref().map(Supervisor::check_ours).transpose()?;
         let leftovers = self.leftovers();
         let (usage, torn) = self.tear_down();
         let made = TreeReport {
@@ -64,7 +64,7 @@ impl Tree {
         self.done.store(true, Ordering::Release);
         drop(lock(&self.procs).take());
         let counted = self.counted.load(Ordering::Relaxed);
-        let all = match self.hold.tear_down(PATIENCE, counted) {
+        let all = match self.hold.tear_down(TEARDOWN_PATIENCE, counted) {
             Ok(usage) => used.insert(usage).clone(),
             Err(error) => return (self.hold.usage(counted), Err(error)),
         };
@@ -83,13 +83,13 @@ impl Tree {
             && supervisor.is_some_and(Supervisor::adopts)
             && let Some(path) = self.path()
         {
-            orphans::reap(path, main);
+            orphans::reap_members(path, main);
         }
     }
 
     /// Leaves the tree to its supervisor, which ends it with itself.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave_to_supervisor(&self) {
         self.done.store(true, Ordering::Release);
-        lock(&self.supervisor).iter().for_each(|supervisor| self.hold.leave(supervisor));
+        lock(&self.supervisor).iter().for_each(|supervisor| self.hold.leave_to(supervisor));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::teardown::PATIENCE;
+use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
@@ -108,7 +108,7 @@ impl Tree {
         name: Option<&OsStr>,
         limits: &Limits,
     ) -> Result<Self> {
-        supervisor.open()?;
+        supervisor.check_open()?;
         let ground = supervisor.ground("make a tree without a command")?;
         let hold = Hold::Cgroup(ground.make_leaf(name, limits)?);
         Ok(Self::held(supervisor, hold, supervisor.counts() || !limits.is_none()))
@@ -215,7 +215,7 @@ impl Tree {
     /// # Errors
     /// Somebody is left after 10 s: [`Error::is_survivors`].
     pub fn kill(&self) -> Result<()> {
-        self.hold.kill(PATIENCE)
+        self.hold.kill_until_empty(TEARDOWN_PATIENCE)
     }
 
     /// Sends `signal` to all, gives them `grace` to end, then kills what is left.

@@ -88,11 +88,11 @@ impl Guard {
     /// the line does not keep it waiting.
     pub(crate) fn stay(&mut self) {
         let _ = self.line.shutdown(Shutdown::Both);
-        self.leave();
+        self.let_go();
     }
 
     /// A forked copy of the owner lets go of it.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         self.owner = None;
     }
 }

@@ -328,7 +328,7 @@ pub(super) fn pidfd(pid: u32) -> Result<i32, isize> {
     fd(call(raw::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0]))
 }
 
-pub(super) fn kill(pidfd: i32) {
+pub(super) fn send_kill(pidfd: i32) {
     call(raw::PIDFD_SEND_SIGNAL, [number(pidfd), SIGKILL, 0, 0, 0]);
 }
 

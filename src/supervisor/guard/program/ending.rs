@@ -12,25 +12,25 @@ use super::listing::Pids;
 use super::walk::{Visit, open, walk};
 
 const MILLISECOND: u64 = 1_000_000;
-const PATIENCE: u64 = 10_000 * MILLISECOND;
+const GUARD_PATIENCE: u64 = 10_000 * MILLISECOND;
 
 /// Pidfds held at a time: fds may be scarce.
-const BATCH: usize = 24;
+const PIDFD_BATCH: usize = 24;
 
 /// Fds of the run root: itself, `cgroup.kill`, `cgroup.events`. -1 for what it has not.
-pub(super) struct Held {
+pub(super) struct RunRootFds {
     dir: i32,
     kill: i32,
     events: i32,
 }
 
-impl Default for Held {
+impl Default for RunRootFds {
     fn default() -> Self {
         Self { dir: -1, kill: -1, events: -1 }
     }
 }
 
-impl Held {
+impl RunRootFds {
     /// What the owner has sent.
     pub(super) fn take(&mut self, [dir, kill, events]: [i32; 3]) {
         if self.dir < 0 {
@@ -80,13 +80,13 @@ impl Held {
     }
 }
 
-pub(super) struct Ending<'a> {
+pub(super) struct Teardown<'a> {
     name: &'a CStr,
-    held: Held,
+    held: RunRootFds,
 }
 
-impl<'a> Ending<'a> {
-    pub(super) fn new(name: &'a CStr, held: Held) -> Self {
+impl<'a> Teardown<'a> {
+    pub(super) fn new(name: &'a CStr, held: RunRootFds) -> Self {
         Self { name, held }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Ending<'a> {
             }
             calls::write(self.held.kill, b"1");
             if stubborn {
-                self.sweep();
+                self.freeze_and_kill();
             }
             if self.held.wait_until(b"populated 1", false, pause) {
                 if self.remove() {
@@ -109,7 +109,7 @@ impl<'a> Ending<'a> {
                 }
                 let since = *emptied.get_or_insert_with(calls::now);
                 let waited = calls::now().wrapping_sub(since);
-                if waited > PATIENCE {
+                if waited > GUARD_PATIENCE {
                     return;
                 }
                 // Who is listed nowhere is dying, or came back; a mount goes when it goes.
@@ -119,7 +119,7 @@ impl<'a> Ending<'a> {
             emptied = None;
             // An ordinary process dies in those 2 ms. After ten seconds one is stuck.
             stubborn = true;
-            let late = calls::now().wrapping_sub(start) > PATIENCE;
+            let late = calls::now().wrapping_sub(start) > GUARD_PATIENCE;
             let longest = if late { 1000 * MILLISECOND } else { 50 * MILLISECOND };
             pause = if late { longest } else { pause.wrapping_mul(2).min(longest) };
         }
@@ -127,7 +127,7 @@ impl<'a> Ending<'a> {
 
     /// SIGKILL for each that is listed, while nobody can fork: `cgroup.kill` passes over processes
     /// without a main thread.
-    fn sweep(&self) {
+    fn freeze_and_kill(&self) {
         if let Ok(freeze) = open(self.held.dir, c"cgroup.freeze", WRITE) {
             calls::write(freeze, b"1");
             calls::close(freeze);
@@ -163,7 +163,7 @@ impl Visit for Killer {
         false
     }
 
-    fn leave(&mut self, _: i32, _: &CStr, dir: i32) {
+    fn after_children(&mut self, _: i32, _: &CStr, dir: i32) {
         kill_listed(dir);
     }
 
@@ -186,7 +186,7 @@ impl Visit for Remover {
         }
     }
 
-    fn leave(&mut self, above: i32, name: &CStr, _: i32) {
+    fn after_children(&mut self, above: i32, name: &CStr, _: i32) {
         self.spares(above, name);
     }
 }
@@ -200,7 +200,7 @@ fn kill_listed(dir: i32) {
     let mut pids = Pids::of(list);
     let mut more = true;
     while more {
-        let mut batch = [(0, -1, false); BATCH];
+        let mut batch = [(0, -1, false); PIDFD_BATCH];
         for slot in &mut batch {
             more = match pids.next() {
                 None => false,
@@ -217,7 +217,7 @@ fn kill_listed(dir: i32) {
         confirm(dir, &mut batch);
         for (_, pidfd, listed) in batch {
             if listed && pidfd >= 0 {
-                calls::kill(pidfd);
+                calls::send_kill(pidfd);
             }
             if pidfd >= 0 {
                 calls::close(pidfd);
@@ -227,7 +227,7 @@ fn kill_listed(dir: i32) {
     calls::close(list);
 }
 
-fn confirm(dir: i32, batch: &mut [(u32, i32, bool); BATCH]) {
+fn confirm(dir: i32, batch: &mut [(u32, i32, bool); PIDFD_BATCH]) {
     if batch.iter().all(|&(_, pidfd, _)| pidfd < 0) {
         return;
     }

@@ -22,7 +22,7 @@ mod walk;
 use core::ffi::{CStr, c_char};
 
 pub(crate) use calls::exit;
-use ending::Ending;
+use ending::Teardown;
 
 /// The run roots' prefix: a guard removes nothing else.
 const PREFIX: &[u8] = b"tidy-process-";
@@ -44,7 +44,7 @@ pub(crate) unsafe extern "C" fn live(id: *const c_char) -> ! {
     let id = (!id.is_null()).then(|| unsafe { CStr::from_ptr(id) });
     let Some(name) = id.and_then(|id| name(id, &mut buffer)) else { exit(2) };
     let held = wait::until_owner_is_gone(name);
-    Ending::new(name, held).bring_about();
+    Teardown::new(name, held).bring_about();
     exit(0)
 }
 

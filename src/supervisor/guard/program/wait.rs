@@ -5,12 +5,12 @@
 use core::ffi::CStr;
 
 use super::calls::{self, EAGAIN, EINTR};
-use super::ending::Held;
+use super::ending::RunRootFds;
 use super::{LINE, OWNER};
 
 /// Returns what it holds of the run root by then: what the owner has sent once it had made it.
-pub(super) fn until_owner_is_gone(name: &CStr) -> Held {
-    let mut held = Held::default();
+pub(super) fn until_owner_is_gone(name: &CStr) -> RunRootFds {
+    let mut held = RunRootFds::default();
     loop {
         let [message, gone] = calls::poll(LINE, OWNER);
         if message {

@@ -22,7 +22,7 @@ pub(super) trait Visit {
     fn spares(&mut self, above: i32, name: &CStr) -> bool;
 
     /// Everything below has been visited.
-    fn leave(&mut self, above: i32, name: &CStr, dir: i32);
+    fn after_children(&mut self, above: i32, name: &CStr, dir: i32);
 
     /// Something is mounted there, and hides it.
     fn hidden(&mut self) {}
@@ -125,7 +125,7 @@ fn is_before(
     let Some(Left { dir, inode, place: last }) = left else { return false };
     let (dir, found, passed) = (*dir, entry.inode == *inode, place > *last);
     if found {
-        visit.leave(here, entry.name, dir);
+        visit.after_children(here, entry.name, dir);
     }
     if found || passed {
         calls::close(dir);
@@ -143,7 +143,7 @@ fn meet(here: i32, name: &CStr, visit: &mut impl Visit) -> Option<i32> {
         // Two links, and one for each directory below.
         Ok(dir) if Facts::of(dir).links > 2 => return Some(dir),
         Ok(dir) => {
-            visit.leave(here, name, dir);
+            visit.after_children(here, name, dir);
             calls::close(dir);
         }
         Err(EXDEV) => visit.hidden(),
