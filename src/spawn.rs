@@ -234,7 +234,7 @@ fn born(mut launch: Launch<'_>, root: &Cgroup) -> Result<(Newborn, Placement)> {
     match launch.launch() {
         Err(error) if error.is_no_cgroup() && error.raw_os_error() == Some(libc::EACCES) => {
             // Nothing of the command has run.
-            root.open_the_way_in();
+            root.restore_entry_modes();
             launch.launch()
         }
         launched => launched,

@@ -3,11 +3,11 @@
 //! A workload with the right to mount may put anything in a directory's place, or in a control
 //! file's: a tmpfs with a made-up `cgroup.procs`, a directory of the user's, another cgroup, a
 //! FIFO. One without it may still take permissions away, if it is the same user as we are. So
-//! nothing here crosses a mount (`EXDEV`), and what the owner is refused the owner gives itself
-//! back, once for each attempt.
+//! nothing here crosses a mount (`EXDEV`), and an access that is refused to this user, the owner,
+//! is granted by chmod, once for each attempt.
 //!
-//! openat2(2) sees to the first. Where a seccomp filter refuses it, what was opened is compared
-//! with what the directory lists: the inode is another one behind a mount.
+//! openat2(2) refuses to cross a mount. Where a seccomp filter refuses it, what was opened is
+//! compared with what the directory lists: the inode is another one behind a mount.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,10 +26,10 @@ use crate::sys;
 pub(crate) const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
-/// Names the file without opening it: nothing happens, whatever it is.
+/// Names the file without opening it: an open has side effects on some.
 const NAME_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
-/// openat2 is refused in this process: that does not change any more.
+/// Set once a seccomp filter has refused openat2: filters are never taken off.
 static OPENAT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Opens a directory and nothing else. Follows the path wherever it leads.
@@ -37,7 +37,7 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     nix::fcntl::open(path, DIRECTORY, Mode::empty())
 }
 
-/// The same, if it is a cgroup; `EXDEV` if it is on another file system.
+/// Opens a cgroup directory; `EXDEV` if it is on another file system.
 pub(crate) fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
     let dir = open_dir(path)?;
     match fstatfs(&dir)?.filesystem_type() {
@@ -74,7 +74,7 @@ fn look_by_parts(dir: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Owned
     here.ok_or(Errno::ENOENT)
 }
 
-/// `O_NONBLOCK` for a FIFO, which would wait for its other end.
+/// Opens one name and compares inodes. `O_NONBLOCK`: opening a FIFO would wait for its other end.
 fn look_at(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, Errno> {
     let careful = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match openat(dir, name, flags | careful, Mode::empty()) {
@@ -86,7 +86,8 @@ fn look_at(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, E
     if same { Ok(file) } else { Err(Errno::EXDEV) }
 }
 
-/// The number that the directory lists, which is that of what may be hidden by a mount.
+/// The inode that the directory lists for the name: that of the cgroup, also where a mount hides
+/// it.
 fn inode(dir: BorrowedFd<'_>, name: &OsStr) -> Result<u64, Errno> {
     use std::os::unix::ffi::OsStrExt;
     if name == "." {
@@ -117,7 +118,7 @@ pub(crate) fn remove_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno>
     granted(dir, || unlinkat(dir, name, UnlinkatFlags::RemoveDir))
 }
 
-/// What needs permissions of the directory alone.
+/// Acts, and once more with the owner's permissions on the directory if those were missing.
 pub(crate) fn granted<T>(
     dir: BorrowedFd<'_>,
     act: impl Fn() -> Result<T, Errno>,
@@ -131,16 +132,16 @@ pub(crate) fn granted<T>(
     }
 }
 
-/// The owner's permissions, for the directory and for each part of the path. What cannot be given
-/// back (it is another user's) is said by the attempt that follows.
+/// Gives the owner its permissions on the directory and on each part of the path. Another user's
+/// cannot be changed: the next attempt fails then.
 pub(crate) fn give_back(dir: BorrowedFd<'_>, path: &Path) {
     grant(dir);
     let mut above: Option<OwnedFd> = None;
     for part in path.iter() {
         let dir = above.as_ref().map_or(dir, AsFd::as_fd);
         let Ok(next) = look(dir, Path::new(part), NAME_ONLY) else { return };
-        // By its name: such an fd cannot be changed by. If something is mounted there just now, it
-        // is the owner's all the same, or refused.
+        // By name: fchmod takes no O_PATH fd. A mount that comes in between is the same user's, or
+        // the chmod is refused.
         if let Some(mode) = fstat(&next).ok().and_then(|stat| lacking(&stat)) {
             let _ = fchmodat(dir, part, mode, FchmodatFlags::FollowSymlink);
         }
@@ -148,14 +149,14 @@ pub(crate) fn give_back(dir: BorrowedFd<'_>, path: &Path) {
     }
 }
 
-/// The owner's permissions, for one directory.
+/// Gives the owner its permissions on one directory.
 pub(crate) fn grant(dir: BorrowedFd<'_>) {
     if let Some(mode) = fstat(dir).ok().and_then(|stat| lacking(&stat)) {
         let _ = fchmod(dir, mode);
     }
 }
 
-/// The mode with all that its owner needs, unless it has it already.
+/// The mode with all the bits that the owner needs; None if they are set.
 fn lacking(stat: &FileStat) -> Option<Mode> {
     let is_directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
     let needed = if is_directory { Mode::S_IRWXU } else { Mode::S_IRUSR | Mode::S_IWUSR };
@@ -163,8 +164,8 @@ fn lacking(stat: &FileStat) -> Option<Mode> {
     (!mode.contains(needed)).then_some(mode | needed)
 }
 
-/// Does it once more below all mounts, if one is in the way: what is hidden there may hold
-/// processes. Who may mount may do this too; for others it stays at `EXDEV`.
+/// Acts, and once more below all mounts if one is in the way: a hidden cgroup may hold processes.
+/// Needs CAP_SYS_ADMIN, as mounting does; without it the answer stays `EXDEV`.
 pub(crate) fn reach<T>(
     dir: BorrowedFd<'_>,
     act: impl Fn(BorrowedFd<'_>) -> Result<T, Errno>,
@@ -179,7 +180,7 @@ pub(crate) fn reach<T>(
 }
 
 /// `ENODEV` on an open fd and `ENOENT` through a directory both mean that the cgroup is gone, which
-/// is what we want.
+/// teardown wants.
 pub(crate) fn gone_is_fine<T: Default>(result: Result<T, Errno>) -> Result<T, Errno> {
     match result {
         Err(Errno::ENODEV | Errno::ENOENT) => Ok(T::default()),

@@ -1,9 +1,9 @@
-//! Limits reach the kernel here: controllers are enabled, values written and read back.
+//! Enables controllers, writes limits, and reads each value back.
 //!
-//! Controllers are enabled on our own run root, and only those that are asked for. For the run root
-//! to have them its parent must hand them down; that one is not ours, unless it is a delegated
-//! cgroup with nobody in it but this process, which may then step aside into a leaf (a cgroup that
-//! hands down controllers may hold no process itself).
+//! Controllers are enabled on our own run root, and only those that are asked for. The parent of
+//! the run root must hand them down. The parent is ours only if it is a delegated cgroup that holds
+//! no process but this one, which may then step aside into a leaf: a cgroup that hands down
+//! controllers may hold no process itself.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,7 +34,7 @@ pub(crate) fn apply(limits: &Limits, cgroup: &Cgroup, above: &[&Path]) -> Result
     Ok(())
 }
 
-/// The limits of a run root. It is not killed as one; its trees are, each for itself.
+/// Writes the limits of a run root. An OOM kill takes one tree as a whole, never the run root.
 pub(crate) fn budget(limits: &Limits, root: &Cgroup, base: &Path) -> Result<()> {
     for setting in settings(limits, root)?.iter().filter(|s| s.file != GROUP_KILL) {
         put_handed_down(setting, root, &[base])?;
@@ -46,7 +46,7 @@ pub(crate) fn budget(limits: &Limits, root: &Cgroup, base: &Path) -> Result<()> 
     Ok(())
 }
 
-/// If one process of the tree is killed for want of memory, all are.
+/// Makes the kernel's OOM killer kill the whole tree.
 pub(crate) fn kill_as_one(leaf: &Cgroup) -> Result<()> {
     put(leaf, &group_kill())
 }
@@ -70,15 +70,15 @@ fn put_handed_down(setting: &Setting, cgroup: &Cgroup, above: &[&Path]) -> Resul
     put(cgroup, setting)
 }
 
-/// Enables what counts, where it is offered; what is not stays unknown and says so in the report.
+/// Enables the counting controllers that are offered; the report says which values are missing.
 pub(crate) fn count(root: &Cgroup) {
     for controller in CONTROLLERS.iter().filter(|controller| controller.counts) {
         let _ = enable(root.path(), controller.name);
     }
 }
 
-/// Hands all that is offered down to what is made in a tree, as far as it goes: whoever needs more
-/// there is told so. `above` as for [`apply`].
+/// Hands all offered controllers down to the cgroups that a command makes in its tree. Failures are
+/// ignored: the command sees what its cgroup offers. `above` as for [`apply`].
 pub(crate) fn offer(leaf: &Cgroup, above: &[&Path]) {
     for controller in CONTROLLERS.iter().map(|controller| controller.name) {
         let passes = |dir: &Path| match enable(dir, controller) {
@@ -126,8 +126,8 @@ const ENABLE_REFUSED: &str = "this cgroup is not delegated to you: \
      systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
      Delegate=yes in its unit";
 
-/// Enabling in a cgroup that is not ours would change the machine for others: it must be a run
-/// root, or owned by us without being the root's.
+/// Enables a controller in a run root or a delegated cgroup of this user; in any other it would
+/// change the machine for others.
 fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     if has(dir, "cgroup.subtree_control", controller) {
         return Ok(());
@@ -143,7 +143,7 @@ fn enable(dir: &Path, controller: &str) -> Result<(), Errno> {
     write_in(dir, "cgroup.subtree_control", &format!("+{controller}"))
 }
 
-/// Some of the processes right in it, for an error.
+/// Names up to three of its own processes, for an error.
 fn held(dir: &Path) -> String {
     let pids = pids_at(dir);
     let known = survey::of(pids.get(..3).unwrap_or(&pids)).named;
@@ -153,7 +153,8 @@ fn held(dir: &Path) -> String {
     format!("processes ({}{more})", names.join(", "))
 }
 
-/// The root of the hierarchy may hold some: it has no type.
+/// Whether processes in it keep it from handing down controllers. The root of the hierarchy (no
+/// `cgroup.type`) may hold some.
 fn holds_processes(dir: &Path) -> bool {
     !pids_at(dir).is_empty() && open_in(dir, "cgroup.type", OFlag::O_RDONLY).is_ok()
 }
@@ -167,7 +168,7 @@ fn may_change(dir: &Path) -> bool {
 }
 
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.
-/// The leaf goes with the next sweep after us.
+/// The next sweep after this process has ended removes the leaf.
 fn step_aside(dir: &Path) -> Result<(), Errno> {
     let all = pids_at(dir);
     if !may_change(dir) || !all.iter().all(|&pid| is_us(pid)) {

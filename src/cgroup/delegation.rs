@@ -1,4 +1,4 @@
-//! Cgroups that are somebody's own to subdivide: told by a mark, made by handing over.
+//! Delegated cgroups: recognises them by their mark, and hands over new ones.
 //!
 //! systemd marks what it has delegated (`Delegate=yes`) with an extended attribute; so do we. See
 //! "Delegation" in [cgroup-v2].
@@ -17,7 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::names::{self, ASIDE};
 use crate::sys;
 
-/// Whether whoever owns this cgroup was told to subdivide it as they like.
+/// Whether the cgroup is marked as delegated: its owner may subdivide it.
 pub(crate) fn is_delegated(dir: &Path) -> bool {
     sys::has_attribute(dir, c"trusted.delegate") || sys::has_attribute(dir, c"user.delegate")
 }
@@ -34,8 +34,8 @@ pub(crate) fn without_leaf(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Whether this is a plain directory right below a delegated cgroup of ours. What is named as a
-/// unit is one, of a user's systemd whose own cgroup was delegated to it; in a run root we stay.
+/// Whether this is a plain directory right below a delegated cgroup of ours. A name of a unit
+/// belongs to a user's systemd, whose own cgroup was delegated to it; a run root is not left.
 fn is_subgroup(path: &Path, parent: &Path) -> bool {
     let own = |name: &std::ffi::OsStr| names::owner(name).is_some() || names::is_unit(name);
     !path.file_name().is_none_or(own)
@@ -44,14 +44,14 @@ fn is_subgroup(path: &Path, parent: &Path) -> bool {
         && owned(parent)
 }
 
-/// Whether it is this user's.
+/// Whether this user owns it; root owns all.
 pub(crate) fn owned(dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     geteuid().is_root() || fs::metadata(dir).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
 }
 
-/// Makes a cgroup its users' own: the mark, and for another user the directory and the files that
-/// the kernel names for that.
+/// Delegates a cgroup: sets the mark, and chowns the directory and the files of
+/// `/sys/kernel/cgroup/delegate` where a user or a group is given.
 pub(crate) fn hand_over(cgroup: &Cgroup, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
     let dir = cgroup.dir()?;
     match sys::set_attribute(dir.as_fd(), c"user.delegate", b"1") {
@@ -66,7 +66,7 @@ pub(crate) fn hand_over(cgroup: &Cgroup, uid: Option<u32>, gid: Option<u32>) -> 
     let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
     for file in listed.lines() {
         match fchownat(&*dir, file, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            // The file of a controller that is not on.
+            // The controller of this file is not enabled.
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }

@@ -30,7 +30,7 @@ pub(crate) struct Base {
     pub(crate) dir: OwnedFd,
 }
 
-/// A directory that is to be a base.
+/// Opens a directory as a base; an error unless it is on cgroup2.
 pub(crate) fn open(path: &Path) -> Result<Base> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let dir = open_dir(&path).map_err(|errno| Error::at(Step::OpenBase, &path, errno))?;
@@ -68,7 +68,7 @@ pub(crate) fn top() -> Result<PathBuf> {
     Ok(points.filter(|point| own.starts_with(point)).max().unwrap_or(own))
 }
 
-/// The mounts of cgroup2, and the path of a process's cgroup in the hierarchy.
+/// Reads the cgroup2 mounts, and the path of a process's cgroup in the hierarchy.
 fn surroundings(process: &str) -> Result<(Vec<Mount>, PathBuf)> {
     let (mounts, own) = described(process)?;
     let mounts = cgroup2_mounts(&mounts);
@@ -78,8 +78,8 @@ fn surroundings(process: &str) -> Result<(Vec<Mount>, PathBuf)> {
     }
 }
 
-/// Our mounts, and the cgroups of a process. Of this thread, where the main thread has ended: a
-/// zombie has no mounts.
+/// Reads `mountinfo` and the process's `cgroup`; those of this thread where the main thread has
+/// ended, since a zombie has no mounts.
 fn described(process: &str) -> Result<(Vec<u8>, Vec<u8>)> {
     let file = |of: &str, name| read(&format!("/proc/{of}/{name}"));
     let both = |us: &str, process: &str| -> Result<(Vec<u8>, Vec<u8>)> {
@@ -151,9 +151,9 @@ fn own_cgroup(cgroup: &[u8]) -> Option<PathBuf> {
 
 /// The directories that may be our own cgroup, likeliest first.
 ///
-/// The kernel appends " (deleted)" to the path of a cgroup that was removed; a cgroup may also be
-/// called so, hence both are tried. A path that starts with "/.." is outside our cgroup namespace:
-/// only a mount with such a root shows it.
+/// The kernel appends " (deleted)" to the path of a cgroup that was removed; a live cgroup may have
+/// that in its name, hence both are tried. A path that starts with "/.." is outside our cgroup
+/// namespace: only a mount with such a root shows it.
 fn candidates(mounts: &[Mount], own: &Path) -> impl Iterator<Item = PathBuf> {
     let undeleted = own.as_os_str().as_bytes().strip_suffix(b" (deleted)");
     let paths = [Some(own), undeleted.map(|path| Path::new(OsStr::from_bytes(path)))];

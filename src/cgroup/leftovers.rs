@@ -1,4 +1,4 @@
-//! The processes that are left in a cgroup, described: who has to be killed, by name.
+//! Describes the processes that are left in a cgroup, before they are killed.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,10 @@ use crate::error::{Result, Step};
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::survey;
 
-/// Freezing, for the sake of a list without races, may take this long; then the list is made
-/// anyhow.
+/// Waits so long for the freeze that keeps the list free of races; then lists all the same.
 const FREEZE_PATIENCE: Duration = Duration::from_millis(50);
 
-/// What cannot be listed is on its way out, or is still there after this.
+/// Waits so long for the exit of a process that `cgroup.procs` no longer lists.
 pub(crate) const LISTING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The processes in it right now.
@@ -23,8 +22,7 @@ pub(crate) fn listed(cgroup: &Cgroup) -> Survey {
 /// The processes that are left, listed while frozen so that none forks or exits meanwhile. Costs
 /// one pread when none is left. The cgroup stays frozen: `teardown` kills frozen processes too.
 ///
-/// What has to be killed is an entry, whatever hinders the list: one that says no more than that
-/// should it come to the worst.
+/// Every process that has to be killed gets an entry, one without details if it cannot be listed.
 pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Survey> {
     let failed = |errno| cgroup.error(Step::Freeze, errno);
     if !cgroup.populated().map_err(failed)? {
@@ -46,12 +44,12 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Survey> {
     Ok(left)
 }
 
-/// Somebody is there, and the kernel lists nobody.
+/// The entry of a process that the kernel counts but does not list.
 pub(crate) fn unlisted(why: &str) -> ProcessInfo {
     ProcessInfo::unread(0, why)
 }
 
-/// What a report says of leftovers.
+/// Describes leftovers for a report, without guards.
 pub(crate) fn described(pids: &[i32]) -> Survey {
     let mut left = survey::with_ports(pids);
     left.retain(|process| !is_guard(process));

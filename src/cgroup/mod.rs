@@ -1,7 +1,8 @@
-//! One cgroup directory of ours: its fds, what can be written to it, what can be read from it.
+//! A cgroup and its fds: makes, opens, reads, freezes, kills and removes it.
 //!
-//! Everything goes through fds that were opened when it was made: a workload may chmod or replace
-//! what it sees, and the caller may chroot. Kernel reference: [cgroup-v2].
+//! Kill and events go through fds opened at the start, all other files through the parent's fd: a
+//! workload may chmod or replace what it sees, and the caller may chroot. Kernel reference:
+//! [cgroup-v2].
 //!
 //! [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
 
@@ -39,7 +40,7 @@ use crate::error::{Error, Result, Step};
 use crate::sys::above_two;
 use crate::sys::poll::{BackOff, timeout_until};
 
-/// `cpu.stat` has some 300 bytes at the most.
+/// Bytes of a buffer that takes `cpu.stat` (at most 300) in one read.
 pub(crate) const SHORT_FILE: usize = 512;
 
 /// A cgroup that we made. Dropping it closes fds and does nothing else.
@@ -48,18 +49,18 @@ pub(crate) struct Cgroup {
     parent: Arc<OwnedFd>,
     name: OsString,
     path: PathBuf,
-    /// Not there once it was given up.
+    /// None once `close_dir` gave it up.
     dir: Option<Arc<OwnedFd>>,
     kill: OwnedFd,
     events: OwnedFd,
 }
 
 impl Cgroup {
-    /// mkdir, then open all that teardown will need. What was made is removed again if it cannot be
-    /// opened.
+    /// Makes the directory and opens all that teardown will need; removes it again if an open
+    /// fails.
     ///
-    /// `ESTALE` from mkdir's step: somebody removed the directory at once, as a sweep may do with a
-    /// run root.
+    /// `ESTALE` from mkdir's step: another process removed the directory at once, as a sweep may do
+    /// with a run root.
     pub(crate) fn make(
         parent: &Arc<OwnedFd>,
         at: &Path,
@@ -75,7 +76,8 @@ impl Cgroup {
         })
     }
 
-    /// The same, right below this one, which is ours to write to whatever its mode is by now.
+    /// Makes a cgroup right below this one, and gives write permission back if the workload took
+    /// it.
     pub(crate) fn make_below(&self, name: &OsStr, mode: Mode) -> Result<Self> {
         let failed = |step, errno| Error::at(step, &self.path.join(name), errno);
         let dir = self.dir().map_err(|errno| failed(Step::MakeCgroup, errno))?;
@@ -125,19 +127,20 @@ impl Cgroup {
         self.dir = None;
     }
 
-    /// A control file, or what else is below it. By its path from above: one open.
+    /// Opens a control file, or a directory below; by its path from the parent, which takes one
+    /// open.
     pub(crate) fn file(&self, file: &str, access: OFlag) -> Result<OwnedFd, Errno> {
         let path = Path::new(&self.name).join(file);
         reach(self.parent.as_fd(), |parent| beneath::open(parent, &path, access))
     }
 
-    /// A control file, whole.
+    /// Reads a whole control file.
     pub(crate) fn read(&self, file: &str) -> Result<String, Errno> {
         let file = self.file(file, OFlag::O_RDONLY)?;
         Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
     }
 
-    /// A control file that is known to be shorter than the buffer: one read, and nothing allocated.
+    /// Reads a control file that is shorter than the buffer: one read, no allocation.
     pub(crate) fn read_short<'a>(
         &self,
         file: &str,
@@ -157,8 +160,8 @@ impl Cgroup {
             .is_ok()
     }
 
-    /// SIGKILL for every process in it and below, whoever owns it. Not complete (see
-    /// `teardown.rs`).
+    /// Writes `cgroup.kill`: SIGKILL to the processes in it and below, of all users. Some survive
+    /// (see `teardown.rs`).
     pub(crate) fn write_kill(&self) -> Result<(), Errno> {
         gone_is_fine(write(&self.kill, b"1").map(drop))
     }
@@ -204,8 +207,8 @@ impl Cgroup {
                 return Ok(false);
             }
             if !back_off.sleep(deadline) {
-                // One reader's read takes the news from another that waits on the same fd: look
-                // again by ourselves.
+                // A read by another waiter on the same fd takes the news away: re-read every 100
+                // ms.
                 let look = Instant::now() + Duration::from_millis(100);
                 let until = deadline.map_or(look, |deadline| deadline.min(look));
                 let mut fds = [PollFd::new(self.events.as_fd(), PollFlags::POLLPRI)];
@@ -217,12 +220,12 @@ impl Cgroup {
         }
     }
 
-    /// What a kill is written to.
+    /// The fd of `cgroup.kill`.
     pub(crate) fn kill_fd(&self) -> BorrowedFd<'_> {
         self.kill.as_fd()
     }
 
-    /// An fd to poll for `POLLPRI`: readable news about `populated`.
+    /// The fd of `cgroup.events`: `POLLPRI` tells of a change of `populated`.
     pub(crate) fn events_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
@@ -246,9 +249,9 @@ impl Cgroup {
         self.file("cgroup.procs", OFlag::O_WRONLY).and_then(above_two)
     }
 
-    /// Who wants to bring a process in from beside it needs its `cgroup.procs` and the one above:
-    /// the workload may have taken both.
-    pub(crate) fn open_the_way_in(&self) {
+    /// Restores the owner's permissions on its `cgroup.procs` and the parent's: moving a process in
+    /// needs both, and the workload may have taken them.
+    pub(crate) fn restore_entry_modes(&self) {
         let procs = Path::new("cgroup.procs");
         beneath::give_back(self.parent.as_fd(), procs);
         beneath::give_back(self.parent.as_fd(), &Path::new(&self.name).join(procs));
@@ -260,7 +263,7 @@ impl Cgroup {
         walk::members(self.parent.as_fd(), &self.name, Manner::Own)
     }
 
-    /// The same, with a 0 for each process that has no pid in our pid namespace.
+    /// The pids in it and below, with a 0 for each process that has none in our pid namespace.
     fn members(&self) -> Result<Vec<i32>, Errno> {
         walk::members_and_foreign(self.parent.as_fd(), &self.name, Manner::Own)
     }
@@ -271,7 +274,8 @@ impl Cgroup {
         let parent = self.parent.as_fd();
         match beneath::remove_dir(parent, &self.name) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
-            // Directories below, a process come back, or (EACCES) a mode that the workload changed.
+            // It has directories below, a process came back, or (EACCES) the workload changed a
+            // mode.
             Err(Errno::EBUSY | Errno::EACCES | Errno::ENOTEMPTY) => {}
             Err(errno) => return Err(Stuck { at: self.name.clone().into(), errno }),
         }
@@ -290,8 +294,8 @@ impl Cgroup {
     }
 }
 
-/// A file of the kernel's, whole. Not std's: that one asks for the size first (it is 0), and then
-/// reads piece by piece.
+/// Reads a whole kernel file. std's `read_to_end` asks for the size first (it is 0), then reads in
+/// small pieces.
 pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];

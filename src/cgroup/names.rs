@@ -1,4 +1,4 @@
-//! What our own directories and processes are called.
+//! The names of our own directories and processes.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -10,28 +10,28 @@ use std::str::Utf8Chunk;
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
 
-/// Names of run roots: this, the owner's pid, a dash, eight hex digits.
+/// The prefix of a run root's name; the owner's pid, a dash and eight hex digits follow.
 pub(crate) const PREFIX: &str = "tidy-process-";
 
-/// The extended attribute of a run root that says who owns it.
+/// The extended attribute of a run root that identifies its owner.
 pub(crate) const RECORD: &CStr = c"user.tidy-process";
 
-/// Where a supervisor goes that has to leave its delegated cgroup free of processes.
+/// The leaf into which a supervisor moves itself, so that its delegated cgroup holds no process.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";
 
 /// The cgroup in a tree that is its command's own.
 pub(crate) const INNER: &str = "delegated";
 
-/// What a guard executes: it is known by it. Empty where it could not be linked.
+/// The guard's executable, which identifies a guard. Empty where it could not be linked.
 pub(crate) const GUARD_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guard"));
 
-/// Whether systemd calls a unit with processes so.
+/// Whether this is a name of a systemd unit that holds processes.
 pub(crate) fn is_unit(name: &OsStr) -> bool {
     let name = name.as_bytes();
     [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind.as_bytes()))
 }
 
-/// `tidy-process-4711-89abcdef` is 4711's.
+/// The owner's pid in a run root's name: 4711 in `tidy-process-4711-89abcdef`.
 pub(crate) fn owner(name: &OsStr) -> Option<u32> {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
     let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
@@ -39,7 +39,7 @@ pub(crate) fn owner(name: &OsStr) -> Option<u32> {
     if hex { pid.parse().ok() } else { None }
 }
 
-/// A name becomes part of a directory's name.
+/// Checks a name that becomes part of a directory's name.
 pub(crate) fn checked(name: &OsStr) -> Result<&OsStr> {
     let no = |why| Err(Error::invalid(Step::Prepare, format!("name {name:?}"), why));
     if name.is_empty() || name.len() > 200 {
@@ -54,12 +54,11 @@ pub(crate) fn checked(name: &OsStr) -> Result<&OsStr> {
     Ok(name)
 }
 
-/// Whether a process is a guard: another supervisor that is just being tidied is no leftover. The
-/// name is a hint, what it executes is the proof: a process that is to pass for a guard has to be
-/// one.
+/// Whether a process is a guard, which is no leftover. Its name is a hint, its executable the
+/// proof: only a guard executes exactly those bytes.
 pub(crate) fn is_guard(process: &ProcessInfo) -> bool {
     let exe = PathBuf::from(format!("/proc/{}/exe", process.pid));
-    // A file in memory: nothing that could block an open.
+    // Only a memfd is opened: an open of another file may block.
     let is_named = || std::fs::read_link(&exe).is_ok_and(|to| to == *GUARD_EXE);
     process.name == "tidy-guard" && is_named() && has_guard_program(&exe)
 }

@@ -1,8 +1,9 @@
-//! The base of a new run root: inside the tree that this process stands in, if it stands in one.
+//! Finds the base of a new run root: inside the tree around this process, if there is one.
 //!
-//! What a supervisor starts must end with the tree around it. Its guard stands in that tree and
-//! dies with it, so a run root elsewhere would be ended by nothing. A base in the environment is
-//! inherited, and holds for the outermost supervisor; one that was asked for is refused.
+//! A supervisor's trees must end with the tree around it: its guard is in that tree and dies with
+//! it, so nothing would end a run root elsewhere. A base outside is passed over if the environment
+//! names it (the variable is inherited, and meant for the outermost supervisor), and refused if the
+//! caller gives it.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,10 +27,10 @@ const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
 /// The inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO` in the kernel).
 const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
 
-/// So many directories are searched where the own cgroup cannot be read.
+/// Searches this many directories at the most where the own cgroup cannot be read.
 const SEARCHED: usize = 20_000;
 
-/// So deep may a base lie below the tree around it.
+/// Goes up this many directories at the most from a base.
 const DEEPEST: usize = 4096;
 
 /// The tree around this process.
@@ -62,7 +63,7 @@ pub(crate) fn base(given: Option<&Path>) -> Result<Base> {
     }
 }
 
-/// The same where something is only looked for: a given directory may be anywhere.
+/// The base of a listing or a sweep: a given directory may be anywhere.
 pub(crate) fn base_to_look(given: Option<&Path>) -> Result<Base> {
     given.map_or_else(default_base, hierarchy::open)
 }
@@ -88,8 +89,8 @@ pub fn named_base() -> Option<PathBuf> {
     if around(base.as_ref()).is_some_and(outside) { None } else { Some(path) }
 }
 
-/// The innermost tree that this process stands in. Its cgroup is searched for where it cannot be
-/// read, or where a cgroup namespace hides what is above.
+/// The innermost tree that this process stands in. Searches for the own cgroup where it cannot be
+/// read, or where a cgroup namespace hides its ancestors.
 fn around(base: Option<&Base>) -> Option<Around> {
     let own = hierarchy::own().ok();
     let known = own.as_deref().and_then(around_path);
@@ -114,8 +115,8 @@ fn around_path(own: &Path) -> Option<Around> {
     None
 }
 
-/// Whether a directory that is called so is one: it has an owner's record, or the lease is held.
-/// What may not be looked at is another user's.
+/// Whether a directory with a run root's name is one: it has an owner's record, or its lease is
+/// held, or another user keeps us from looking.
 fn is_run_root(dir: &Path) -> bool {
     let held = || match fs::File::open(dir).map(|dir| dir.try_lock_shared()) {
         Ok(Ok(())) => false,

@@ -1,5 +1,5 @@
-//! A supervisor stands outside its trees: a workload of the same user may have moved it into one,
-//! which it would then freeze with itself in it, for ever.
+//! Keeps a supervisor out of its trees: a workload of the same user may move it into one, and
+//! freezing that tree would freeze the supervisor for ever.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -11,8 +11,8 @@ use nix::unistd::write;
 use crate::cgroup::beneath::{self, open_cgroup};
 use crate::cgroup::names::{ASIDE, owner};
 
-/// Moves this process out, if it is a member: to where its run root is, and it was before. Whoever
-/// moves it again and again could as well kill it, which its guard is for.
+/// Moves this process, if it is a member, back to where its run root is. A workload that moves it
+/// in again and again could kill it as well, which its guard handles.
 pub(crate) fn step_out(members: &[i32], path: &Path) {
     let inside = members.contains(&std::process::id().cast_signed());
     if let Some(base) = base(path).filter(|_| inside) {

@@ -1,5 +1,4 @@
-//! Where this process is among systemd's units; for the command line, which may move to a better
-//! place.
+//! Finds this process's place among systemd's units; the command line may move to a better one.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
-//! The end of a cgroup: one function, whoever asks for it.
+//! Tears down a cgroup: kills all processes in it and removes it.
 //!
 //! `cgroup.kill` alone is not complete. A process whose main thread has exited survives it for
-//! ever; a chain of processes that fork and exit at once outruns it now and then; and a write says
-//! nothing about when the dying are gone. So: write, re-read `populated` with a short back-off,
-//! write again; where that does not do, freeze (nobody can fork any more) and SIGKILL each listed
+//! ever; a chain of processes that fork and exit at once outruns it now and then; and a write does
+//! not tell when the dying are gone. So: write, re-read `populated` with a short back-off, write
+//! again; if processes survive that, freeze (a frozen process cannot fork) and SIGKILL each listed
 //! process through a pidfd, round after round. It returns when the directory is gone, or at its
 //! deadline with an error that names the survivors.
 
@@ -18,13 +18,13 @@ use crate::error::{Error, Result, Step};
 use crate::proc::survey;
 use crate::sys;
 
-/// How long a teardown may take before it gives up and says who is left.
+/// How long a teardown tries before it gives up and names the survivors.
 pub(crate) const TEARDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two attempts at what may pass.
+/// The pause before a failure that may pass is tried again.
 const RETRY_PAUSE: Duration = Duration::from_micros(200);
 
-/// Pidfds held at a time by a sweep: few, since fds may be scarce.
+/// Pidfds held at a time: few, since fds may be scarce.
 const PIDFD_BATCH: usize = 64;
 
 /// Kills everything in the cgroup, and removes it with all that is below.
@@ -35,8 +35,7 @@ pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     teardown_after(cgroup, patience, || ())
 }
 
-/// The same, with the counters read at the one right moment: nobody is left to add to them, and the
-/// directory is still there.
+/// Tears down, and reads the counters when the cgroup is empty and its directory is still there.
 pub(crate) fn teardown_after<T>(
     cgroup: &Cgroup,
     patience: Duration,
@@ -59,7 +58,7 @@ pub(crate) fn teardown_after<T>(
     }
 }
 
-/// Kills until it is empty; at the deadline the error names who is left.
+/// Kills until it is empty; at the deadline the error names the survivors.
 pub(crate) fn kill_until_empty(cgroup: &Cgroup, patience: Duration) -> Result<()> {
     let start = Instant::now();
     if kill_in_rounds(cgroup, start + patience)? {
@@ -91,15 +90,15 @@ fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        // The second write catches a chain that outran the first; whoever survives both is frozen
-        // and swept.
+        // The second write catches a chain that outran the first; what survives both is frozen and
+        // killed by pidfd.
         stubborn = pause > Duration::from_millis(2);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }
 
-/// Freezes, then SIGKILLs each listed process through its pidfd. What fails here is tried again in
-/// the next round, so errors are of no interest: the deadline is.
+/// Freezes, then SIGKILLs each listed process through its pidfd. Errors are ignored: the next round
+/// tries again, until the deadline.
 fn freeze_and_kill(cgroup: &Cgroup) {
     let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
     let _ = signal_all(&|| cgroup.pids(), libc::SIGKILL, &|_| true);

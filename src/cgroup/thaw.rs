@@ -1,4 +1,4 @@
-//! What freezes a child at its birth: its own cgroup, or one above.
+//! Finds and thaws what freezes a child at its birth: its own cgroup, or one above.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use crate::cgroup::{Cgroup, read_all};
 
 const FREEZE_FILE: &str = "cgroup.freeze";
 
-/// A hierarchy that is deeper is not walked to its top.
+/// Goes up this many cgroups at the most.
 const MAX_ANCESTORS: usize = 256;
 
 impl Cgroup {
-    /// Thaws it and all above it up to `top`, which are ours; what cannot be thawed stays as it is.
+    /// Thaws it and all above it up to `top`, which are ours; ignores failures.
     pub(crate) fn thaw_up_to(&self, top: &Self) {
         let last = top.dir().and_then(fstat).map(|stat| (stat.st_dev, stat.st_ino));
         let (Ok(mut here), Ok(last)) = (self.dir().and_then(own), last) else { return };
@@ -54,7 +54,7 @@ fn above(dir: impl AsFd) -> Result<OwnedFd, Errno> {
     openat(dir, "..", DIRECTORY, Mode::empty())
 }
 
-/// The root of a hierarchy has no such file, and other file systems have none.
+/// Whether `cgroup.freeze` says 1; false at the root of the hierarchy, which has no such file.
 fn is_frozen(dir: &OwnedFd) -> bool {
     let file = look(dir.as_fd(), Path::new(FREEZE_FILE), OFlag::O_RDONLY);
     file.and_then(|file| read_all(&file)).is_ok_and(|text| text.starts_with(b"1"))

@@ -1,11 +1,11 @@
-//! What a tree has used, read once: when it is empty, before its directory goes.
+//! Reads what a tree has used: once, when it is empty and before its directory is removed.
 
 use std::time::Duration;
 
 use crate::cgroup::{SHORT_FILE, Cgroup};
 use crate::report::{Metric, Missing, Usage};
 
-/// What is not read unless it was asked for: a short run should not pay for ten files.
+/// Read only on request: reading ten files would slow a short run.
 const UNASKED: [(Metric, &str); 9] = [
     (Metric::OomKills, "memory.events"),
     (Metric::PidsDenied, "pids.events"),
@@ -19,7 +19,7 @@ const UNASKED: [(Metric, &str); 9] = [
 ];
 
 impl Usage {
-    /// CPU time alone, unless more was asked for.
+    /// Reads CPU time, and with `all` everything that is counted.
     pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
         let mut usage = if all { Self::counted(cgroup) } else { Self::unasked() };
         match cgroup.read_short("cpu.stat", &mut [0; SHORT_FILE]) {
@@ -68,8 +68,8 @@ impl Usage {
 }
 
 impl Usage {
-    /// Nothing is known where there is no cgroup: what a process has used is forgotten with it,
-    /// unless its parent waits for it.
+    /// The usage of a tree without a cgroup: nothing is known, since only a cgroup sums up what
+    /// ended processes used.
     pub(crate) fn uncounted() -> Self {
         let reason = "there is no cgroup: a keeper holds the tree";
         let counted =
@@ -78,15 +78,14 @@ impl Usage {
         Self { missing: missing.collect(), ..Self::default() }
     }
 
-    /// Given that the main process died of SIGKILL: whether that came for want of memory. Where the
-    /// tree dies as one the kernel says so; where it does not, a kill in the tree is the best that
-    /// is known.
+    /// Whether the OOM killer sent the SIGKILL that ended the main process. The kernel counts kills
+    /// of a whole tree; without such a count any OOM kill in the tree is taken for it.
     pub(crate) fn main_was_oom_killed(&self) -> bool {
         self.oom_kills.is_some_and(|kills| kills > 0) && self.group_kills != Some(0)
     }
 }
 
-/// CPU time so far.
+/// Reads the CPU time so far.
 pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
     let mut buffer = [0; SHORT_FILE];
     let text = cgroup.read_short("cpu.stat", &mut buffer).ok()?;
@@ -118,7 +117,7 @@ impl Reader<'_> {
         text.ok()
     }
 
-    /// Linux 5.17; before that the whole group's deaths are single ones.
+    /// Kills of the whole group, counted since Linux 5.17.
     fn group_kills(&self) -> Option<u64> {
         value(&self.cgroup.read("memory.events.local").ok()?, "oom_group_kill")
     }

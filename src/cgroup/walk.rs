@@ -1,4 +1,4 @@
-//! From a cgroup to all that are below it, and who is in them.
+//! Walks a cgroup and all below it, and lists their processes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,13 +17,13 @@ use crate::sys;
 /// How directories are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// As they are: what may not be opened is passed over.
+    /// Opens as allowed, and passes over what may not be opened.
     Look,
-    /// As their owner, who gives itself what it needs.
+    /// Opens as the owner, and restores missing permissions.
     Own,
 }
 
-/// What one directory is visited with.
+/// One directory of a walk.
 pub(crate) struct Visited<'a> {
     pub(crate) above: BorrowedFd<'a>,
     pub(crate) name: &'a OsStr,
@@ -34,7 +34,7 @@ pub(crate) struct Visited<'a> {
     pub(crate) clear: bool,
 }
 
-/// What a walk could not do, and where; the rest was visited. `EXDEV`: something is mounted there.
+/// What a walk failed at; the rest was visited. `EXDEV`: something is mounted there.
 #[derive(Debug)]
 pub(crate) struct Stuck {
     pub(crate) at: PathBuf,
@@ -45,8 +45,8 @@ type Visit<'a> = dyn FnMut(&Visited<'_>) -> Result<(), Errno> + 'a;
 
 /// Visits `name` and all directories below, children before their parent.
 ///
-/// Not recursive, and two fds at a time: a workload chooses how deep it nests. Goes up by `..`,
-/// and makes sure of where that leads.
+/// Not recursive, and two fds at a time: a workload chooses how deep it nests. Goes up by `..`, and
+/// compares inodes there.
 pub(crate) fn walk(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -121,7 +121,7 @@ impl Walk {
         Ok((dir, Level { name: name.to_owned(), todo, identity, clear: true }))
     }
 
-    /// The directory above, if it still is the one that we came from. Otherwise there is no way on.
+    /// The directory above, if it is still the one that the walk came from; else the walk ends.
     fn up(&self, here: BorrowedFd<'_>) -> Result<OwnedFd, Stuck> {
         let from = self.levels.iter().rev().nth(1).map(|level| level.identity);
         let open = || openat(here, "..", DIRECTORY, Mode::empty());
@@ -156,7 +156,7 @@ impl Walk {
         }
     }
 
-    /// A mount stays: anything else comes first, since it may pass.
+    /// Remembers a failure. One that may pass replaces a mount, which stays.
     fn note(&mut self, name: &OsStr, errno: Errno) {
         self.mark();
         if self.stuck.as_ref().is_none_or(|stuck| stuck.errno == Errno::EXDEV) {
@@ -189,7 +189,7 @@ pub(crate) fn children(dir: &OwnedFd) -> Result<Vec<OsString>, Errno> {
 /// The pids in a cgroup and below, in order: dead leaders included, zombies not. Pids outside our
 /// pid namespace are left out.
 ///
-/// Where something is mounted in it the hidden ones are looked for below that, if we may.
+/// Looks below mounts too, with CAP_SYS_ADMIN.
 pub(crate) fn members(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -200,7 +200,8 @@ pub(crate) fn members(
     Ok(all)
 }
 
-/// The same, with a 0 for each process that has no pid in our pid namespace.
+/// The pids as [`members`] lists them, with a 0 for each process that has none in our pid
+/// namespace.
 pub(crate) fn members_and_foreign(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -243,7 +244,8 @@ pub(crate) fn pids(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errn
     Ok(pids)
 }
 
-/// What one directory lists. A threaded child cannot list its own (`EOPNOTSUPP`): its domain does.
+/// The pids that one directory lists, 0 for those outside our pid namespace. A threaded child
+/// cannot list its own (`EOPNOTSUPP`): its domain does.
 fn listed(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
     let open = match manner {
         Manner::Look => beneath::look,
@@ -272,7 +274,7 @@ fn listed(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
     Ok(pids)
 }
 
-/// The same, of a directory by its path. Nobody if it is no cgroup.
+/// The pids that a directory lists, by its path; none if it is no cgroup.
 pub(crate) fn pids_at(path: &Path) -> Vec<i32> {
     let dir = beneath::open_cgroup(path);
     dir.and_then(|dir| pids(dir.as_fd(), Manner::Look)).unwrap_or_default()
