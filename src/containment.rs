@@ -1,21 +1,21 @@
-//! What may hold a tree together, what does, and how the main process came into it.
+//! The mechanisms that hold a tree together, and how the main process came into it.
 
 use std::fmt;
 
-/// What a supervisor's trees are to be held together by; for
+/// The choice of the mechanism that holds a supervisor's trees together; for
 /// [`SupervisorBuilder::containment`](crate::SupervisorBuilder::containment).
 ///
 /// A *keeper* is one process for each command, between the caller and the main process. It is the
-/// sub-reaper ([prctl(2)]) of all that descends from it: whoever loses its parent
-/// becomes the keeper's child. It kills by walking its descendants in `/proc`, again and again,
-/// until it has none, and it does so when its owner ends in whatever way: it needs no guard.
+/// sub-reaper ([prctl(2)]) of all that descends from it: a process that loses its parent becomes
+/// the keeper's child. It kills by walking its descendants in `/proc`, again and again, until it
+/// has none, and it does so when its owner ends in whatever way: it needs no guard.
 ///
 /// # What a keeper cannot do
 /// Limits (but timeouts), freezing, accounting, [`Tree`](crate::Tree)s without a command of their
 /// own ([`Tree::new`](crate::Tree::new), [`enroll`](crate::Tree::enroll),
 /// [`add`](crate::Tree::add)) are errors; [`Error::is_unsupported`](crate::Error::is_unsupported).
-/// [`list`](crate::list) and [`sweep`](crate::sweep) do not see it. Leftovers are listed
-/// while they run, not frozen: who ends or forks in that moment may be missing. Forking it costs
+/// [`list`](crate::list) and [`sweep`](crate::sweep) do not see it. Leftovers are listed while they
+/// run, not frozen: a process that ends or forks in that moment may be missing. Forking it costs
 /// more the larger the caller is.
 ///
 /// # Known holes
@@ -23,7 +23,7 @@ use std::fmt;
 /// user, or root. If it is killed the main process dies with it (unless that has executed a set-uid
 /// program), every wait and teardown is an error that says so
 /// ([`is_keeper_lost`](crate::Error::is_keeper_lost)), and what else was in the tree is not found
-/// any more. If it is stopped a teardown makes it go on, but nobody does when its owner is gone.
+/// any more. If it is stopped a teardown continues it, but nothing does once its owner is gone.
 /// Descendants that an ordinary user may not signal (`sudo`, `su`) live until they end by
 /// themselves; teardown names them. An orphan of a process that entered another pid namespace
 /// (`nsenter`, which takes root's powers) is that namespace's. The main process's parent is the
@@ -41,7 +41,7 @@ pub enum Containment {
     Cgroup,
     /// A cgroup where one can be made with its guard, else a keeper.
     BestEffort,
-    /// A keeper, whatever else could be had.
+    /// A keeper, also where a cgroup can be made.
     Keeper,
 }
 

@@ -1,4 +1,4 @@
-//! Run a command in a fresh cgroup (v2): when it ends, nothing it started is left.
+//! Runs a command in a fresh cgroup (v2): when it ends, nothing it started is left.
 //!
 //! Every spawned process goes into a cgroup of its own; teardown kills the whole cgroup, so every
 //! descendant dies, also one that called setsid, forked twice and became a daemon. Linux 5.14 or
@@ -14,17 +14,27 @@
 //! # Ok::<(), tidy_process::Error>(())
 //! ```
 //!
-//! Where no cgroup can be made a spawn is an error; [`Containment`] says what there is instead.
+//! Where no cgroup can be made a spawn is an error, unless [`Containment::BestEffort`] allows a
+//! *keeper*: a process that holds one tree without a cgroup. A *guard* beside the trees kills them
+//! if this process dies.
 //!
 //! What this crate does not do: it is no sandbox (a process with the right to write to a
 //! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
 //! do (systemd, cron, a container engine).
 //!
+//! # Environment
+//! Settings of a [`SupervisorBuilder`] override both variables. `TIDY_PROCESS_PARENT`: the cgroup2
+//! directory in which run roots are made ([`base`](SupervisorBuilder::base)), and below which
+//! [`list`] and [`sweep`] look, instead of the cgroup of this process. `TIDY_PROCESS_CONTAINMENT`:
+//! `cgroup` (the default), `best-effort` or `keeper`
+//! ([`containment`](SupervisorBuilder::containment)).
+//!
 //! # Features
-//! All are off by default. `tokio`: `Command::spawn_async` and `AsyncChild`, for tokio's runtimes
-//! (in others [`Child`] is `AsFd`, and its [`enforce`](Child::enforce) keeps the timeout).
-//! `serde`: reports and what is in them can be serialized. `cgroups-rs`: a [`Tree`] as a loaded
-//! cgroup of that crate. `cli`: the command-line tool.
+//! All are off by default. `tokio`: `Command::spawn_async`, `run_async`, `output_async` and
+//! `AsyncChild`, for tokio's runtimes (in others [`Child`] is `AsFd`, and its
+//! [`enforce`](Child::enforce) keeps the timeout). `serde`: reports and what is in them can be
+//! serialized. `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`: the command-line
+//! tool.
 
 // In the order in which a spawn passes through them.
 mod command;
@@ -52,7 +62,7 @@ mod proc;
 mod error;
 mod sys;
 
-/// The README's code is run, too.
+/// Runs the README's code as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,9 +1,9 @@
-//! What a tree may use: values, and the control files that they go to.
+//! Limits of a tree: their values, and the control files that take them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a tree, or everything in a supervisor, may use.
+/// Limits of what a tree, or everything in a supervisor, may use.
 ///
 /// Each limit is written to the kernel and read back before the first instruction of the command.
 /// One that this machine cannot enforce is an error that names the controller, the file, the value
@@ -203,10 +203,10 @@ impl Limits {
         self
     }
 
-    /// CPU time of the whole tree. No kernel knob does this: every wait on the child watches it, as
-    /// it does a timeout, and it overshoots by some milliseconds. For a
-    /// [`Command`](crate::Command) alone: nothing would watch it for a supervisor, a tree without a
-    /// command, or a tree that runs already, so there it is an error.
+    /// CPU time of the whole tree. The kernel has no such limit: every wait on the child enforces
+    /// it, as it does a timeout, and it overshoots by some milliseconds. For a
+    /// [`Command`](crate::Command) alone: nothing would enforce it for a supervisor, a tree without
+    /// a command, or a tree that runs already, so there it is an error.
     #[must_use]
     pub fn cpu_time(mut self, time: Duration) -> Self {
         self.cpu_time = Some(time);
@@ -223,8 +223,8 @@ impl Limits {
         self.memory_max.is_some() || self.memory_high.is_some()
     }
 
-    /// The settings, in the order in which they have to be written. An `Err` says which value can
-    /// not be.
+    /// The settings, in the order in which they have to be written. An `Err` has the value that
+    /// cannot be written.
     pub(crate) fn settings(&self) -> Result<Vec<Setting>, (Setting, &'static str)> {
         let mut all = Vec::new();
         self.memory(&mut all);
@@ -237,7 +237,7 @@ impl Limits {
         Ok(all)
     }
 
-    /// What was asked for comes first, so that an error is about that.
+    /// Requested values come first, so that an error names one of them.
     fn memory(&self, all: &mut Vec<Setting>) {
         let limited = self.has_memory();
         let swap = self.swap_max.or(limited.then_some(0));
@@ -333,7 +333,7 @@ impl IoLimit {
     }
 }
 
-/// `/dev/vda` is `254:0`; numbers stay as they are.
+/// The number of a device, by its path or number: `254:0` for `/dev/vda`.
 fn device_number(device: &std::path::Path) -> Option<String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let text = device.to_str()?;

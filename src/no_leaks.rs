@@ -1,4 +1,4 @@
-//! A guard for tests: what they leave behind fails them, by name.
+//! Fails tests that leave processes behind, and names those.
 
 use std::panic::Location;
 use std::process::Command as StdCommand;
@@ -13,15 +13,15 @@ use crate::proc::info::{ProcessInfo, Survey};
 use crate::supervisor::Supervisor;
 use crate::tree::Tree;
 
-/// What ends by itself this soon was not left behind: it was on its way.
+/// A process that ends by itself within this time counts as ended.
 const EXIT_TIME: Duration = Duration::from_millis(50);
 
 /// Fails the test that holds it if something that was started with it is left.
 ///
 /// Make it first, so that it is dropped last. What counts: processes that live when it is dropped,
 /// and leftovers of its [`command`](Self::command)s, though those were killed when the command had
-/// ended. What a [`Child`](crate::Child) that is dropped or finished *while its main process runs*
-/// takes with it was not left, it was stopped.
+/// ended. The tree of a [`Child`](crate::Child) that is dropped or finished *while its main process
+/// runs* does not count: it was stopped.
 ///
 /// # Cleanup
 /// Dropping it kills what is left, then panics with the names, unless the thread is panicking
@@ -47,7 +47,7 @@ pub struct NoLeaks {
 }
 
 impl NoLeaks {
-    /// A guard with a supervisor of its own.
+    /// A leak check with a supervisor of its own.
     ///
     /// # Errors
     /// No cgroup can be made here; see [`Error::hint`](crate::Error::hint).
@@ -58,7 +58,7 @@ impl NoLeaks {
         Ok(Self { supervisor, trees: Mutex::default(), made, checked: false })
     }
 
-    /// Where everything lives that it watches: for [`Command::supervisor`] and [`Tree::within`].
+    /// The supervisor of all that it watches: for [`Command::supervisor`] and [`Tree::within`].
     #[must_use]
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
@@ -72,7 +72,7 @@ impl NoLeaks {
         command
     }
 
-    /// Makes it watch a command of std's, and with that whatever builds on one.
+    /// Makes it watch a command of std's, and with that any library that builds on one.
     ///
     /// # Errors
     /// As for [`Tree::within`] and [`Tree::enroll`].
@@ -83,10 +83,10 @@ impl NoLeaks {
         Ok(())
     }
 
-    /// Kills what is left, and says what that was, the first 100; nothing is to panic about then.
+    /// Kills what is left, and returns what that was, the first 100; does not panic.
     ///
     /// # Errors
-    /// Somebody outlived SIGKILL for 10 s.
+    /// A process outlived SIGKILL for 10 s.
     pub fn check(mut self) -> Result<Vec<ProcessInfo>> {
         self.checked = true;
         self.kill_leftovers().map(|left| left.named)
@@ -94,9 +94,9 @@ impl NoLeaks {
 
     fn kill_leftovers(&self) -> Result<Survey> {
         let mut left = self.supervisor.remembered();
-        // It asked for cgroups, so there is one.
+        // With keepers there is no run root to look into.
         let Some(root) = self.supervisor.root() else { return Ok(left) };
-        // An error here is one of the teardown too, which says it.
+        // The kill meets the same error and reports it.
         if !root.wait_empty(Some(Instant::now() + EXIT_TIME)).unwrap_or(false) {
             left.extend(&leftovers::leftovers(root).unwrap_or_default());
             teardown::kill_until_empty(root, teardown::TEARDOWN_PATIENCE)?;
@@ -122,7 +122,7 @@ impl Drop for NoLeaks {
     }
 }
 
-/// A line for each.
+/// One line for each process.
 fn described(left: &Survey) -> String {
     let mut lines: Vec<String> = left.named.iter().map(ProcessInfo::in_full).collect();
     if left.count > lines.len() {

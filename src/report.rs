@@ -1,4 +1,4 @@
-//! What became of a tree: facts, not logs.
+//! Reports: how a tree ended, what it used, and what had to be killed.
 
 use std::fmt;
 #[cfg(any(test, feature = "serde"))]
@@ -29,8 +29,8 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// From the spawn to the end of teardown.
     pub wall: Duration,
-    /// Who was alive when the main process had ended and had to be killed. Empty when the tree was
-    /// stopped while its main process ran: its helpers are no leftovers then.
+    /// The processes that were alive when the main process had ended, and had to be killed. Empty
+    /// when the tree was stopped while its main process ran: its helpers are no leftovers then.
     pub leftovers: Vec<ProcessInfo>,
     /// How many there were; [`leftovers`](Self::leftovers) has the first 100.
     pub leftover_count: usize,
@@ -40,8 +40,8 @@ pub struct Report {
     pub mechanism: Mechanism,
 }
 
-/// How a [`Tree`](crate::Tree) ended that others spawned into: it has no main process whose status
-/// it could know.
+/// How a [`Tree`](crate::Tree) without a command of its own ended: it has no main process, so no
+/// status.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -52,7 +52,7 @@ pub struct TreeReport {
     pub notes: Vec<Note>,
     /// From its making to the end of teardown.
     pub wall: Duration,
-    /// Who was alive and had to be killed.
+    /// The processes that were alive and had to be killed.
     pub leftovers: Vec<ProcessInfo>,
     /// How many there were; [`leftovers`](Self::leftovers) has the first 100.
     pub leftover_count: usize,
@@ -100,19 +100,19 @@ pub struct Usage {
     pub io_read: Option<u64>,
     /// Bytes written to block devices. What is still in the page cache is not among them.
     pub io_written: Option<u64>,
-    /// Time in which somebody in the tree had to wait for a CPU. This and all above but the CPU
-    /// time is read if there is a limit, or [`account`](crate::SupervisorBuilder::account) asks for
+    /// Time in which a process of the tree had to wait for a CPU. Everything but the CPU time is
+    /// read only if there is a limit, or [`account`](crate::SupervisorBuilder::account) asks for
     /// it.
     pub cpu_pressure: Option<Duration>,
-    /// Time in which somebody in the tree had to wait for memory.
+    /// Time in which a process of the tree had to wait for memory.
     pub memory_pressure: Option<Duration>,
-    /// Time in which somebody in the tree had to wait for a device.
+    /// Time in which a process of the tree had to wait for a device.
     pub io_pressure: Option<Duration>,
     /// Processes that the kernel killed for want of memory.
     pub oom_kills: Option<u64>,
     /// Forks that were refused at the limit of processes.
     pub pids_denied: Option<u64>,
-    /// What is `None`, and why.
+    /// The fields that are `None`, and why.
     pub missing: Vec<Missing>,
     /// Kills of the tree's own cgroup as one, not of one below it.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -193,14 +193,14 @@ pub enum Note {
 
 impl Report {
     /// Whether the main process exited by itself, with status 0. A command that was stopped or
-    /// timed out was no success, whatever status it made of that.
+    /// timed out was no success, whatever its status.
     #[must_use]
     pub fn success(&self) -> bool {
         self.cause == Cause::Exited && self.status.success()
     }
 }
 
-/// Characters that the names of leftovers may take; those that are not named are counted.
+/// Characters that the names of leftovers take at the most; the others are counted.
 const NAMED_CHARS: usize = 160;
 
 /// One line: `exit status: 0 after 0.82 s, killed 2 leftovers: 4711 sleep 30, 4712 sleep 60`
@@ -248,7 +248,7 @@ impl fmt::Display for Cause {
 }
 
 impl Note {
-    /// What happened to a tree besides the cause of its end.
+    /// The notes for a usage, without what is the cause already.
     pub(crate) fn of(usage: &Usage, cause: Option<Cause>) -> Vec<Self> {
         let some = |count: Option<u64>| count.filter(|&count| count > 0);
         let denied = some(usage.pids_denied).map(Self::PidsExhausted);

@@ -38,7 +38,9 @@ pub(crate) fn leftovers(cgroup: &Cgroup) -> Result<Survey> {
     let (hidden, pids) = members.split_at(seen);
     let mut left = described(pids);
     hidden.iter().for_each(|_| left.push(ProcessInfo::unread(0, &why)));
-    if members.is_empty() && !cgroup.wait_empty(Some(Instant::now() + LISTING_PATIENCE)).unwrap_or(false) {
+    if members.is_empty()
+        && !cgroup.wait_empty(Some(Instant::now() + LISTING_PATIENCE)).unwrap_or(false)
+    {
         left.push(unlisted(&why));
     }
     Ok(left)

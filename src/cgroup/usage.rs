@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cgroup::{SHORT_FILE, Cgroup};
+use crate::cgroup::{Cgroup, SHORT_FILE};
 use crate::report::{Metric, Missing, Usage};
 
 /// Read only on request: reading ten files would slow a short run.

@@ -1,5 +1,5 @@
-//! When a tree is due to end, and how far that has come: decisions, no acts. There is no thread:
-//! every wait on the child acts on what is due (see `enforce.rs`).
+//! Decides when a tree is stopped and killed, and remembers how far that has come. Every wait on
+//! the child acts on it (see `enforce.rs`); there is no thread.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use crate::report::Cause;
 use crate::sys::poll::{earlier, lock};
 
-/// Samples CPU time this often at the most, however near the limit is: two CPUs burn 20 ms in it.
+/// Samples CPU time every 10 ms at the most; bounds the overshoot to 10 ms for each CPU.
 const CPU_SAMPLE: Duration = Duration::from_millis(10);
 
-/// Between two attempts to kill what the kernel does not let go of.
+/// The pause before a kill that left survivors is tried again.
 pub(crate) const KILL_RETRY: Duration = Duration::from_millis(100);
 
-/// How a command is to be ended, as its caller has said; kept for the life of its child.
+/// How to stop a command, as its caller set it; kept for the life of its child.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StopPolicy {
     pub(crate) timeout: Option<Duration>,
@@ -24,7 +24,7 @@ pub(crate) struct StopPolicy {
     pub(crate) linger: bool,
 }
 
-/// The policy at work on one child.
+/// The policy of one child, and how far it is carried out.
 #[derive(Debug)]
 pub(crate) struct Ending {
     policy: StopPolicy,
@@ -32,14 +32,14 @@ pub(crate) struct Ending {
     state: Mutex<State>,
 }
 
-/// Whose end a wait is for: a timeout that passed before it counts.
+/// What a wait waits for: a timeout counts only if it passed before that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Main,
     Tree,
 }
 
-/// One step at a time: whoever holds the lock takes it.
+/// How far the end has come. The thread that holds the lock takes the next step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
     /// Nothing has asked the tree to end. The timeout, if there is one, is still to come.
@@ -55,10 +55,10 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Due {
     Nothing,
-    /// Look again at this moment.
+    /// Nothing until this moment.
     At(Instant),
-    /// The stop signal, for this cause, and the kill after the policy's grace (none for CPU time:
-    /// what is burnt meanwhile is beyond the limit).
+    /// Send the stop signal, for this cause, and kill after this grace (zero for CPU time: a grace
+    /// would use more of it).
     Stop(Cause, Duration),
     Kill(Cause),
 }
@@ -76,7 +76,7 @@ impl Ending {
         self.spawned
     }
 
-    /// Why we ended it, if we did.
+    /// The cause for which this process ended it, if it did.
     pub(crate) fn cause(&self) -> Option<Cause> {
         match *lock(&self.state) {
             State::Unasked => None,
@@ -84,7 +84,7 @@ impl Ending {
         }
     }
 
-    /// When the kill is due of what was asked to end.
+    /// When the kill is due, if it was asked to end.
     pub(crate) fn kill_at(&self) -> Option<Instant> {
         match *lock(&self.state) {
             State::Asked(_, kill_at) => kill_at,
@@ -92,8 +92,8 @@ impl Ending {
         }
     }
 
-    /// It is to end for this cause, with the kill due at that time. An earlier kill stands, an
-    /// earlier cause too.
+    /// Notes that it is to end for this cause, with the kill due at that time. An earlier cause
+    /// stays, and so does an earlier kill.
     pub(crate) fn note(&self, cause: Cause, kill_at: Option<Instant>) {
         let mut state = lock(&self.state);
         *state = match *state {
@@ -103,7 +103,7 @@ impl Ending {
         };
     }
 
-    /// The turn to act on what is due.
+    /// Locks the state, to act on what is due.
     pub(crate) fn turn(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -118,7 +118,7 @@ impl Ending {
         }
     }
 
-    /// What is due in this state. `used` is asked for if there is a limit of CPU time.
+    /// What is due in this state. Calls `used` only for a limit of CPU time.
     pub(crate) fn due(&self, state: State, used: impl Fn() -> Option<Duration>) -> Due {
         let now = Instant::now();
         match state {
@@ -145,12 +145,12 @@ impl Ending {
     }
 }
 
-/// CPU time that is left of the limit. If the kernel does not say how much was used, all of it.
+/// The CPU time left of the limit; the whole limit if the usage is unknown.
 fn left(limit: Duration, used: Option<Duration>) -> Option<Duration> {
     limit.checked_sub(used.unwrap_or_default()).filter(|left| !left.is_zero())
 }
 
-/// However many run at once, they cannot burn faster than this.
+/// The number of CPUs, which bounds how fast CPU time is used.
 fn cpus() -> u32 {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
     let online = online.ok().flatten().and_then(|number| u32::try_from(number).ok());

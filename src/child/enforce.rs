@@ -1,5 +1,5 @@
-//! Acting on what is due: the stop signal, the kill. The child is looked at first, then the clock:
-//! one that has ended in time did not time out, however late it is waited for.
+//! Acts on what is due: sends the stop signal, kills. Looks at the child first, then at the clock:
+//! a child that has ended in time did not time out, however late it is waited for.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::sys::poll::{self, earlier, lock};
 
 impl Child {
     /// When [`enforce`](Self::enforce) is to be called next, to send the stop signal, to kill, or
-    /// to look at the CPU time: a moment that has passed means now. `None`: there is nothing to
-    /// come but the child's own end.
+    /// to look at the CPU time: a moment that has passed means now. `None`: only the child's own
+    /// end is to come.
     ///
-    /// For event loops round [`AsFd`] (every `wait` here knows by itself). Changes nothing.
+    /// For event loops round [`AsFd`] (every `wait` here acts by itself). Changes nothing.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.next_step(self.scope())
@@ -29,8 +29,8 @@ impl Child {
     /// [`next_deadline`](Self::next_deadline) does.
     ///
     /// A main process that has ended did so in time, however late this is called: what it has left
-    /// behind are leftovers then. Where the command [lingers](crate::Command::linger) that is said
-    /// of the whole tree.
+    /// behind are leftovers then. Where the command [lingers](crate::Command::linger) this holds
+    /// for the whole tree.
     ///
     /// # Examples
     /// ```
@@ -50,14 +50,14 @@ impl Child {
         self.enforce_for(self.scope())
     }
 
-    /// Until `deadline` or the next step of the policy: how long a wait may sleep. Acts on what is
-    /// due now.
+    /// Acts on what is due now; returns the moment until which a wait may sleep: `deadline` or the
+    /// next step.
     pub(crate) fn sleep_until(&self, scope: Scope, deadline: Option<Instant>) -> Option<Instant> {
         earlier(deadline, self.enforce_for(scope))
     }
 
-    /// Sleeps until one of these has news, the next step is due, or the deadline has come; now and
-    /// then it returns before.
+    /// Sleeps until one of these fds has news, the next step is due, or the deadline has come; may
+    /// return early.
     pub(crate) fn rest(
         &self,
         fds: &mut [PollFd<'_>],
@@ -78,7 +78,7 @@ impl Child {
 
     pub(crate) fn next_step(&self, scope: Scope) -> Option<Instant> {
         let Some(state) = self.ending.seen() else {
-            // Another thread is at it.
+            // Another thread holds the state and acts.
             return Some(Instant::now() + Duration::from_millis(1));
         };
         match self.ending.due(state, || self.cpu_time()) {
@@ -95,7 +95,7 @@ impl Child {
             Due::Nothing => None,
             Due::At(at) => Some(at),
             Due::Stop(..) if self.is_over(scope) => {
-                // Whoever has its status (a keeper, a tracer) may be late.
+                // The status may be late: a keeper or a tracer has it.
                 let late = !self.has_ended();
                 if late {
                     self.tree().hold().wake();
@@ -113,7 +113,7 @@ impl Child {
         }
     }
 
-    /// When to look again: at once if all are gone.
+    /// Kills for this cause; returns when to look again: at once if all are gone.
     fn kill_for(&self, cause: Cause, state: &mut State) -> Instant {
         if self.is_over(Scope::Main) {
             let left = self.leftovers();
@@ -129,7 +129,7 @@ impl Child {
         again
     }
 
-    /// Whether what is waited for has ended by itself.
+    /// Whether the main process or, for that scope, the whole tree has ended by itself.
     fn is_over(&self, scope: Scope) -> bool {
         let now = Some(Instant::now());
         let main = self.has_ended() || poll::ended(self.pidfd.as_fd(), now).unwrap_or(false);

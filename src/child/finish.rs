@@ -1,4 +1,4 @@
-//! The end of a child: what is left of its tree goes, and a report is made of it.
+//! Ends a child: tears down its tree, and makes the report.
 
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -14,17 +14,18 @@ use crate::proc::info::Survey;
 use crate::report::{Cause, Note, Report, Usage};
 use crate::sys::poll::{self, lock};
 
-/// What the kernel, a keeper or a tracer needs between a death and its news.
+/// The time that the kernel, a keeper or a tracer needs to report a death.
 const SETTLING: Duration = Duration::from_millis(100);
 
 impl Child {
-    /// Ends all, and says what happened. `named`: with the names of those who were left.
+    /// Tears down the tree, and reports. `named`: describes the leftovers.
     pub(crate) fn tear_down(&self, named: bool) -> Result<Report> {
         if !self.tree().is_ours() {
             let why = "this process is a fork of the one that started it";
             return Err(Error::broken(Step::Teardown, format!("process {}", self.id()), why));
         }
-        // A timeout that has passed is the cause; its grace is still to be had.
+        // Read before `try_wait`, which acts on a timeout that has passed and makes it the cause:
+        // the grace still applies.
         let grace = self.grace_due();
         self.try_wait().inspect_err(|_| self.abandon())?;
         let leftovers = match self.runs()? {
@@ -35,7 +36,7 @@ impl Child {
         let (usage, torn) = self.tree().tear_down();
         let status = self.last_status(torn.is_err());
         self.log.stop();
-        // What the teardown has to say comes before what followed from that.
+        // An error of the teardown comes first: a missing status may follow from it.
         let (status, escaped) = match (status, torn) {
             (Ok(status), Ok(())) => status,
             (Ok((status, escaped)), Err(error)) => {
@@ -47,7 +48,7 @@ impl Child {
     }
 
     /// The exit status, and whether the main process was alive elsewhere when its tree was gone.
-    /// `brief`: if that could not be torn down it may be stuck, and has been waited for already.
+    /// `brief`: the teardown failed, so the process may be stuck, and was waited for already.
     fn last_status(&self, brief: bool) -> Result<(ExitStatus, bool)> {
         let escaped = !self.ended_within(SETTLING)?;
         let patience = if brief { SETTLING } else { TEARDOWN_PATIENCE };
@@ -57,7 +58,7 @@ impl Child {
         }
         let until = Some(Instant::now() + patience);
         let status = match brief {
-            // A wait would go on killing, which has been given up.
+            // `wait_until` would go on killing, which was given up.
             true => self.main_ended(until).map_err(|e| self.failed(Step::Wait, e)).and(self.reap()),
             false => self.wait_until(until),
         }?;
@@ -80,17 +81,18 @@ impl Child {
         }
     }
 
-    /// Ends it after what was done with it, which may have failed: no error loses the report.
+    /// Finishes it, and adds the report to the result or the error of what was done before.
     pub(crate) fn finish_after<T>(&self, done: Result<T>) -> Result<(T, Report)> {
         with_report(done, self.finish())
     }
 
-    /// A status that is late (a busy keeper, a tracer) makes nobody run.
+    /// Whether the main process runs. One that has ended with a late status (a busy keeper, a
+    /// tracer) does not.
     pub(crate) fn runs(&self) -> Result<bool> {
         Ok(self.reap()?.is_none() && !self.ended_within(Duration::ZERO)?)
     }
 
-    /// Nothing is to be learned of the main process any more: all goes all the same.
+    /// Kills all after the status of the main process was lost.
     fn abandon(&self) {
         let _ = self.tree().tear_down();
         let _ = self.signal(libc::SIGKILL);
@@ -101,8 +103,8 @@ impl Child {
         if left.is_empty() { self.tree().leftovers() } else { left }
     }
 
-    /// Stopping a running tree leaves no leftovers to report. One that is being stopped already had
-    /// its grace.
+    /// Stops a running tree, which leaves no leftovers to report. One that is being stopped gets
+    /// the rest of its grace.
     fn ask_to_end(&self, grace: Option<Duration>) -> Survey {
         match (grace, self.ending.cause()) {
             (Some(grace), None) => drop(self.stop(grace)),
@@ -113,7 +115,7 @@ impl Child {
         Survey::default()
     }
 
-    /// The grace that it has to get, if it is ended while it runs.
+    /// The grace to give if it is ended while it runs; None if it was asked to end already.
     pub(crate) fn grace_due(&self) -> Option<Duration> {
         let grace = self.policy().grace;
         (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
@@ -127,8 +129,8 @@ impl Child {
         poll::ended(self.pidfd.as_fd(), deadline).map_err(|e| self.failed(Step::Wait, e))
     }
 
-    /// Ours comes first; a SIGKILL that the kernel counts as its own for want of memory is that,
-    /// any other is somebody's signal.
+    /// The cause that this process noted; else out of memory for a SIGKILL that the kernel counts
+    /// as an OOM kill; else the signal of another process, or an exit.
     fn cause(&self, status: ExitStatus, usage: &Usage) -> Cause {
         match (self.ending.cause(), status.signal()) {
             (Some(cause), _) => cause,
@@ -139,7 +141,7 @@ impl Child {
     }
 }
 
-/// The first error, and the report whichever has it.
+/// Joins both results: the first error, with the report of either.
 pub(crate) fn with_report<T>(done: Result<T>, ended: Result<Report>) -> Result<(T, Report)> {
     match (done, ended) {
         (Ok(done), Ok(report)) => Ok((done, report)),

@@ -1,4 +1,4 @@
-//! The main process and its tree, from exec to report.
+//! The child: a main process and its tree, from exec to report.
 
 pub(crate) mod deadline;
 pub(crate) mod enforce;
@@ -60,12 +60,12 @@ pub struct Child {
     status: Mutex<Option<ExitStatus>>,
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
-    /// Who was killed by a timeout that came after the main process's end.
+    /// The processes that a timeout killed after the main process's end.
     pub(crate) left: Mutex<Survey>,
-    /// What became of it, once it is finished.
+    /// Its report, once it is finished.
     report: Mutex<Option<Report>>,
     tree: Tree,
-    /// After the tree: what it wrote last is read when it is gone.
+    /// Dropped after the tree, so that the last output is read.
     pub(crate) log: Record,
 }
 
@@ -109,7 +109,7 @@ impl Child {
     /// [`finish`](Self::finish) or Drop.
     ///
     /// # Errors
-    /// The exit status was taken by somebody else (`ECHILD`), or the keeper was killed
+    /// Other code of this process took the exit status (`ECHILD`), or the keeper was killed
     /// ([`Error::is_keeper_lost`]).
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
@@ -155,7 +155,7 @@ impl Child {
                 if let Some(status) = self.reap()? {
                     return Ok(Some(status));
                 }
-                // Ended, but a tracer has still to let it go.
+                // It has ended, and its tracer has not released it yet.
                 thread::sleep(Duration::from_millis(1));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -195,7 +195,7 @@ impl Child {
     ///
     /// # Errors
     /// There is no such signal (`EINVAL`), the process has ended and was waited for (`ESRCH`), or
-    /// it belongs to somebody else (`EPERM`).
+    /// it belongs to another user (`EPERM`).
     pub fn signal(&self, signal: i32) -> Result<()> {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
     }
@@ -213,10 +213,10 @@ impl Child {
     }
 
     /// Kills the whole tree, and the main process should that have left it; returns when nothing is
-    /// left. The exit status is still to be had from [`wait`](Self::wait).
+    /// left. [`wait`](Self::wait) still returns the exit status.
     ///
     /// # Errors
-    /// Somebody is left after 10 s: [`Error::is_survivors`]. Later waits go on trying.
+    /// A process outlived SIGKILL for 10 s: [`Error::is_survivors`]. Later waits go on trying.
     pub fn kill(&self) -> Result<()> {
         self.note_stop(Some(Instant::now()));
         self.kill_all()
@@ -245,7 +245,7 @@ impl Child {
         self.send_stop_signal();
     }
 
-    /// A tree that cannot be asked is killed all the same, when the grace is over.
+    /// Sends the stop signal; ignores errors, since the kill follows when the grace is over.
     pub(crate) fn send_stop_signal(&self) {
         let StopPolicy { stop_signal, stop_main_only, .. } = self.policy();
         let _ =
@@ -254,34 +254,34 @@ impl Child {
 
     pub(crate) fn kill_all(&self) -> Result<()> {
         let killed = self.tree.kill();
-        // A zombie by now, unless it had left the tree.
+        // The main process is a zombie by now, unless it had left the tree.
         let _ = self.signal(libc::SIGKILL);
         killed
     }
 
-    /// Notes that it is being stopped, and sends nothing: every wait kills what is left at that
-    /// time. Not so if the main process had ended before.
+    /// Notes that it is being stopped, without a signal: every wait kills what is left at
+    /// `kill_at`. Does nothing if the main process has ended.
     pub(crate) fn note_stop(&self, kill_at: Option<Instant>) {
         if !poll::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
             self.ending.note(Cause::Stopped, kill_at);
         }
     }
 
-    /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened.
+    /// Ends the tree: kills what is left of it, removes its cgroup, and reports what happened.
     ///
     /// If the main process still runs it is stopped, with the command's grace. When this returns no
-    /// descendant is left and what they held (ports, files, locks) is free. Asked again it gives
+    /// descendant is left and what they held (ports, files, locks) is free. A second call returns
     /// the same report; dropping the child then does nothing.
     ///
     /// # Errors
-    /// Somebody outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
-    /// or the exit status was taken by somebody else. Where the status is known all the same the
-    /// error has the report: [`Error::report`]. Asked again it tries again; dropping it does not.
+    /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
+    /// or other code of this process took the exit status. The error has the report if the status
+    /// is known: [`Error::report`]. A second call tries again; dropping the child does not.
     pub fn finish(&self) -> Result<Report> {
         self.finish_once(true)
     }
 
-    /// `named`: somebody will read who was left.
+    /// Finishes it, once. `named`: describes the leftovers.
     pub(crate) fn finish_once(&self, named: bool) -> Result<Report> {
         let mut report = lock(&self.report);
         match &*report {
@@ -291,7 +291,7 @@ impl Child {
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends.
-    /// Nobody waits for the main process then: it stays a zombie when it ends, as with std.
+    /// The main process is not waited for then: it stays a zombie when it ends, as with std.
     pub fn detach(self) {
         self.leave_to_supervisor();
     }

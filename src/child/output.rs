@@ -1,4 +1,4 @@
-//! What a child writes, collected until its tree is gone, and what it is given to read meanwhile.
+//! Collects what a child writes until its tree is gone, and feeds its standard input meanwhile.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -32,7 +32,7 @@ pub struct Output {
     pub report: Report,
 }
 
-/// What std has room for: the report is lost.
+/// Drops the report, which std's has no room for.
 impl From<Output> for std::process::Output {
     fn from(Output { status, stdout, stderr, .. }: Output) -> Self {
         Self { status, stdout, stderr }
@@ -40,12 +40,12 @@ impl From<Output> for std::process::Output {
 }
 
 impl Child {
-    /// Closes a piped stdin, waits for the end of the main process, ends the tree, and says what
-    /// was written to the pipes that are still here.
+    /// Closes a piped stdin, waits for the end of the main process, ends the tree, and returns what
+    /// was written to the pipes that were not taken.
     ///
-    /// It ends when the *main process* ends, whoever else holds the pipes: the tree is torn down
-    /// first, then the pipes are drained. [`linger`](crate::Command::linger) waits for the whole
-    /// tree.
+    /// Ends when the *main process* ends, even if other processes hold the pipes: the tree is torn
+    /// down first, then the pipes are drained. [`linger`](crate::Command::linger) waits for the
+    /// whole tree.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
@@ -54,9 +54,10 @@ impl Child {
         self.collect(&[])
     }
 
-    /// The same, and gives it `input` to read from its standard input, which is closed then. Input
-    /// and output are served as they come, so neither side waits for the other; the command's
-    /// timeout bounds it all. Input that nobody reads is dropped, and that is no error.
+    /// Collects as [`wait_with_output`](Self::wait_with_output), and writes `input` to its standard
+    /// input, which it closes then. Input and output are served as they come, so neither side waits
+    /// for the other; the command's timeout bounds it all. Input that is not read is dropped, which
+    /// is no error.
     ///
     /// # Errors
     /// As for [`wait_with_output`](Self::wait_with_output), and stdin is not piped
@@ -154,7 +155,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Writes what there is room for, `limit` bytes at the most; closes the pipe behind the last
-    /// byte, and when nobody reads any more.
+    /// byte, and when no reader is left.
     fn write(&mut self, limit: usize) -> Result<(), Errno> {
         let mut left = limit;
         while let Some(pipe) = &mut self.pipe
@@ -218,8 +219,8 @@ impl Capture {
         }
     }
 
-    /// What is left in the pipe once the tree is gone: no more than it can hold, in case a stranger
-    /// has the other end and writes on.
+    /// Reads what is left in the pipe once the tree is gone; no more than it can hold, in case a
+    /// process outside the tree has the other end and writes on.
     pub(crate) fn drain(&mut self) -> Result<(), Errno> {
         let Some(pipe) = &self.pipe else {
             return Ok(());

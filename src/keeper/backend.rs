@@ -1,4 +1,4 @@
-//! A supervisor's ground where trees have keepers instead of cgroups.
+//! The keepers of one supervisor, which hold its trees instead of cgroups.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,7 +11,7 @@ use crate::sys::poll::lock;
 
 #[derive(Debug)]
 pub(crate) struct Keepers {
-    /// Why there is no cgroup, where one was wanted.
+    /// The error for which there is no cgroup, where one was wanted.
     pub(crate) why: Option<Error>,
     /// The directory `/proc`.
     pub(crate) proc: Arc<OwnedFd>,
@@ -32,7 +32,8 @@ impl Keepers {
         })
     }
 
-    /// Keeps a tree alive until [`tear_down`](Self::tear_down). Those that have ended meanwhile are forgotten.
+    /// Keeps a tree alive until [`tear_down`](Self::tear_down). Reaps those that have ended
+    /// meanwhile.
     pub(crate) fn take_over(&self, kept: &Arc<Kept>) {
         let mut left = lock(&self.left);
         left.retain(|kept| {
@@ -54,8 +55,8 @@ impl Keepers {
         kept
     }
 
-    /// Ends all trees; the first error, when all were tried. What a process outlived is tried again
-    /// by the next call.
+    /// Tears down all trees; returns the first error after trying all. The next call tries again
+    /// what left survivors.
     pub(crate) fn tear_down(&self) -> Result<()> {
         let mut all: Vec<_> = lock(&self.left).drain(..).collect();
         all.extend(lock(&self.held).drain(..).filter_map(|kept| kept.upgrade()));
@@ -72,7 +73,7 @@ impl Keepers {
     }
 }
 
-/// Only a timeout needs no cgroup.
+/// Refuses limits: only a timeout needs no cgroup.
 pub(crate) fn refuse(limits: &Limits) -> Result<()> {
     let settings = limits.settings().unwrap_or_else(|(setting, _)| vec![setting]);
     if let Some(first) = settings.first() {

@@ -17,7 +17,7 @@ use crate::exec::child_side::{Failure, Orders, born};
 use crate::sys::clone;
 use crate::sys::raw::{dispose, int, prctl};
 
-/// What a keeper is told, besides what the main process is: fds by their numbers.
+/// The orders for a keeper, with those for the main process; fds by number.
 pub(crate) struct Charge<'a> {
     pub(crate) orders: &'a Orders<'a>,
     /// The main process may share the keeper's memory until its exec.
@@ -30,7 +30,7 @@ pub(crate) struct Charge<'a> {
     pub(crate) owners_end: c_int,
 }
 
-/// What a main process is told by its keeper.
+/// The orders for a main process, from its keeper.
 pub(crate) struct Birth<'a> {
     pub(crate) charge: &'a Charge<'a>,
     pub(crate) keeper: libc::pid_t,
@@ -39,9 +39,9 @@ pub(crate) struct Birth<'a> {
 }
 
 impl Birth<'_> {
-    /// In shared memory where that may be and the kernel lets us: no second copy of the owner's.
-    /// Then the keeper is suspended until the exec; its owner looks after the main process
-    /// meanwhile.
+    /// Forks the main process, in shared memory where that is allowed, which saves a second copy of
+    /// the owner's. The keeper is suspended until the exec then; the owner watches over the main
+    /// process meanwhile.
     pub(crate) fn give(&self) -> Result<libc::pid_t, Failure> {
         let arg = ptr::from_ref(self).cast();
         if self.charge.share {
@@ -60,7 +60,7 @@ fn failed(errno: Errno) -> Failure {
     Failure { step: Step::Fork, errno: errno as i32 }
 }
 
-/// It dies with its keeper, should somebody kill that.
+/// Runs as the main process; dies with its keeper if that is killed.
 extern "C" fn main_process(birth: *const c_void) -> ! {
     // SAFETY: `give` passes a Birth that outlives the child's use of it.
     let Birth { charge, keeper, ignored } = unsafe { &*birth.cast() };

@@ -1,4 +1,4 @@
-//! The owner's side of a keeper: what it hears from it, what it tells it.
+//! The owner's handle of a keeper: reads its messages, sends it orders.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -22,11 +22,11 @@ use crate::sys::bury::reap_dying;
 use crate::sys::poll::{self, lock, timeout_until};
 use crate::sys::{self, Newborn};
 
-/// How long a keeper is listened to for the status of a main process that has ended.
+/// The time that a keeper has to report the status of a main process that has ended.
 const STATUS_LATENCY: Duration = Duration::from_millis(1);
 
 /// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
-/// nobody waits for that.
+/// Drop does not wait for that.
 #[derive(Debug)]
 pub(crate) struct Kept {
     keeper: Newborn,
@@ -35,14 +35,14 @@ pub(crate) struct Kept {
     heard: Mutex<Heard>,
 }
 
-/// What the keeper has said so far.
+/// What the keeper has reported so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     main: Option<i32>,
     status: Option<ExitStatus>,
-    /// Nobody is left.
+    /// No process is left.
     done: bool,
-    /// It says no more: without `done` somebody has killed it.
+    /// The line is at its end: without `done` the keeper was killed.
     silent: bool,
 }
 
@@ -53,7 +53,7 @@ impl Kept {
         Self { keeper, proc: Arc::clone(proc), line, heard: Mutex::default() }
     }
 
-    /// Takes what the keeper has said; never waits for more. A record is written at once, so it is
+    /// Reads the keeper's messages so far, without waiting. A record is written at once, so it is
     /// never read in parts.
     fn hear(&self) -> Result<Heard, Errno> {
         let mut heard = lock(&self.heard);
@@ -71,8 +71,8 @@ impl Kept {
     }
 
     /// Waits for the pid of the main process; none if the keeper could not start it, or was given
-    /// up. It is not reaped until [`acknowledge`](Self::acknowledge). `help` looks after the keeper
-    /// meanwhile.
+    /// up. It is not reaped until [`acknowledge`](Self::acknowledge). `help` is called now and
+    /// then, to keep the keeper going.
     pub(crate) fn main_pid(&self, mut help: impl FnMut() -> Answer) -> Result<Option<i32>, Errno> {
         loop {
             let heard = self.hear()?;
@@ -86,7 +86,7 @@ impl Kept {
         }
     }
 
-    /// The keeper itself, as a child that has not done yet what it is for.
+    /// The keeper as a child whose exec is awaited.
     pub(crate) fn as_late(&self) -> Late<'_> {
         Late::ours(&self.keeper)
     }
@@ -98,8 +98,8 @@ impl Kept {
     /// Waits until the main process's status may be there, or the keeper has gone; false at the
     /// deadline.
     ///
-    /// Several threads may wait, and one takes the news from the others: the pidfds tell all. Once
-    /// the main process has ended the keeper needs a moment to say so.
+    /// Several threads may wait, and a message reaches one of them: so all poll the pidfds. Once
+    /// the main process has ended the keeper needs up to a millisecond to report it.
     pub(crate) fn main_ended(
         &self,
         main: BorrowedFd<'_>,
@@ -130,7 +130,7 @@ impl Kept {
         Ok(heard.status)
     }
 
-    /// Waits until nobody is left; false at the deadline.
+    /// Waits until no process is left; false at the deadline.
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool> {
         let failed = |errno| self.error(Step::Wait, errno);
         if self.hear().map_err(failed)?.done {
@@ -142,7 +142,8 @@ impl Kept {
         if self.hear().map_err(failed)?.done { Ok(true) } else { Err(self.lost()) }
     }
 
-    /// Has everybody killed, and waits for that; at the deadline the error names who is left.
+    /// Makes the keeper kill the tree, and waits until it is empty; at the deadline the error names
+    /// the survivors.
     pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         let start = Instant::now();
         self.ask_to_kill();
@@ -153,7 +154,7 @@ impl Kept {
         Err(Error::kept_survivors(self.name(), start.elapsed(), left))
     }
 
-    /// The same, and reaps the keeper; while somebody is left it goes on trying.
+    /// Kills the tree, and reaps the keeper; a keeper with survivors goes on killing.
     pub(crate) fn tear_down(&self, patience: Duration) -> Result<()> {
         let killed = self.kill_until_empty(patience);
         if !killed.as_ref().is_err_and(Error::is_survivors) {
@@ -162,7 +163,7 @@ impl Kept {
         killed
     }
 
-    /// Asks to kill all, without waiting.
+    /// Orders the keeper to kill the tree, without waiting.
     pub(crate) fn ask_to_kill(&self) {
         if sys::send(self.line.as_fd(), KILL).is_err() {
             // The end of the line says the same; a keeper that has gone hears neither.
@@ -171,7 +172,7 @@ impl Kept {
         self.wake();
     }
 
-    /// A keeper that was stopped goes on.
+    /// Continues a keeper that was stopped (SIGCONT).
     pub(crate) fn wake(&self) {
         let _ = sys::pidfd_send_signal(self.keeper.pidfd.as_fd(), libc::SIGCONT);
     }
@@ -185,13 +186,13 @@ impl Kept {
         reap_dying(self.keeper.pidfd.as_fd());
     }
 
-    /// Who descends from the keeper now, zombies excepted; a process whose main thread alone has
-    /// ended is none.
+    /// The pids that descend from the keeper now, without zombies; a process of which only the main
+    /// thread has ended is no zombie.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let keeper = self.keeper.pid;
         let mut found = vec![keeper];
         let mut at = 0;
-        // A number that was read may be a stranger's by now: its parent must be one of ours.
+        // A pid that was read may be reused by now: its parent must be one of ours.
         let known = |found: &[i32], process: &OwnedFd| {
             let state = state_and_parent(process);
             state.filter(|(_, parent)| found.contains(parent)).map(|(state, _)| state)
@@ -208,7 +209,7 @@ impl Kept {
             }
         }
         if self.has_ended() {
-            // Its pid may have been a stranger's all the while.
+            // Its pid may have been reused all the while.
             return Vec::new();
         }
         found.retain(|pid| *pid != keeper && !dead.contains(pid));
@@ -217,7 +218,7 @@ impl Kept {
         found
     }
 
-    /// The keeper's pidfd: readable once nobody is left.
+    /// The keeper's pidfd: readable once no process is left.
     pub(crate) fn end_fd(&self) -> BorrowedFd<'_> {
         self.keeper.pidfd.as_fd()
     }
@@ -248,7 +249,7 @@ impl Heard {
     }
 }
 
-/// Whether one of these can be read; false at the deadline, and now and then before.
+/// Polls until one of these is readable; false at the deadline, and on a signal.
 fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<bool, Errno> {
     let fds = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
     let mut fds: Vec<PollFd<'_>> = fds.collect();

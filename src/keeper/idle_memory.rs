@@ -1,5 +1,5 @@
-//! Which memory of a process nobody needs who does nothing but system calls, read from
-//! `/proc/PID/maps`. As in `lineage.rs` nothing here allocates or panics.
+//! Finds the memory that a process needs no more once it only makes system calls, from
+//! `/proc/PID/maps`. As in `proc/walk.rs` nothing here allocates or panics.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -7,11 +7,12 @@ use nix::fcntl::OFlag;
 
 use crate::proc::walk::{open, open_at, read};
 
-/// Less is not worth a system call.
+/// The least bytes worth a system call.
 const WORTH: usize = 1 << 20;
 
-/// Sees start and length of what may go: large, private, writable, of no file, not behind a file's
-/// (that is the zeroed part of a program's own data), and without any of the used addresses in it.
+/// Calls `see` with start and length of each mapping that may be unmapped: large, private,
+/// writable, of no file, not behind a file's (that is the zeroed part of a program's own data), and
+/// without any of the used addresses in it.
 pub(crate) fn each_idle(
     proc: BorrowedFd<'_>,
     pid: i32,
@@ -53,7 +54,7 @@ struct Line {
 }
 
 impl Line {
-    /// What the line says, at its end.
+    /// Takes one byte; at a line's end returns what the line says.
     fn push(&mut self, byte: u8) -> Option<Map> {
         if byte != b'\n' {
             if let Some(place) = self.text.get_mut(self.len) {

@@ -1,5 +1,5 @@
 //! Containment without a cgroup: one sub-reaper process for each command. It kills its descendants
-//! when it is told to, and when its owner dies.
+//! on its owner's order, and when its owner dies.
 
 pub(crate) mod process;
 pub(crate) mod birth;

@@ -1,11 +1,11 @@
-//! What a keeper does, which holds one tree where there is no cgroup to do it.
+//! The keeper process: holds one tree where there is no cgroup.
 //!
 //! It is a fork of the supervisor that stays, and forks the main process. As a sub-reaper it
 //! becomes the parent of every descendant that has lost its own; so it has children for as long as
 //! the tree has processes, and it ends with the last one.
 //!
 //! 1. It runs in a copy of its owner's memory taken while other threads held locks, and for long:
-//!    the rules of `born.rs` hold for all of it. No allocation, no lock, no panic, no return.
+//!    the rules of `child_side.rs` hold for all of it. No allocation, no lock, no panic, no return.
 //! 2. All signals are blocked. It learns by a signalfd that a child has ended (SIGCHLD) or that the
 //!    thread that forked it has (SIGURG); then its parent's pid says whether the owner lives.
 //! 3. A pair of sockets is the line to its owner: `KILL` and end of file both mean that the tree is
@@ -43,20 +43,20 @@ use crate::sys;
 use crate::sys::clone;
 use crate::sys::raw::{bit, call, int, prctl};
 
-/// What the owner writes: it has a pidfd of the main process; everything is to die.
+/// Messages of the owner: it has a pidfd of the main process; kill the tree.
 pub(crate) const KNOWN: u8 = b'n';
 pub(crate) const KILL: u8 = b'k';
 
-/// What the keeper writes: records of eight bytes, one of these in the upper half and the main
+/// Messages of the keeper: records of eight bytes, one of these in the upper half and the main
 /// process's pid, its wait status or nothing in the lower one.
 pub(crate) const BORN: u32 = 1;
 pub(crate) const ENDED: u32 = 2;
 pub(crate) const DONE: u32 = 3;
 
-/// So many dead are reaped between two looks at the line, however fast a chain makes them.
+/// Reaps this many processes at the most before it reads the line, however fast a chain forks.
 const REAP_BATCH: u32 = 64;
 
-/// So many rounds in which nobody died follow at once; then pauses grow to 100 ms.
+/// Rounds without a death that follow at once; after these, pauses grow to 100 ms.
 const EAGER_ROUNDS: u32 = 300;
 
 /// Forks a keeper; says its pid.
@@ -96,14 +96,15 @@ struct Keeper<'a> {
 enum Reaped {
     Nobody,
     Some,
-    /// So many that there may be more.
+    /// As many as one round reaps: there may be more.
     Many,
-    /// Nobody is left.
+    /// No child is left.
     All,
 }
 
 impl<'a> Keeper<'a> {
-    /// All that can fail comes before the main process.
+    /// Prepares the keeper and forks the main process. Every step that can fail comes before that
+    /// fork.
     fn begin(charge: &'a Charge<'a>) -> Result<Self, Failure> {
         // A copy of the owner's end would keep the line from ending.
         close(charge.owners_end);
@@ -131,8 +132,8 @@ impl<'a> Keeper<'a> {
         Ok(keeper)
     }
 
-    /// A session of its own, no fds but its own, no directory, a name. Nothing of this is worth
-    /// failing for.
+    /// Takes a session of its own and a name, closes all other fds, leaves the directory. Ignores
+    /// errors.
     fn stand_aside(&self) {
         // SAFETY: no memory is involved.
         unsafe { libc::setsid() };
@@ -143,8 +144,8 @@ impl<'a> Keeper<'a> {
         unsafe { libc::prctl(libc::PR_SET_NAME, c"tidy-keeper".as_ptr()) };
     }
 
-    /// What stayed open here would keep the other ends of pipes waiting. Where the fds have to be
-    /// listed, what was closed first makes room for it.
+    /// Closes the owner's fds: an inherited pipe would never reach end of file. Closing 0 to 2
+    /// first frees an fd for the listing, where there is no close_range.
     fn close_all(&self) {
         let kept = [self.proc.as_raw_fd(), self.line, self.signals];
         // SAFETY: nothing in this process uses what was the owner's.
@@ -160,7 +161,7 @@ impl<'a> Keeper<'a> {
         });
     }
 
-    /// Until nobody is left.
+    /// Runs until no child is left.
     fn keep(&mut self) {
         let mut idle: u32 = 0;
         let mut reaped = Reaped::Nobody;
@@ -213,7 +214,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Gives the owner's memory back: what the owner changes from now on would be there twice.
+    /// Unmaps the owner's memory: each page that the owner changes from now on would exist twice.
     fn forget(&self) {
         let here = 0u8;
         // SAFETY: no memory is involved.
@@ -227,7 +228,8 @@ impl<'a> Keeper<'a> {
         });
     }
 
-    /// One write if main process and tree end at once: the owner need not look for leftovers.
+    /// Reaps children. Writes one message if main process and tree end together: the owner need not
+    /// look for leftovers.
     fn reap(&self) -> Reaped {
         let mut ended = None;
         let mut reaped = Reaped::Nobody;
@@ -256,7 +258,7 @@ impl<'a> Keeper<'a> {
         reaped
     }
 
-    /// SIGKILL for all that can be found from here, parents first; guards come last.
+    /// SIGKILLs all descendants that it finds, parents before children, guards last.
     fn kill_round(&self) {
         let mut todo = Queue::new();
         if let Some(own) = open(self.proc, self.me) {
@@ -264,7 +266,7 @@ impl<'a> Keeper<'a> {
                 if pid != self.main && self.spare.holds_child(self.proc, pid) {
                     return;
                 }
-                // SAFETY: our own child, which nobody else can reap: the number is still its.
+                // SAFETY: our own child, which only this process can reap: the number is still its.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
                 if !is_dead(pid) {
                     todo.push(pid, self.me);
@@ -283,7 +285,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// The process, if it is still this one's child, or ours by now, and its time has come.
+    /// Opens the process if it is still a child of `parent`, or ours by now, and is not spared.
     fn find(&self, pid: libc::pid_t, parent: libc::pid_t) -> Option<OwnedFd> {
         let process = open(self.proc, pid)?;
         let now = parent_of(&process)?;
@@ -312,7 +314,8 @@ fn record(kind: u32, value: c_int) -> u64 {
     (u64::from(kind) << 32) | u64::from(value.cast_unsigned())
 }
 
-/// Everything is blocked, libc's own two signals too: the raw calls.
+/// Blocks all signals and opens a signalfd for two; raw calls, since libc keeps two signals
+/// unblocked.
 fn hear_signals() -> Result<c_int, Failure> {
     let (all, how) = (u64::MAX, int(libc::SIG_SETMASK));
     let all = (&raw const all).expose_provenance();
@@ -332,7 +335,7 @@ fn close(fd: c_int) {
     unsafe { libc::close(fd) };
 }
 
-/// One of the keeper's own.
+/// Borrows one of the keeper's own fds.
 fn fd(number: c_int) -> BorrowedFd<'static> {
     // SAFETY: those are open for as long as this process lives.
     unsafe { BorrowedFd::borrow_raw(number) }

@@ -1,9 +1,9 @@
-//! Guards of supervisors below a keeper: they are killed last.
+//! Spares the guards of supervisors below a keeper: they are killed last.
 //!
-//! A supervisor in a keeper's tree may have made a run root of its own, which nothing but its guard
-//! ends once both are killed. So a guard is spared for as long as one needs, and ends by itself.
-//! It is known by its name, which anything else may take: hence the bound. Nothing here allocates
-//! or panics.
+//! A supervisor in a keeper's tree may have made a run root of its own, which only its guard tears
+//! down once both are killed. So a guard is spared for the time that it needs, and ends by itself.
+//! It is recognised by its name, which any process may take: hence the bound. Nothing here
+//! allocates or panics.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,30 +13,30 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::proc::walk::{open, open_at, read};
 
-/// What a guard calls itself, as `/proc/PID/comm` has it.
+/// The name of a guard in `/proc/PID/comm`.
 const GUARD: &[u8] = b"tidy-guard\n";
 
-/// Guards are spared for so many milliseconds.
+/// Milliseconds for which guards are spared.
 const SPARED_MS: i64 = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
-    /// When the killing began.
+    /// Milliseconds on the monotonic clock when the killing began.
     since: Cell<Option<i64>>,
 }
 
 impl Spare {
-    /// Whether the process is to be left alone in this round.
+    /// Whether this round spares the process.
     pub(crate) fn holds(&self, process: &OwnedFd) -> bool {
         self.is_on() && is_guard(process)
     }
 
-    /// The same for a child.
+    /// Whether this round spares a child, by its pid.
     pub(crate) fn holds_child(&self, proc: BorrowedFd<'_>, pid: i32) -> bool {
         self.is_on() && open(proc, pid).is_some_and(|process| is_guard(&process))
     }
 
-    /// Without a clock none is spared.
+    /// Whether guards are still spared; never without a clock.
     fn is_on(&self) -> bool {
         let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return false };
         let now = now.tv_sec().wrapping_mul(1000).wrapping_add(now.tv_nsec() / 1_000_000);

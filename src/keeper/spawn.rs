@@ -1,4 +1,4 @@
-//! The fork of a keeper, which forks the main process.
+//! Forks a keeper, which forks the main process.
 
 use std::io::{PipeReader, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -41,7 +41,8 @@ impl Launch<'_> {
         }
     }
 
-    /// Its handle, and the pipe through which it and the main process say what failed.
+    /// Forks the keeper; returns its handle, and the pipe on which it and the main process report
+    /// failures.
     fn fork_keeper(&mut self, proc: &Arc<OwnedFd>) -> Result<(Kept, PipeReader), Failed> {
         let failed = |errno| Failed::At(Step::Keeper, errno);
         let no_pipe = |error| failed(errno_of(&error));
@@ -68,11 +69,12 @@ impl Launch<'_> {
         match sys::handle(pid) {
             Ok(keeper) => Ok((Kept::new(keeper, proc, line), errors)),
             Err(errno) => {
-                // No SIGKILL, which would spare what it has started: it ends all when this closes.
+                // Closing the line makes it kill all that it started, which a SIGKILL of the keeper
+                // would not.
                 drop(line);
                 while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
                 Err(match errno {
-                    // Killed, and reaped by somebody else.
+                    // It was killed, and another part of this process reaped it.
                     Errno::ESRCH | Errno::ECHILD => Failed::Known(Error::keeper_lost(pid)),
                     errno => failed(errno),
                 })
@@ -81,23 +83,22 @@ impl Launch<'_> {
     }
 }
 
-/// The main process, once it has executed.
+/// Waits for the main process's exec; returns the process.
 fn met(kept: &Kept, errors: PipeReader, overdue: &mut Overdue<'_>) -> Result<Newborn, Failed> {
     let failed = |errno| Failed::At(Step::Keeper, errno);
     let lost = || Failed::Known(kept.lost());
     let keeper = kept.as_late();
     let Some(pid) = kept.main_pid(|| help(kept, overdue)).map_err(failed)? else {
-        // Without a last word it was killed.
+        // Killed, if it left no error.
         return Err(last_word(errors, overdue, &keeper).map_or_else(lost, |w| read_word(w).into()));
     };
     let pidfd = sys::pidfd_open(pid);
     if kept.has_ended() {
-        // Then somebody else may have reaped the main process, and the pid be a stranger's, or
-        // nobody's.
+        // The main process may have been reaped then, and its pid be free or reused.
         return Err(lost());
     }
     let main = Newborn { pid, pidfd: pidfd.map_err(failed)? };
-    // A line that is at its end already has the same reason.
+    // A line at its end means that the keeper was killed, too.
     kept.acknowledge().map_err(|errno| match errno {
         Errno::EPIPE | Errno::ECONNRESET => lost(),
         errno => failed(errno),
@@ -110,8 +111,8 @@ fn met(kept: &Kept, errors: PipeReader, overdue: &mut Overdue<'_>) -> Result<New
     }
 }
 
-/// A keeper that has not said anything yet may be suspended until the main process's exec: helps
-/// both on.
+/// Helps a keeper that has not reported yet and its main process: the keeper may be suspended until
+/// the exec.
 fn help(kept: &Kept, overdue: &mut Overdue<'_>) -> Answer {
     let keeper = kept.as_late();
     let main = kept.pids().first().and_then(|&pid| Some((pid, sys::pidfd_open(pid).ok()?)));

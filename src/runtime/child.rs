@@ -1,8 +1,8 @@
 //! A child in a tokio runtime: the same child, waited for without a thread.
 //!
-//! What takes long in a [`Child`] is to kill a tree, to list who is left of it, and to wait. The
-//! first two are done aside (see `aside.rs`), so that they happen whether or not the future that
-//! began them is polled again; waiting is left to the runtime's readiness and timers.
+//! Three things in a [`Child`] take long: killing a tree, listing its leftovers, and waiting. The
+//! first two run on a thread of their own (see `offload.rs`), so that they happen whether or not
+//! the future that began them is polled again; waiting uses the runtime's readiness and timers.
 
 use std::fmt;
 #[cfg(test)]
@@ -33,18 +33,17 @@ use crate::tree::Tree;
 /// A [`Child`] in a [tokio] runtime, of either kind, with its io and time enabled (feature
 /// `tokio`). No thread waits for it, and no signal handler is set.
 ///
-/// The timeout, the CPU time limit and the grace of the [`Command`](crate::Command) are kept by
-/// every future here that waits, as they are by the blocking ones.
+/// Every future here that waits enforces the timeout, the CPU time limit and the grace of the
+/// [`Command`](crate::Command), as the blocking waits do.
 ///
 /// Every future here can be dropped at any time and nothing is lost: the exit status is still to be
 /// had, and a kill, a stop signal or a teardown that has begun goes on.
 ///
 /// # Cleanup
 /// Dropping it kills the tree *at once*, without the grace: one write and one signal, and the
-/// runtime goes on. Killing who survives that and removing the cgroup is left to a thread that
-/// ends with it, a few milliseconds later. A runtime that is dropped waits for that; outside of any
-/// runtime, Drop does it itself, as [`Child`]'s does. [`finish`](Self::finish) is for who wants to
-/// know when nothing is left.
+/// runtime goes on. A thread that ends with it kills the survivors and removes the cgroup, a few
+/// milliseconds later. A runtime that is dropped waits for that; outside of any runtime, Drop does
+/// it itself, as [`Child`]'s does. Await [`finish`](Self::finish) to know when nothing is left.
 ///
 /// # Examples
 /// ```
@@ -129,8 +128,8 @@ impl AsyncChild {
     /// [`finish`](Self::finish) or Drop. Unlike tokio's, it does not close a piped stdin.
     ///
     /// # Errors
-    /// The exit status was taken by somebody else (`ECHILD`), or the runtime that the child was
-    /// spawned in has shut down.
+    /// Other code of this process took the exit status (`ECHILD`), or the runtime that the child
+    /// was spawned in has shut down.
     pub async fn wait(&self) -> Result<ExitStatus> {
         loop {
             if let Some(status) = self.wait_until(None).await? {
@@ -200,7 +199,7 @@ impl AsyncChild {
     /// what is left.
     ///
     /// # Errors
-    /// Somebody is left 10 s after the kill: [`Error::is_survivors`].
+    /// A process outlived SIGKILL for 10 s: [`Error::is_survivors`].
     pub async fn stop(&self, grace: impl Into<Deadline>) -> Result<()> {
         let Deadline(kill_at) = grace.into();
         self.aside(move |child| child.begin_stop(kill_at)).await?;
@@ -218,8 +217,8 @@ impl AsyncChild {
         self.aside(Child::kill).await?
     }
 
-    /// Ends the tree: kills whatever is left of it, removes its cgroup, and says what happened. If
-    /// the main process still runs it is stopped, with the command's grace. Asked again it gives
+    /// Ends the tree: kills what is left of it, removes its cgroup, and reports what happened. If
+    /// the main process still runs it is stopped, with the command's grace. A second call returns
     /// the same report; dropping the child then does nothing.
     ///
     /// Dropping the future stops nothing that has begun; what has not is done by the child's own
@@ -228,13 +227,13 @@ impl AsyncChild {
     /// # Errors
     /// As for [`Child::finish`].
     pub async fn finish(&self) -> Result<Report> {
-        // An error here is one of the teardown too, which says it.
+        // The teardown meets the same error and reports it.
         if !self.tree().is_done()
             && self.child.runs().unwrap_or(false)
             && let Some(grace) = self.child.grace_due()
         {
             self.step(Scope::Main).await?;
-            // What cannot be asked is killed all the same.
+            // A failed stop does not keep it from the kill.
             let _ = match self.child.ending.cause() {
                 None => self.stop(grace).await.map(|()| true),
                 Some(_) => self.over(self.child.ending.kill_at()).await,
@@ -252,8 +251,8 @@ impl AsyncChild {
         self.child.leave_to_supervisor();
     }
 
-    /// Whether its end is a matter of microseconds: everybody has ended, and no thread reads for
-    /// its log.
+    /// Whether finishing takes microseconds: the main process and the tree have ended, and no
+    /// thread reads for its log.
     fn is_quick(&self) -> bool {
         matches!(self.is_over(), Ok(true)) && !self.child.log.has_reader()
     }
@@ -291,7 +290,7 @@ impl Drop for AsyncChild {
         if self.tree().is_done() || !self.tree().is_ours() {
             return;
         }
-        // Before anything else: whatever becomes of the rest, they have got it.
+        // First of all: the tree gets SIGKILL even if the rest fails.
         self.tree().hold().kill_at_once();
         let _ = self.child.signal(libc::SIGKILL);
         let child = Arc::clone(&self.child);

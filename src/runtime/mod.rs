@@ -1,4 +1,4 @@
-//! The same ends of a command for tokio's runtimes; feature `tokio`.
+//! Spawning, waiting and collecting in tokio's runtimes; feature `tokio`.
 
 pub(crate) mod child;
 pub(crate) mod output;

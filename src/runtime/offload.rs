@@ -1,9 +1,9 @@
-//! Work that would keep a runtime's thread for too long: done on a thread of its own, for the
-//! milliseconds that it takes.
+//! Does work that would block a runtime's thread for too long on a thread of its own, which ends
+//! with the work.
 //!
 //! Not on the runtime's blocking pool: where no thread can be made (the pids have run out) that one
-//! panics, or keeps the work until somebody asks again, though threads can be made by then. Here
-//! the caller does the work then. As with the pool, a runtime that is dropped waits for it.
+//! panics, or keeps the work until the next request, though threads can be made by then. Here the
+//! caller does the work then. As with the pool, a runtime that is dropped waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 
 use crate::sys::SignalsBlocked;
 
-/// It reads a few files and writes two.
+/// Bytes of stack: the work reads a few files and writes two.
 const OFFLOAD_STACK: usize = 256 * 1024;
 
-/// Begins at once, whether or not the answer is waited for.
+/// Begins the work at once, whether or not the answer is awaited.
 pub(crate) fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     let (said, heard) = oneshot::channel();
-    // Nobody may be waiting any more.
+    // The receiver may be gone.
     let job = move || drop(said.send(work()));
     let job = Arc::new(Mutex::new(Some(job)));
     let (theirs, (over, gone)) = (Arc::clone(&job), oneshot::channel::<()>());
@@ -47,7 +47,8 @@ fn run(job: &Mutex<Option<impl FnOnce()>>) {
     }
 }
 
-/// A task holds the thread until it is over. A runtime that shuts down drops the task.
+/// Makes a task join the thread when it is over; a runtime that shuts down drops the task, which
+/// joins it too.
 fn hold(thread: JoinOnDrop, gone: oneshot::Receiver<()>) {
     match Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn(async move {

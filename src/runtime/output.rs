@@ -1,4 +1,4 @@
-//! The ends of a command in a tokio runtime.
+//! Spawns, runs and collects a command in a tokio runtime.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -93,8 +93,10 @@ impl AsyncChild {
         let failed = |errno| Error::os(Step::Read, subject.clone(), errno);
         let mut stdin = AsyncFeed { pipe: self.stdin.take(), rest: input };
         let [out_copy, err_copy] = self.as_child().log.copies();
-        let mut streams =
-            [AsyncCapture::new(self.stdout.take(), out_copy), AsyncCapture::new(self.stderr.take(), err_copy)];
+        let mut streams = [
+            AsyncCapture::new(self.stdout.take(), out_copy),
+            AsyncCapture::new(self.stderr.take(), err_copy),
+        ];
         let collected = {
             let mut over = pin!(self.all_that_is_waited_for());
             let news = poll_fn(|cx| {
@@ -127,7 +129,7 @@ struct AsyncFeed<'a> {
 
 impl AsyncFeed<'_> {
     /// Writes what there is room for, within bounds; closes the pipe behind the last byte, and when
-    /// nobody reads any more. The task is woken when there is room again.
+    /// no reader is left. Wakes the task when there is room again.
     fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut left = AT_A_TIME;
         while let Some(pipe) = &self.pipe {
@@ -168,7 +170,7 @@ impl AsyncCapture {
         Self { pipe, bytes: Vec::new(), copy }
     }
 
-    /// Takes what is there, within bounds; the task is woken when there is more.
+    /// Takes what is there, within bounds; wakes the task when there is more.
     fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let most = self.bytes.len() + AT_A_TIME;
         let mut buffer = vec![0; 16 * 1024];
@@ -193,8 +195,8 @@ impl AsyncCapture {
         Ok(())
     }
 
-    /// What is left once the tree is gone. Read from the pipe itself: the runtime may not have
-    /// heard of it yet.
+    /// Reads what is left once the tree is gone. From the pipe itself: the runtime may not have
+    /// noticed it yet.
     fn drain(self) -> Result<Vec<u8>, Errno> {
         let pipe = self.pipe.map(Receiver::into_nonblocking_fd).transpose();
         let mut capture = Capture::new(pipe.map_err(|error| errno_of(&error))?, self.copy)?;

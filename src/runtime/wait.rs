@@ -1,4 +1,4 @@
-//! Waiting without a thread: for the main process, for the tree, for the next step of the policy.
+//! Waits without a thread: for the main process, the tree, and the next step of the policy.
 
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Step};
 use crate::runtime::child::AsyncChild;
 use crate::sys::poll::earlier;
 
-/// Between two looks at whether a tree is empty, once its main process has ended.
+/// The pauses between checks whether a tree is empty, once its main process has ended.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
@@ -33,7 +33,7 @@ impl AsyncChild {
         }
     }
 
-    /// Enforces what is due, aside; says when the next step is.
+    /// Enforces what is due, on a thread of its own; returns when the next step is.
     pub(super) async fn step(&self, scope: Scope) -> Result<Option<Instant>> {
         match self.child.next_step(scope) {
             Some(at) if at <= Instant::now() => {
@@ -43,14 +43,14 @@ impl AsyncChild {
         }
     }
 
-    /// Until the main process has ended, or this moment.
+    /// Waits until the main process has ended, or this moment.
     pub(super) async fn news(&self, until: Option<Instant>) -> Result<()> {
         let ended = async {
             let why = "the runtime that it was spawned in has shut down";
             let gone = |_| Error::broken(Step::Wait, self.named(), why);
             self.pidfd.readable().await.map_err(gone)?.retain_ready();
             if self.child.reap()?.is_none() {
-                // A tracer has still to let it go.
+                // Its tracer has not released it yet.
                 sleep(SHORTEST_PAUSE).await;
             }
             Ok(())
@@ -61,7 +61,7 @@ impl AsyncChild {
         }
     }
 
-    /// Waits until everybody has ended; false at the deadline.
+    /// Waits until the main process and the tree have ended; false at the deadline.
     pub(super) async fn over(&self, deadline: Option<Instant>) -> Result<bool> {
         let mut pause = SHORTEST_PAUSE;
         while !self.is_over()? {
@@ -79,7 +79,7 @@ impl AsyncChild {
         Ok(true)
     }
 
-    /// Until the main process or, lingering, the whole tree has ended. Keeps the timeout.
+    /// Waits until the main process or, lingering, the whole tree has ended. Enforces the timeout.
     pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
         self.wait().await?;
         while self.child.policy().linger && !self.over(self.step(Scope::Tree).await?).await? {}

@@ -1,15 +1,16 @@
-//! What the environment says of supervisors. The base's variable is read in `cgroup/nesting.rs`.
+//! Reads the environment variable `TIDY_PROCESS_CONTAINMENT`. `TIDY_PROCESS_PARENT` is read in
+//! `cgroup/nesting.rs`.
 
 use crate::containment::Containment;
 use crate::error::{Error, Result, Step};
 
-/// The environment variable that says what holds trees together, unless the builder did.
+/// The environment variable that names the containment where the builder does not.
 const CONTAINMENT_VARIABLE: &str = "TIDY_PROCESS_CONTAINMENT";
 
-/// What the environment says of what is to hold trees together.
+/// The containment that the environment names.
 ///
 /// # Errors
-/// The value is none of those that there are.
+/// The value is none of `cgroup`, `best-effort` and `keeper`.
 pub(crate) fn containment() -> Result<Containment> {
     let value = std::env::var_os(CONTAINMENT_VARIABLE).unwrap_or_default();
     Ok(match value.to_str() {

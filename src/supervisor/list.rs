@@ -1,4 +1,4 @@
-//! Who supervises what, below one base: for `ps` and `kill`.
+//! Lists run roots and their trees below one base; for `ps` and `kill`.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -34,7 +34,7 @@ pub struct RunRoot {
     /// The id of the user that the owner runs as.
     pub uid: u32,
     /// Whether the owner lives: it holds the lease, and is not known to be gone (a fork of it may
-    /// hold the lease too). A run root without owner goes at the next sweep.
+    /// hold the lease too). The next sweep removes a run root without owner.
     pub owner_lives: bool,
     /// The trees in it, in the order of their numbers.
     pub trees: Vec<TreeInfo>,
@@ -48,7 +48,7 @@ pub struct TreeInfo {
     pub path: PathBuf,
     /// The name it was given, or its number.
     pub name: String,
-    /// Who is in it and below, the first 100.
+    /// The processes in it and below, the first 100.
     pub processes: Vec<ProcessInfo>,
     /// How many there are.
     pub process_count: usize,
@@ -58,7 +58,7 @@ pub struct TreeInfo {
     pub memory: Option<u64>,
 }
 
-/// The run roots below `base`, at any depth, with their trees.
+/// Lists the run roots below `base`, at any depth, with their trees.
 ///
 /// `base` is found as for [`SupervisorBuilder::base`](crate::SupervisorBuilder::base) if `None`.
 /// Describing the processes takes 1 s at the most for all of them; what they lack then is in
@@ -79,7 +79,7 @@ pub fn list(base: Option<&Path>) -> Result<Vec<RunRoot>> {
     Ok(roots)
 }
 
-/// With the pids in each of its trees.
+/// Describes one run root; returns the pids in each of its trees with it.
 fn root(base: &Base, path: PathBuf, owner: u32) -> Option<(RunRoot, Vec<Vec<i32>>)> {
     let cgroup = open_below(base, &path).ok()?;
     let owner_lives = matches!(lease(&cgroup), Err(Errno::EWOULDBLOCK)) && !is_dead(&cgroup);
@@ -94,12 +94,12 @@ fn root(base: &Base, path: PathBuf, owner: u32) -> Option<(RunRoot, Vec<Vec<i32>
     Some((RunRoot { path, owner, uid, owner_lives, trees }, pids))
 }
 
-/// A run root may have been made right below another one.
+/// Whether a child of a run root is a tree, and not another run root.
 fn is_tree(name: &OsStr) -> bool {
     owner(name).is_none()
 }
 
-/// Without opening what a teardown would need: there may be a thousand trees. None if it has gone
+/// Describes one tree, with few opens: there may be a thousand trees. None if it was removed
 /// meanwhile.
 fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<(TreeInfo, Vec<i32>)> {
     let dir = path.file_name()?;
@@ -121,7 +121,7 @@ fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<(TreeInfo, Vec<i32>)> {
     Some((tree, pids))
 }
 
-/// `3-redis` is `redis`, `4` is `4`.
+/// The name in a tree's directory name: `redis` in `3-redis`, `4` in `4`.
 fn name(path: &Path) -> String {
     let dir = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     dir.split_once('-').map(|(_, name)| name.to_owned()).unwrap_or(dir)
@@ -141,11 +141,11 @@ impl TreeInfo {
         self.processes = survey.named;
     }
 
-    /// Kills everything in it. Its owner, if that lives, removes it and reports.
+    /// Kills every process in it. Its owner, if that lives, removes it and reports.
     ///
     /// # Errors
-    /// Somebody is left after 10 s ([`Error::is_survivors`](crate::Error::is_survivors)), or the
-    /// tree is another user's.
+    /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`](crate::Error::is_survivors)),
+    /// or the tree is another user's.
     pub fn kill(&self) -> Result<()> {
         let (Some(above), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Err(Error::at(Step::OpenCgroup, &self.path, Errno::EINVAL));
@@ -153,7 +153,7 @@ impl TreeInfo {
         let opened = open_cgroup(above).map(Arc::new);
         match opened.and_then(|parent| Cgroup::open(&parent, above, name)) {
             Ok(cgroup) => teardown::kill_until_empty(&cgroup, TEARDOWN_PATIENCE),
-            // Gone meanwhile: that is what was wanted.
+            // It was removed meanwhile, so nothing is left in it.
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::at(Step::OpenCgroup, &self.path, errno)),
         }

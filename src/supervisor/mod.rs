@@ -1,5 +1,6 @@
-//! Where trees live: the run root, a cgroup of the caller's own that is held by a lease; or, if the
-//! caller agrees to that, a keeper for each tree.
+//! The supervisor: holds trees in a run root, a cgroup of the caller's own with a lease and a
+//! guard; or, if the caller agrees to that, with a keeper for each tree. What kills and removes one
+//! cgroup is in `cgroup`.
 
 pub(crate) mod run_root;
 pub(crate) mod guard;
@@ -24,16 +25,15 @@ use crate::supervisor::environment::containment;
 use crate::supervisor::run_root::OwnRunRoot;
 use crate::sys::identity::Identity;
 
-/// Where trees live: one *run root* cgroup, whose children are the trees.
+/// The owner of trees: one *run root* cgroup, whose children are the trees.
 ///
 /// A handle; clones share the run root.
 ///
 /// # Cleanup
-/// The run root is torn down, with whatever is still in it (a detached child, say), when the last
-/// handle and the last [`Tree`](crate::Tree) in it are dropped, errors ignored;
-/// [`close`](Self::close) does it at once, and reports them. [`Supervisor::global`] lives as long
-/// as the process. A fork of the process without exec holds no claim: dropping its copy does
-/// nothing, and to spawn by it is an error.
+/// Dropping the last handle and the last [`Tree`](crate::Tree) in it tears the run root down, with
+/// all that is still in it (a detached child, say), and ignores errors; [`close`](Self::close) does
+/// it at once, and reports them. [`Supervisor::global`] lives as long as the process. In a fork of
+/// the process without exec dropping the copy does nothing, and spawning is an error.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     root: Arc<Root>,
@@ -42,16 +42,16 @@ pub struct Supervisor {
 #[derive(Debug)]
 struct Root {
     ground: Ground,
-    /// A forked copy of this process must not tear down what is its parent's.
+    /// Identifies the process that made it: a forked copy must not tear it down.
     owner: Identity,
     closed: AtomicBool,
     /// Orphans become children of this process.
     adopts: AtomicBool,
-    /// Everybody who was left in one of its trees, for who wants to know.
+    /// The leftovers of all its trees, where `NoLeaks` asks for them.
     left: Option<Mutex<Survey>>,
 }
 
-/// What its trees stand on.
+/// The containment that it has: a run root, or keepers.
 #[derive(Debug)]
 enum Ground {
     RunRoot(OwnRunRoot),
@@ -67,7 +67,7 @@ pub struct SupervisorBuilder {
     limits: Limits,
     account: bool,
     remember: bool,
-    /// None: as the environment says.
+    /// None: as `TIDY_PROCESS_CONTAINMENT` says.
     containment: Option<Containment>,
 }
 
@@ -104,7 +104,7 @@ impl Supervisor {
         Ok(global.insert(builder.build()?).clone())
     }
 
-    /// Kills everything in it, detached children too, and removes the run root. Handles of its
+    /// Kills every process in it, detached children too, and removes the run root. Handles of its
     /// trees and children stay valid: their processes have ended by SIGKILL. A second call does
     /// nothing.
     ///
@@ -132,7 +132,7 @@ impl Supervisor {
         }
     }
 
-    /// Settings for a supervisor of one's own.
+    /// Settings for a supervisor apart from the global one.
     #[must_use]
     pub fn builder() -> SupervisorBuilder {
         SupervisorBuilder::default()
@@ -148,7 +148,7 @@ impl Supervisor {
         }
     }
 
-    /// The run root's directory; empty where trees have keepers.
+    /// The run root's directory; an empty path where trees have keepers.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.root().map_or(Path::new(""), Cgroup::path)
@@ -163,14 +163,14 @@ impl Supervisor {
         }
     }
 
-    /// Why its trees have keepers, where [`Containment::BestEffort`] would rather have had cgroups.
+    /// The error that made [`Containment::BestEffort`] use keepers instead of cgroups.
     #[must_use]
     pub fn why_no_cgroup(&self) -> Option<&Error> {
         self.keepers().and_then(|keepers| keepers.why.as_ref())
     }
 
-    /// Whether a guard stands ready now: false with [`guard(false)`](SupervisorBuilder::guard), and
-    /// when somebody killed it. A keeper is its tree's guard.
+    /// Whether its guard is alive: false with [`guard(false)`](SupervisorBuilder::guard), and when
+    /// the guard was killed. True with keepers, which need none.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         match &self.root.ground {
@@ -179,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    /// The run root, where trees have cgroups; `what` is for those only.
+    /// The run root; with keepers an error that `what` is unsupported.
     pub(crate) fn ground(&self, what: &str) -> Result<&OwnRunRoot> {
         match &self.root.ground {
             Ground::RunRoot(root) => Ok(root),
@@ -201,9 +201,9 @@ impl Supervisor {
         }
     }
 
-    /// Keeps the names of leftovers, if the builder was told so.
+    /// Remembers leftovers if the builder asked for that.
     pub(crate) fn note_left(&self, left: &Survey) {
-        // It may have become a sub-reaper since it made this.
+        // This process may have become a sub-reaper since the build.
         if !left.is_empty() && orphans::come_to_us() {
             self.root.adopts.store(true, Ordering::Relaxed);
         }
@@ -227,7 +227,7 @@ impl Supervisor {
         all.map(take).unwrap_or_default()
     }
 
-    /// Whether its trees are to say all that they have used.
+    /// Whether its trees report all that they have used.
     pub(crate) fn counts(&self) -> bool {
         matches!(&self.root.ground, Ground::RunRoot(root) if root.counts)
     }
@@ -241,7 +241,7 @@ impl Supervisor {
         self.root.closed.load(Ordering::Acquire)
     }
 
-    /// An error in a forked copy of the process that made it.
+    /// Fails in a forked copy of the process that made it.
     pub(crate) fn check_ours(&self) -> Result<()> {
         if self.is_ours() {
             return Ok(());
@@ -251,7 +251,7 @@ impl Supervisor {
         Err(Error::invalid(Step::Supervise, what, why))
     }
 
-    /// An error where nothing can be started in it any more.
+    /// Fails in a forked copy, and once it is closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.check_ours()?;
         if self.is_closed() {
@@ -267,20 +267,19 @@ impl SupervisorBuilder {
     ///
     /// In a tree of another supervisor the run root is always made inside that tree, so that it
     /// ends with it: `TIDY_PROCESS_PARENT` is passed over where it names a directory outside, and
-    /// such a base is an error. Where a process cannot learn its own cgroup (no `/proc`) it is
-    /// searched for round the base; if that does not find it either, the base is taken as it is
-    /// given.
+    /// such a base is an error. Where a process cannot read its own cgroup (no `/proc`) it is
+    /// searched for round the base; if that fails too, the base is taken as it is given.
     #[must_use]
     pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(path.into());
         self
     }
 
-    /// Whether a guard ends everything should this process die without a chance to (SIGKILL, OOM,
-    /// a crash, `exit`). Default: true. It is one process of a few KiB for each supervisor; where
-    /// no program may be executed from memory (`vm.memfd_noexec`, a seccomp filter) it is a fork of
-    /// this process. `false` does without, and then a SIGKILL of this process leaves its trees to
-    /// the next [`sweep`](crate::sweep).
+    /// Whether a *guard*, a process outside the trees, tears everything down if this process dies
+    /// without a Drop (SIGKILL, OOM, a crash, `exit`). Default: true. Each supervisor has one, of a
+    /// few KiB; where no program may be executed from memory (`vm.memfd_noexec`, a seccomp filter)
+    /// it is a fork of this process. With `false` a SIGKILL of this process leaves its trees to the
+    /// next [`sweep`](crate::sweep).
     #[must_use]
     pub fn guard(mut self, guard: bool) -> Self {
         self.unguarded = !guard;
@@ -297,7 +296,7 @@ impl SupervisorBuilder {
 
     /// A budget for everything in the supervisor together. When its memory is used up the kernel
     /// picks one tree and kills that as a whole. A limit of CPU time is an error: nothing would
-    /// watch it.
+    /// enforce it.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -312,9 +311,9 @@ impl SupervisorBuilder {
         self
     }
 
-    /// What its trees are to be held together by. Default: the environment variable
+    /// The mechanism that holds its trees together. Default: the environment variable
     /// `TIDY_PROCESS_CONTAINMENT` (`cgroup`, `best-effort` or `keeper`), else
-    /// [`Containment::Cgroup`]. What it came to is in [`Supervisor::mechanism`] and in each
+    /// [`Containment::Cgroup`]. The result is in [`Supervisor::mechanism`] and in each
     /// [`Report`](crate::Report).
     #[must_use]
     pub fn containment(mut self, containment: Containment) -> Self {
@@ -322,7 +321,7 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Remembers everybody who was left in a tree when its main process had ended.
+    /// Remembers the leftovers of all trees.
     pub(crate) fn remember(mut self) -> Self {
         self.remember = true;
         self
@@ -334,9 +333,9 @@ impl SupervisorBuilder {
     /// # Errors
     /// No cgroup2 mount, no permission, a read-only cgroupfs, a limit on the number of cgroups, a
     /// kernel before 5.14, no process or fds for the guard, a base outside of the tree that this
-    /// process stands in, an odd value of `TIDY_PROCESS_CONTAINMENT`: the text has the path and the
-    /// errno, [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not of
-    /// this pid namespace or lists no children, or limits are asked for.
+    /// process stands in, an unknown value of `TIDY_PROCESS_CONTAINMENT`: the text has the path and
+    /// the errno, [`Error::hint`] what to do. Nothing is left behind. With keepers: `/proc` is not
+    /// of this pid namespace or lists no children, or limits are asked for.
     pub fn build(self) -> Result<Supervisor> {
         if let Some(time) = self.limits.cpu_time {
             return Err(Error::unwatched("a supervisor", time));
@@ -366,7 +365,7 @@ fn global() -> MutexGuard<'static, Option<Supervisor>> {
     GLOBAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// In a forked copy of this process it is none of our business.
+/// Tears down what it holds; nothing in a forked copy of the process.
 impl Drop for Root {
     fn drop(&mut self) {
         let ours = self.owner.is_this_process();

@@ -1,10 +1,10 @@
-//! Orphans of a tree that became children of this process: it is the first process of its pid
-//! namespace, or a sub-reaper ([prctl(2)]). Once dead they stay zombies until it waits for them.
+//! Reaps orphans of a tree that became children of this process: the first process of its pid
+//! namespace, or a sub-reaper ([prctl(2)]). Otherwise they would stay zombies.
 //!
-//! Those of a torn-down tree are reaped, and no others: a zombie still shows the cgroup that it was
-//! in. The main process is its handle's to reap. A tree into which the caller may have put children
-//! of its own (by [`enroll`](crate::Tree::enroll) or [`add`](crate::Tree::add)) is left alone,
-//! since those cannot be told from orphans.
+//! Reaps only those of a torn-down tree: a zombie still shows the cgroup that it was in. The main
+//! process is left to its handle. A tree into which the caller may have put children of its own (by
+//! [`enroll`](crate::Tree::enroll) or [`add`](crate::Tree::add)) is left alone, since those cannot
+//! be told from orphans.
 //!
 //! [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
 
@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use crate::proc::walk::each_child;
 use crate::sys::poll::BackOff;
 
-/// The dead need a moment to become zombies, and to hand on their own children.
+/// The time for killed processes to become zombies, and for their children to become ours.
 const REAPING_TIME: Duration = Duration::from_millis(100);
 
 /// Whether orphans become children of this process.
@@ -28,15 +28,15 @@ pub(crate) fn come_to_us() -> bool {
     std::process::id() == 1 || get_child_subreaper().unwrap_or(false)
 }
 
-/// Reaps what was in the tree, but for its main process.
+/// Reaps the processes that were in the tree, but for its main process.
 ///
-/// What lives still has children that are not ours yet: so all of the tree that are our children
-/// are waited for, the main process too.
+/// Waits for all members that are our children, the main process too: the children of a dying
+/// member become ours only when it ends.
 pub(crate) fn reap_members(tree: &Path, main: i32) {
     let deadline = Instant::now() + REAPING_TIME;
     let mut back_off = BackOff::gentle(Duration::from_micros(50), Duration::from_millis(2));
     loop {
-        // Before the list is made: what it leaves behind is on that.
+        // Checked before the children are listed: orphans of a dead main process are on the list.
         let mut dying = is_alive(main);
         let (mut reaped, children) = (false, our_children());
         for pid in children.into_iter().filter(|pid| *pid != main && was_in(*pid, tree)) {
@@ -69,7 +69,8 @@ fn is_alive(child: i32) -> bool {
     matches!(waitid(Id::Pid(Pid::from_raw(child)), look), Ok(WaitStatus::StillAlive))
 }
 
-/// None where `/proc` is another pid namespace's: its numbers are not ours.
+/// The children of this process; none where `/proc` is of another pid namespace, whose numbers
+/// differ.
 fn our_children() -> Vec<i32> {
     let mut children = Vec::new();
     let me = fs::read_link("/proc/self");
@@ -87,7 +88,8 @@ fn was_in(pid: i32, tree: &Path) -> bool {
     text.lines().find_map(|line| line.strip_prefix("0::")).is_some_and(|path| is_below(path, tree))
 }
 
-/// The kernel says " (deleted)" behind the path of a cgroup that is gone.
+/// Whether the path of a process's cgroup is in the tree. The kernel appends " (deleted)" to the
+/// path of a removed cgroup.
 fn is_below(path: &str, tree: &Path) -> bool {
     let path = Path::new(path.strip_suffix(" (deleted)").unwrap_or(path));
     let (Some(root), Some(leaf)) = (tree.parent().and_then(Path::file_name), tree.file_name())

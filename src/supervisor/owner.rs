@@ -1,9 +1,10 @@
-//! Who owns a run root, as its directory says: an extended attribute that the owner has written.
+//! Records the owner of a run root in an extended attribute of its directory, and tells from that
+//! whether the owner is gone.
 //!
 //! A fork of the owner without exec holds the lease for as long as it lives, so the lease alone
-//! does not tell that the owner is gone. The record has its pid, and what makes that unambiguous:
-//! the pid namespace, and when the process was started. Whatever cannot be told leaves the owner
-//! alive: one in another pid namespace, say, counts as alive while a fork of it does.
+//! does not show that the owner is gone. The record has its pid, and what makes that unambiguous:
+//! the pid namespace and the start time. An owner that cannot be checked (in another pid namespace,
+//! say) counts as alive for as long as the lease is held.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::names::RECORD;
 use crate::sys::{self, poll};
 
-/// Four numbers have 83 bytes at the most.
+/// Bytes of a buffer for the record: four numbers have 83 at the most.
 const RECORD_LEN: usize = 128;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,15 +32,14 @@ struct Owner {
     clock: u64,
 }
 
-/// Writes down that this process is the owner. Without `/proc` nothing is written, and the lease
-/// alone counts.
+/// Records this process as the owner. Writes nothing without `/proc`: the lease alone counts then.
 pub(crate) fn sign(cgroup: &Cgroup) {
     if let (Some(owner), Ok(dir)) = (Owner::this(), cgroup.dir()) {
         let _ = sys::set_attribute(dir.as_fd(), RECORD, owner.text().as_bytes());
     }
 }
 
-/// Whether the owner is known to be gone, whoever holds the lease.
+/// Whether the owner is known to be gone, also while a fork of it holds the lease.
 pub(crate) fn is_dead(cgroup: &Cgroup) -> bool {
     let Ok(dir) = cgroup.dir() else { return false };
     let mut buffer = [0; RECORD_LEN];
@@ -70,7 +70,8 @@ impl Owner {
         fields.next().is_none().then_some(Self { pid, namespace, started, clock })
     }
 
-    /// A pid that another process has by now is told by its start.
+    /// Whether the recorded process has ended. A pid that was reused is recognised by its start
+    /// time.
     fn is_dead(&self) -> bool {
         if namespace("pid") != Some(self.namespace) {
             return false;

@@ -30,16 +30,16 @@ use crate::supervisor::sweep::{lease, sweep_siblings};
 #[derive(Debug)]
 pub(crate) struct OwnRunRoot {
     pub(crate) cgroup: Cgroup,
-    /// Nothing once it was removed.
+    /// None once it is removed.
     held: Mutex<Option<Claim>>,
-    /// The user of the base, if that is neither this one nor root.
+    /// The user that owns the base, if that is neither this one nor root.
     pub(crate) foreign_owner: Option<u32>,
     made: AtomicU64,
     memory_budget: bool,
     pub(crate) counts: bool,
 }
 
-/// What keeps it until its end.
+/// The lease and the guard, held until the teardown.
 #[derive(Debug)]
 struct Claim {
     /// flock(2) on the directory: free once this process and its forks are gone, however they went.
@@ -48,7 +48,8 @@ struct Claim {
 }
 
 impl OwnRunRoot {
-    /// Run roots beside it whose owners are gone are removed first, if that is wanted.
+    /// Makes the run root, its lease and its guard; with `sweep` removes stale run roots beside it
+    /// first.
     pub(crate) fn make(
         base: Base,
         sweep: bool,
@@ -102,7 +103,8 @@ impl OwnRunRoot {
         guard.is_some_and(|guard| guard.pid() == pid)
     }
 
-    /// Makes the cgroup of one tree. Its name starts with a number: no control file's does.
+    /// Makes the cgroup of one tree. Its name starts with a number, which no control file's name
+    /// does.
     pub(crate) fn make_leaf(&self, name: Option<&OsStr>, limits: &Limits) -> Result<Cgroup> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let name = match name {
@@ -125,7 +127,8 @@ impl OwnRunRoot {
         }
     }
 
-    /// Under a budget of memory each tree dies as one: the budget itself must not kill them all.
+    /// Writes a tree's limits. Under a memory budget of the run root each tree is OOM-killed as
+    /// one, and never all trees together.
     pub(crate) fn limit_leaf(&self, leaf: &Cgroup, limits: &Limits) -> Result<()> {
         if self.memory_budget {
             controllers::kill_as_one(leaf)?;
@@ -137,9 +140,9 @@ impl OwnRunRoot {
         controllers::apply(limits, leaf, &[root.parent().unwrap_or(root), root])
     }
 
-    /// Makes a cgroup in a tree that is the command's own, or another user's, and in that the leaf
-    /// where the command starts: so it can be subdivided, with controllers, from its first moment.
-    /// The tree itself, and with that its limits, stays ours.
+    /// Makes a cgroup in a tree and delegates it to the command or another user, with a leaf in it
+    /// where the command starts: so the command can subdivide it, with controllers, from its first
+    /// instruction. The tree itself, and with that its limits, stays ours.
     pub(crate) fn delegate_in(
         &self,
         tree: &Cgroup,
@@ -155,7 +158,7 @@ impl OwnRunRoot {
             owned.map(|()| made).map_err(|errno| tree.error(Step::Delegate, errno))
         };
         if uid.is_some() {
-            // On the way to it others may pass, but not look around.
+            // Lets the other user pass through, but not list.
             let passing = Mode::from_bits_truncate(0o711);
             let opened = self.cgroup.dir().and_then(|dir| fchmod(&*dir, passing));
             opened.map_err(|errno| self.cgroup.error(Step::Delegate, errno))?;
@@ -163,9 +166,9 @@ impl OwnRunRoot {
         below(&below(tree, INNER)?, ASIDE)
     }
 
-    /// Kills and removes it with all that is in it. The guard goes after it. If a process outlived
-    /// the teardown the guard stays, and goes on trying; should it be killed, a sweep does. A fork
-    /// of ours holds the lease as well, and keeps neither from it.
+    /// Kills what is in the run root, removes it, and ends the guard after it. If a process
+    /// outlives the teardown the guard stays and goes on trying; if the guard is killed, a sweep
+    /// does. Unlocks the lease then, which a fork of this process would hold.
     pub(crate) fn tear_down(&self) -> Result<()> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holding) = held.as_mut() else { return Ok(()) };
@@ -178,14 +181,14 @@ impl OwnRunRoot {
         Ok(())
     }
 
-    /// What is left to the guard, in the end: its owner's end, or that of this copy.
+    /// Leaves the guard alone: it acts when this process, or for a forked copy the owner, ends.
     pub(crate) fn leave_to_guard(&mut self) {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
         held.iter_mut().filter_map(|held| held.guard.as_mut()).for_each(Guard::let_go);
     }
 }
 
-/// Who else may kill what is in it, and move processes out of it.
+/// The other user that owns the base, and so may kill processes in it and move them out.
 fn foreign_owner(base: &Base) -> Option<u32> {
     let owner = fstat(&base.dir).ok()?.st_uid;
     (owner != 0 && owner != geteuid().as_raw()).then_some(owner)
@@ -198,8 +201,8 @@ fn random() -> String {
     format!("{:08x}", bits & 0xffff_ffff)
 }
 
-/// A new run root and its lease. None where another name is due: this one is taken, or a sweep took
-/// the new directory for a stale one in the moment between mkdir and lock.
+/// Makes a run root and takes its lease. None if another name is needed: this one is taken, or a
+/// sweep took the new directory for a stale one between mkdir and lock.
 fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgroup, File)>> {
     let cgroup = match Cgroup::make(parent, base, name, Mode::S_IRWXU) {
         Err((_, Errno::EEXIST | Errno::ESTALE)) => return Ok(None),
@@ -209,7 +212,7 @@ fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgro
     match lease(&cgroup) {
         Ok(lease) if cgroup.exists() => Ok(Some((cgroup, lease))),
         Ok(_) | Err(Errno::EWOULDBLOCK) => {
-            // Who only looked leaves it to us, who sweeps has removed it.
+            // A sweep has removed it, or `list` holds its lease for a moment.
             let _ = cgroup.remove();
             Ok(None)
         }

@@ -1,10 +1,11 @@
-//! Run roots whose owners are gone: found by their free lease, killed and removed.
+//! Finds run roots whose owners are gone by their free lease, kills what is in them, and removes
+//! them.
 //!
-//! A lease is an flock(2) on the directory, so the kernel gives it back however the owner ended,
-//! and in every pid namespace. A sweep holds it meanwhile: two sweeps never meet, and an owner that
-//! has just made its directory and finds the lease taken makes another one. A fork of the owner may
-//! hold the lease for longer than the owner lives: then the owner's record tells (`owner.rs`), and
-//! two sweeps may meet, which does no harm. Directories of other users are left to their own
+//! A lease is an flock(2) on the directory, so the kernel frees it however the owner ended, and in
+//! every pid namespace. A sweep holds it meanwhile: two sweeps never meet, and an owner that has
+//! just made its directory and finds the lease taken makes another one. A fork of the owner may
+//! hold the lease for longer than the owner lives: the owner's record (`owner.rs`) shows that, and
+//! two sweeps may meet then, which does no harm. Directories of other users are left to their own
 //! sweeps.
 
 use std::fs::{File, TryLockError};
@@ -30,7 +31,7 @@ use crate::proc::info::ProcessInfo;
 use crate::supervisor::owner::is_dead;
 use crate::sys;
 
-/// How long a new supervisor spends on one stale run root before it goes on with its own.
+/// The time that a new supervisor spends on one stale run root at the most.
 const STALE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A run root whose owner is gone; see [`sweep`].
@@ -41,18 +42,19 @@ pub struct StaleRunRoot {
     pub path: PathBuf,
     /// The pid that its owner had, in the owner's pid namespace.
     pub owner: u32,
-    /// Who was still alive in it, the first 100.
+    /// The processes that were still alive in it, the first 100.
     pub processes: Vec<ProcessInfo>,
     /// How many there were.
     pub process_count: usize,
-    /// Whether it was removed, or why not. Looking alone (`dry_run`) removes nothing: `Ok(false)`.
+    /// Whether it was removed, or why it could not be. `Ok(false)` after a `dry_run`, which removes
+    /// nothing.
     pub removed: Result<bool>,
 }
 
 /// Kills and removes every run root below `base`, at any depth, whose owner is gone.
 ///
 /// `base` is found as for [`SupervisorBuilder::base`](crate::SupervisorBuilder::base) if `None`.
-/// With `dry_run` it only looks. A run root whose owner lives, one of another user, and any other
+/// With `dry_run` it only lists. A run root whose owner lives, one of another user, and any other
 /// directory is never touched.
 ///
 /// # Errors
@@ -62,7 +64,7 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
     let mut found: Vec<StaleRunRoot> = Vec::new();
     for (path, owner) in run_roots(&base) {
         if found.iter().any(|stale| path.starts_with(&stale.path)) {
-            // What is above it was torn down, or could not be: it was a part of that.
+            // It is inside a run root that was handled already.
             continue;
         }
         visit_stale(open_below(&base, &path), |cgroup| {
@@ -81,13 +83,12 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
     Ok(found)
 }
 
-/// What every new supervisor does first, with the run roots beside its own to be. Costs one listing
-/// of the base when there is nothing to do. What fails here is left to the next one, and to
-/// `sweep`, which says so.
+/// Sweeps the run roots beside a new supervisor's. Costs one listing of the base if there are none.
+/// Ignores errors: the next supervisor tries again, and `sweep` reports them.
 pub(crate) fn sweep_siblings(base: &Arc<OwnedFd>, path: &Path) {
     let names = children(base).unwrap_or_default();
     if names.iter().any(|name| name == ASIDE) {
-        // Where a supervisor stood that had to step aside; busy while it still does.
+        // A leaf into which a supervisor moved itself; busy while that supervisor lives.
         let _ = unlinkat(base, ASIDE, UnlinkatFlags::RemoveDir);
     }
     for name in names.into_iter().filter(|name| owner(name).is_some()) {
@@ -97,7 +98,7 @@ pub(crate) fn sweep_siblings(base: &Arc<OwnedFd>, path: &Path) {
     }
 }
 
-/// The same, for a directory by its path; for the command line.
+/// Sweeps the run roots in a directory by its path; for the command line.
 #[cfg(feature = "cli")]
 pub fn sweep_briefly(base: &Path) {
     if let Ok(dir) = open_cgroup(base) {
@@ -105,10 +106,10 @@ pub fn sweep_briefly(base: &Path) {
     }
 }
 
-/// Visits a run root if it is ours to tidy: its owner is gone, and we are the same user. Its lease
-/// is held meanwhile, unless a fork of the owner has it.
+/// Visits a run root of this user whose owner is gone. Holds its lease meanwhile, unless a fork of
+/// the owner has it.
 fn visit_stale(cgroup: Result<Cgroup, Errno>, visit: impl FnOnce(&Cgroup)) {
-    // Gone meanwhile, or no permission: not ours to tidy.
+    // It was removed meanwhile, or belongs to another user.
     let Ok(cgroup) = cgroup else { return };
     let ours = cgroup
         .dir()
@@ -124,7 +125,7 @@ fn visit_stale(cgroup: Result<Cgroup, Errno>, visit: impl FnOnce(&Cgroup)) {
     }
 }
 
-/// A cgroup below the base, through nothing that is mounted on the way.
+/// Opens a cgroup below the base without crossing a mount.
 pub(crate) fn open_below(base: &Base, path: &Path) -> Result<Cgroup, Errno> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
@@ -142,7 +143,7 @@ pub(crate) fn open_below(base: &Base, path: &Path) -> Result<Cgroup, Errno> {
 /// outermost first.
 pub(crate) fn run_roots(base: &Base) -> Vec<(PathBuf, u32)> {
     let (mut found, covered) = run_roots_in(base.dir.as_fd(), &base.path);
-    // What is hidden by a mount is looked for below that, if we may.
+    // Looks below mounts too, with CAP_SYS_ADMIN.
     if covered && let Ok(bare) = sys::without_mounts(base.dir.as_fd()) {
         found = run_roots_in(bare.as_fd(), &base.path).0;
     }
@@ -150,7 +151,7 @@ pub(crate) fn run_roots(base: &Base) -> Vec<(PathBuf, u32)> {
     found
 }
 
-/// Innermost first, and whether something is mounted on one of the directories.
+/// The run roots, innermost first, and whether a mount hides one of the directories.
 fn run_roots_in(dir: BorrowedFd<'_>, path: &Path) -> (Vec<(PathBuf, u32)>, bool) {
     let mut found = Vec::new();
     let walked = walk(dir, ".".as_ref(), Manner::Look, &mut |visited: &Visited<'_>| {
@@ -163,8 +164,8 @@ fn run_roots_in(dir: BorrowedFd<'_>, path: &Path) -> (Vec<(PathBuf, u32)>, bool)
     (found, walked.is_err_and(|stuck| stuck.errno == Errno::EXDEV))
 }
 
-/// Takes the lease, or `EWOULDBLOCK`. std's lock: closing gives it back, but dropping a forked copy
-/// does not.
+/// Takes the lease, or `EWOULDBLOCK`. Uses std's lock: closing the file frees it, dropping a forked
+/// copy does not.
 pub(crate) fn lease(cgroup: &Cgroup) -> Result<File, Errno> {
     let file = cgroup.dir()?.try_clone().map(File::from).map_err(|error| errno_of(&error))?;
     match file.try_lock() {

@@ -1,4 +1,4 @@
-//! A running process is moved into a tree, if it can be told from those that must stay outside.
+//! Moves a running process into a tree, unless this process depends on it.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,17 +17,16 @@ use crate::proc::survey;
 use crate::sys::{self, poll};
 use crate::tree::Tree;
 
-/// Generations that are looked at, should `/proc` show a circle.
+/// Looks at this many generations at the most: `/proc` may show a circle.
 const GENERATIONS: usize = 10_000;
 
 impl Tree {
-    /// Moves a running process (not its children) into this tree. It may have left children
-    /// elsewhere: prefer
-    /// [`enroll`](Self::enroll).
+    /// Moves a running process (not its children) into this tree. Children that it forked before
+    /// stay outside: prefer [`enroll`](Self::enroll).
     ///
-    /// Refused is whatever this process cannot do without while it ends the tree: itself, its
-    /// ancestors, what traces it, its guard. So is the number of a thread: the kernel would move
-    /// the whole process.
+    /// Refuses the processes that this one needs to end the tree: itself, its ancestors, its
+    /// tracer, its guard. Refuses the number of a thread too: the kernel would move the whole
+    /// process.
     ///
     /// # Errors
     /// No such process, no permission to move it, it is refused ([`Error::is_invalid_input`]), it
@@ -42,11 +41,11 @@ impl Tree {
         let number = i32::try_from(pid).map_err(|_| failed(Errno::ESRCH))?;
         let process = match sys::pidfd_open(number) {
             Err(Errno::EINVAL | Errno::ENOENT) => {
-                return refused("it is a thread, and no process");
+                return refused("it is a thread, not a process");
             }
             process => process.map_err(failed)?,
         };
-        // Needed only if a thread of ours gets the number in this moment.
+        // Needed only if a new thread of ours takes the number now.
         let home = hierarchy::own();
         write(&procs, pid.to_string().as_bytes()).map_err(failed)?;
         if has_ended(&process) {
@@ -73,8 +72,8 @@ impl Tree {
         guards.then_some("it guards this tree")
     }
 
-    /// The process has ended, so its number may have been another's when it was written: a
-    /// stranger's, which goes to where its parent is, or a thread's of ours.
+    /// Moves a wrong process out. The process has ended, so its number may have been reused before
+    /// the write: by a stranger, which goes to its parent's cgroup, or by a thread of ours.
     fn put_back(&self, number: i32, home: Option<PathBuf>) {
         let us = std::process::id().cast_signed();
         let move_to = |pid: i32, dir: PathBuf| {
@@ -101,7 +100,7 @@ fn has_ended(process: &OwnedFd) -> bool {
     poll::ended(process.as_fd(), Some(Instant::now())).unwrap_or(true)
 }
 
-/// Without `/proc` the parent alone is known, and the first of all.
+/// Whether it is an ancestor of this process. Without `/proc` only the parent and pid 1 are known.
 fn is_ancestor(pid: u32) -> bool {
     let above = std::iter::successors(Some(parent_id()), |&child| parent_of(child));
     pid == 1 || above.take(GENERATIONS).any(|ancestor| ancestor == pid)

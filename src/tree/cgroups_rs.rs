@@ -22,7 +22,7 @@ impl Tree {
     /// Only controllers that are enabled for the tree are there; ask for one by a limit, or by
     /// [`SupervisorBuilder::account`](crate::SupervisorBuilder::account).
     ///
-    /// Not to be called on it: `create`, `apply` and `new` (they write every controller into the
+    /// Do not call on it: `create`, `apply` and `new` (they write every controller into the
     /// `subtree_control` of the directories above), `delete` (one rmdir, no kill:
     /// [`finish`](Tree::finish) does it), `add_task` and its kin (use [`add`](Tree::add), or
     /// [`enroll`](Tree::enroll)), and `clone` (the copy has another hierarchy). Its memory setters

@@ -1,5 +1,5 @@
 //! What holds a tree together, a cgroup or a keeper: the one place of the library where a running
-//! tree's mechanism makes a difference. (Which of the two it gets is decided at the spawn.)
+//! tree's mechanism makes a difference. (The spawn decides which of the two it gets.)
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -40,7 +40,7 @@ impl Hold {
         }
     }
 
-    /// The cgroup, for what only a cgroup can do.
+    /// The cgroup; for a keeper an error that `what` is unsupported.
     pub(crate) fn cgroup(&self, what: &str) -> Result<&Cgroup> {
         match self {
             Self::Cgroup(cgroup) => Ok(cgroup),
@@ -48,7 +48,7 @@ impl Hold {
         }
     }
 
-    /// None for a keeper's.
+    /// The cgroup's directory; None for a keeper.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup.path()),
@@ -56,23 +56,22 @@ impl Hold {
         }
     }
 
-    /// Gives up what a live tree does not need any more, once its main process was born: fds may be
-    /// scarce.
+    /// Closes an fd that the tree no longer needs once its main process is born: fds may be scarce.
     pub(crate) fn slim(&mut self) {
         if let Self::Cgroup(cgroup) = self {
             cgroup.close_dir();
         }
     }
 
-    /// Leaves the tree to its supervisor.
+    /// Leaves the tree to the supervisor.
     pub(crate) fn leave_to(&self, supervisor: &Supervisor) {
         if let (Self::Keeper(kept), Some(keepers)) = (self, supervisor.keepers()) {
             keepers.take_over(kept);
         }
     }
 
-    /// Waits until the main process's status may be had; false at the deadline. A keeper's child is
-    /// not ours: it tells.
+    /// Waits until the main process's status can be taken; false at the deadline. A keeper reports
+    /// the status of its child.
     pub(crate) fn main_ended(
         &self,
         main: BorrowedFd<'_>,
@@ -84,7 +83,7 @@ impl Hold {
         }
     }
 
-    /// The main process's status, if it can be had now.
+    /// Takes the main process's status, if it has ended.
     pub(crate) fn reap(&self, main: BorrowedFd<'_>, pid: u32) -> Result<Option<ExitStatus>> {
         match self {
             Self::Cgroup(_) => {
@@ -95,14 +94,14 @@ impl Hold {
         }
     }
 
-    /// A keeper that was stopped goes on and says how the main process has ended.
+    /// Continues a stopped keeper, so that it reports how the main process ended.
     pub(crate) fn wake(&self) {
         if let Self::Keeper(kept) = self {
             kept.wake();
         }
     }
 
-    /// Who is in it, in the order of their pids.
+    /// The pids in it, in order.
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         match self {
             Self::Cgroup(cgroup) => cgroup.pids().map_err(|e| cgroup.error(Step::Look, e)),
@@ -110,8 +109,8 @@ impl Hold {
         }
     }
 
-    /// Sends a signal to those members that are meant; says how many were reached. What is no
-    /// signal is an error, whether or not there are members.
+    /// Sends a signal to those members that are meant; returns how many were reached. An invalid
+    /// signal is an error even without members.
     pub(crate) fn signal(&self, signal: i32, is_meant: &dyn Fn(i32) -> bool) -> Result<usize> {
         let reach = |list: &dyn Fn() -> Result<Vec<i32>, Errno>| match sys::is_signal(signal) {
             true => teardown::signal_all(list, signal, is_meant),
@@ -127,7 +126,7 @@ impl Hold {
         }
     }
 
-    /// Kills all; returns when nobody is left.
+    /// Kills all; returns when no process is left.
     pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         match self {
             Self::Cgroup(cgroup) => teardown::kill_until_empty(cgroup, patience),
@@ -135,7 +134,7 @@ impl Hold {
         }
     }
 
-    /// The same, for who cannot wait: whoever survives it is left.
+    /// Sends one kill and does not wait; some processes may survive it.
     #[cfg(feature = "tokio")]
     pub(crate) fn kill_at_once(&self) {
         match self {
@@ -153,8 +152,8 @@ impl Hold {
         }
     }
 
-    /// Makes every process in it stand still, and waits for that, 1 s at the most; `false` lets
-    /// them run on. What cannot be frozen is stopped and continued, process by process.
+    /// Freezes every process in it, and waits for that, 1 s at the most; `false` thaws them.
+    /// Without a cgroup it uses SIGSTOP and SIGCONT.
     #[cfg(feature = "cli")]
     pub(crate) fn set_still(&self, still: bool) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(1);
@@ -171,8 +170,8 @@ impl Hold {
                 let runs =
                     |pid: &i32| read::state(*pid).is_some_and(|state| !"TtZX".contains(state));
                 let any = || kept.pids().iter().any(runs);
-                // One that is just reading from the terminal would take what is typed to the shell
-                // next. Nothing announces that a keeper's child has stopped.
+                // A process still reading from the terminal would take what is typed to the shell
+                // next. Polls: nothing announces that a keeper's child has stopped.
                 while any() && Instant::now() < deadline {
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -181,7 +180,7 @@ impl Hold {
         }
     }
 
-    /// What to poll for news of its being empty.
+    /// The fd and events to poll for its becoming empty.
     pub(crate) fn empty_news(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
             Self::Cgroup(cgroup) => (cgroup.events_fd(), PollFlags::POLLPRI),
@@ -189,7 +188,7 @@ impl Hold {
         }
     }
 
-    /// Who is left when the main process has ended.
+    /// Describes the processes left after the main process has ended.
     pub(crate) fn leftovers(&self) -> Result<Survey> {
         match self {
             Self::Cgroup(cgroup) => leftovers::leftovers(cgroup),
@@ -198,7 +197,8 @@ impl Hold {
                     return Ok(Survey::default());
                 }
                 let mut left = leftovers::described(&kept.pids());
-                // What it holds is on its way out, or is still there after this.
+                // A process that `/proc` does not list is about to end, or is still there after
+                // this.
                 let soon = Instant::now() + leftovers::LISTING_PATIENCE;
                 if left.is_empty() && !kept.wait_empty(Some(soon))? {
                     left.push(leftovers::unlisted("its keeper holds it, and /proc lists nothing"));
@@ -208,7 +208,7 @@ impl Hold {
         }
     }
 
-    /// CPU time so far, where somebody counts it.
+    /// CPU time so far; None for a keeper, which does not count it.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         match self {
             Self::Cgroup(cgroup) => cpu_time(cgroup),
@@ -223,7 +223,7 @@ impl Hold {
         }
     }
 
-    /// Kills what is left, and removes what held it; says what was used.
+    /// Kills what is left, removes the cgroup or ends the keeper; returns the usage.
     pub(crate) fn tear_down(&self, patience: Duration, all: bool) -> Result<Usage> {
         match self {
             Self::Cgroup(cgroup) => {

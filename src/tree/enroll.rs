@@ -1,4 +1,4 @@
-//! How others bring processes into a tree.
+//! Makes commands of std's start in a tree.
 
 use std::os::fd::OwnedFd;
 use std::process::Command as StdCommand;

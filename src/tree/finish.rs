@@ -1,4 +1,4 @@
-//! The end of a tree: torn down once, and its report kept.
+//! Tears down a tree, once, and keeps its report.
 
 use std::sync::atomic::Ordering;
 
@@ -11,12 +11,12 @@ use crate::sys::poll::lock;
 use crate::tree::Tree;
 
 impl Tree {
-    /// Kills what is left, removes the cgroup, and says what was left. Asked again it gives the
+    /// Kills what is left, removes the cgroup, and reports what was left. A second call returns the
     /// same report; dropping it then does nothing.
     ///
     /// # Errors
     /// A process outlived SIGKILL for 10 s, or the directory cannot be removed; the error has the
-    /// report ([`Error::tree_report`](crate::Error::tree_report)). Asked again it tries again.
+    /// report ([`Error::tree_report`](crate::Error::tree_report)). A second call tries again.
     pub fn finish(&self) -> Result<TreeReport> {
         let mut report = lock(&self.report);
         if let Some(report) = &*report {
@@ -39,20 +39,21 @@ impl Tree {
         }
     }
 
-    /// Who is left; a list that cannot be made must not keep teardown from happening.
+    /// The processes that are left; empty if they cannot be listed, which must not stop the
+    /// teardown.
     pub(crate) fn leftovers(&self) -> Survey {
         let left = self.hold.leftovers().unwrap_or_default();
         lock(&self.supervisor).iter().for_each(|supervisor| supervisor.note_left(&left));
         left
     }
 
-    /// Whether who is left in it is to be named though nobody reads its report.
+    /// Whether its supervisor wants the names of its leftovers.
     pub(crate) fn remembers(&self) -> bool {
         lock(&self.supervisor).as_ref().is_some_and(Supervisor::remembers)
     }
 
-    /// Teardown, once; after a failure it is tried again. A forked copy of this process does
-    /// nothing. What was used is known as far as it can be, though it fails.
+    /// Tears down, once; a call after a failure tries again. Does nothing in a forked copy of this
+    /// process. Returns the usage, also with an error.
     pub(crate) fn tear_down(&self) -> (Usage, Result<()>) {
         if !self.is_ours() {
             return (Usage::default(), Ok(()));
@@ -75,8 +76,8 @@ impl Tree {
         (all, Ok(()))
     }
 
-    /// Those that became children of this process, unless the caller may have put its own children
-    /// beside them.
+    /// Reaps those that became children of this process, unless the caller may have put its own
+    /// children beside them.
     fn reap_orphans(&self, supervisor: Option<&Supervisor>) {
         let main = self.main.load(Ordering::Relaxed);
         if main != 0
@@ -87,7 +88,7 @@ impl Tree {
         }
     }
 
-    /// Leaves the tree to its supervisor, which ends it with itself.
+    /// Leaves the tree to its supervisor, whose close tears it down.
     pub(crate) fn leave_to_supervisor(&self) {
         self.done.store(true, Ordering::Release);
         lock(&self.supervisor).iter().for_each(|supervisor| self.hold.leave_to(supervisor));

@@ -1,4 +1,5 @@
-//! A tree: one cgroup that is owned, whoever spawns into it.
+//! A tree: one owned cgroup, or one keeper's descendants. What differs between the two is in
+//! `container.rs`.
 
 pub(crate) mod container;
 mod add;
@@ -31,7 +32,7 @@ use crate::tree::container::Hold;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
 ///
-/// Use it alone where somebody else does the spawning: [`enroll`](Self::enroll) takes a
+/// Use it alone where other code spawns: [`enroll`](Self::enroll) takes a
 /// [`std::process::Command`], and with that any library that builds on one.
 ///
 /// # Cleanup
@@ -59,9 +60,9 @@ pub struct Tree {
     made: Instant,
     /// The main process's pid; 0 if there is none, or the caller may have put its children beside.
     main: AtomicI32,
-    /// A teardown has begun, or its supervisor ends it.
+    /// A teardown has begun, or it was left to its supervisor.
     done: AtomicBool,
-    /// What it had used in the end.
+    /// Its usage, once it is torn down.
     used: Mutex<Option<Usage>>,
     report: Mutex<Option<TreeReport>>,
     /// Its entry's `cgroup.procs`, for as long as it lives: enrolled commands borrow it.
@@ -102,7 +103,7 @@ impl Tree {
         }
     }
 
-    /// The same for a command, whose waits watch its CPU time.
+    /// Makes an empty tree for a command, whose waits enforce a limit of CPU time.
     pub(crate) fn make(
         supervisor: &Supervisor,
         name: Option<&OsStr>,
@@ -144,13 +145,13 @@ impl Tree {
         self.hold.mechanism()
     }
 
-    /// Where it lives; an error once it is finished.
+    /// Its supervisor; an error once it is finished.
     fn supervisor(&self) -> Result<Supervisor> {
         let gone = || Error::invalid(Step::Prepare, "tree", "it is finished");
         lock(&self.supervisor).clone().ok_or_else(gone)
     }
 
-    /// Its main process has been born: an fd less to hold.
+    /// Notes the pid of its main process, and closes an fd that is needed no more.
     pub(crate) fn born(&mut self, main: i32) {
         *self.main.get_mut() = main;
         self.hold.slim();
@@ -161,7 +162,7 @@ impl Tree {
         self.entry.as_ref().map_or_else(|| self.hold.cgroup(what), Ok)
     }
 
-    /// Gives the command, or another user, a cgroup of its own in the tree.
+    /// Delegates a cgroup in the tree to the command or another user.
     pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let cgroup = self.hold.cgroup("delegate")?;
         self.entry = Some(self.supervisor()?.ground("delegate")?.delegate_in(cgroup, uid, gid)?);
@@ -187,7 +188,7 @@ impl Tree {
         self.hold.pids().unwrap_or_default()
     }
 
-    /// Whether the process is in it, as far as can be seen.
+    /// Whether the process is listed in it.
     pub(crate) fn holds(&self, pid: u32) -> bool {
         self.pids().binary_search(&pid.cast_signed()).is_ok()
     }
@@ -200,7 +201,7 @@ impl Tree {
         self.signal_where(signal, |_| true)
     }
 
-    /// The same, for those members whose pid is meant.
+    /// Sends a signal to those members whose pid is meant.
     pub(crate) fn signal_where(
         &self,
         signal: i32,
@@ -210,15 +211,15 @@ impl Tree {
         self.hold.signal(signal, &is_meant)
     }
 
-    /// Kills everything in it, and returns when nothing is left (the directory stays).
+    /// Kills every process in it, and returns when none is left (the directory stays).
     ///
     /// # Errors
-    /// Somebody is left after 10 s: [`Error::is_survivors`].
+    /// A process outlived SIGKILL for 10 s: [`Error::is_survivors`].
     pub fn kill(&self) -> Result<()> {
         self.hold.kill_until_empty(TEARDOWN_PATIENCE)
     }
 
-    /// Sends `signal` to all, gives them `grace` to end, then kills what is left.
+    /// Sends `signal` to every process in it, gives them `grace` to end, then kills the rest.
     ///
     /// # Errors
     /// There is no such signal (`EINVAL`): then nothing was done. Else as for [`kill`](Self::kill).
@@ -226,7 +227,7 @@ impl Tree {
         let grace = grace.into();
         match self.signal(signal) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(error),
-            // Who cannot be asked is killed all the same.
+            // A failed signal does not keep it from the kill.
             _ => {}
         }
         if matches!(self.wait_empty(grace), Ok(true)) {
@@ -303,7 +304,7 @@ impl Tree {
         used.unwrap_or_else(|| self.hold.usage(true))
     }
 
-    /// Waits until nobody is in it (zombies do not count); false at the deadline.
+    /// Waits until no process is in it (zombies do not count); false at the deadline.
     ///
     /// # Errors
     /// `cgroup.events` cannot be read, or the keeper was killed.
@@ -315,7 +316,7 @@ impl Tree {
         self.hold.wait_empty(deadline)
     }
 
-    /// Whether nobody is in it now.
+    /// Whether no process is in it now.
     pub(crate) fn is_empty(&self) -> Result<bool> {
         self.wait_empty_until(Some(Instant::now()))
     }

@@ -1,13 +1,14 @@
-//! The guard: one small process that ends the run root when its owner is gone, however it went.
+//! The guard: one small process that tears down the run root when its owner is gone, however it
+//! ended.
 //!
 //! A static program of a few KiB, executed and not forked, so that it holds none of the owner's
-//! memory. It sits in a session of its own outside the run root, deaf to every signal, with a line
-//! to its owner, the owner's pidfd, and fds of the base and the run root. What it does is in
-//! `program`.
+//! memory. It runs in a session of its own outside the run root, with all signals blocked, and
+//! holds a socket to its owner (the line), the owner's pidfd, and fds of the base and the run root.
+//! Its code is in `program`.
 //!
-//! The program is carried by the library and executed from memory. Where that is forbidden (the
-//! sysctl `vm.memfd_noexec`, a seccomp filter), and for a target that it could not be linked for,
-//! the guard is a fork of its owner that runs the same code: as safe, but as large as its owner and
+//! The library carries the program and executes it from memory. Where that is forbidden (the sysctl
+//! `vm.memfd_noexec`, a seccomp filter), and for a target that it could not be linked for, the
+//! guard is a fork of its owner that runs the same code: as safe, but as large as its owner and
 //! under the owner's name.
 
 mod program;
@@ -36,14 +37,15 @@ use crate::sys::{self, Newborn};
 #[derive(Debug)]
 pub(crate) struct Guard {
     process: Newborn,
-    /// The guard takes its end for ours.
+    /// The guard takes the end of the line for the end of this process.
     line: UnixStream,
-    /// A forked copy of the owner must not end it.
+    /// Identifies the process that started it: a forked copy must not kill it. None once it is let
+    /// go.
     owner: Option<Identity>,
 }
 
 impl Guard {
-    /// Starts it, before the run root is made: should we die right after that, the guard knows. On
+    /// Starts the guard before the run root is made, which leaves no moment without a guard. On
     /// return it has executed. `id` is the run root's name without the prefix.
     pub(crate) fn start(base: &OwnedFd, id: &str) -> Result<Self> {
         let failed = |errno| Error::os(Step::Guard, "tidy-guard", errno);
@@ -63,14 +65,14 @@ impl Guard {
         Ok(Self { process, line, owner: Some(Identity::of_this_process()) })
     }
 
-    /// The run root is made: from now on its fds are the guard's too, whatever is done to modes and
-    /// mounts. A directory of its own: ours holds the lease.
+    /// Sends the fds of the new run root to the guard, so that modes and mounts cannot keep it out.
+    /// Opens the directory anew: our own fd holds the lease.
     pub(crate) fn hand_over(&self, cgroup: &Cgroup) {
         let dir = cgroup.dir().and_then(|dir| look(dir.as_fd(), Path::new("."), DIRECTORY));
         let fds = dir.as_ref().map(|dir| [dir.as_fd(), cgroup.kill_fd(), cgroup.events_fd()]);
         let fds = fds.map(|fds| fds.map(|fd| fd.as_raw_fd()));
-        // Where no fd may be sent the guard opens them at that word. One that was killed hears
-        // nothing: `is_alive` says so.
+        // Without fds the message makes the guard open them itself. Ignores errors: `is_alive`
+        // tells of a guard that was killed.
         if !fds.is_ok_and(|fds| pass::send_fds(self.line.as_fd(), b'm', fds).is_ok()) {
             let _ = sys::send(self.line.as_fd(), b'm');
         }
@@ -84,14 +86,14 @@ impl Guard {
         matches!(poll::ended(self.process.pidfd.as_fd(), Some(Instant::now())), Ok(false))
     }
 
-    /// The run root is still there: the guard goes on trying, at once. A fork of ours that holds
-    /// the line does not keep it waiting.
+    /// Makes the guard tear down at once, also while a fork of this process holds the line; used
+    /// when the run root could not be removed.
     pub(crate) fn stay(&mut self) {
         let _ = self.line.shutdown(Shutdown::Both);
         self.let_go();
     }
 
-    /// A forked copy of the owner lets go of it.
+    /// Keeps Drop from killing the guard.
     pub(crate) fn let_go(&mut self) {
         self.owner = None;
     }
@@ -118,7 +120,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
     Ok(process)
 }
 
-/// It has nothing to guard any more. Waits for it, lest it be taken for a leftover of ours.
+/// Kills and reaps the guard: its run root is gone.
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.owner.is_some_and(Identity::is_this_process) {

@@ -1,5 +1,5 @@
-//! The system calls of a guard: raw, since it has no libc. Answers are the kernel's: a negative one
-//! is an errno.
+//! The system calls of a guard: raw, since it has no libc. They return what the kernel returns: a
+//! negative value is an errno.
 //!
 //! # Safety
 //! Each pointer that is handed to the kernel is valid for its one call; the kernel checks the rest.
@@ -186,13 +186,14 @@ pub(crate) fn exit(status: i32) -> ! {
     }
 }
 
-/// All 64 of them, for good: nothing but SIGKILL and SIGSTOP reaches a guard.
+/// Blocks all 64 signals for good: only SIGKILL and SIGSTOP reach a guard.
 pub(super) fn block_signals() {
     let all = u64::MAX;
     call(raw::RT_SIGPROCMASK, [2, at(&all), 0, 8, 0]);
 }
 
-/// A name that no `pkill tidy-process` means, exact timers, and as many fds as may be.
+/// Sets a name that `pkill tidy-process` does not match, exact timers, and the highest limit of
+/// fds.
 pub(super) fn settle() {
     const SET_NAME: usize = 15;
     const SET_TIMERSLACK: usize = 29;
@@ -214,7 +215,7 @@ pub(super) fn write(fd: i32, text: &[u8]) -> isize {
     call(raw::WRITE, [number(fd), at(text), text.len(), 0, 0])
 }
 
-/// Fills the buffer as far as one read goes. None at the end, and for an error.
+/// Fills the buffer as far as one read goes. None at the end of file and on an error.
 pub(super) fn read(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
     let len = call(raw::READ, [number(fd), into(buffer), buffer.len(), 0, 0]);
     usize::try_from(len).ok().filter(|&len| len > 0).and_then(|len| buffer.get(..len))
@@ -230,18 +231,18 @@ pub(super) fn bytes(words: &mut [u64; 512]) -> &mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
-/// Entries of a directory; none is left when it is None.
+/// Reads entries of a directory; None at the end and on an error.
 pub(super) fn getdents(dir: i32, buffer: &mut [u8]) -> Option<&[u8]> {
     let len = call(raw::GETDENTS64, [number(dir), into(buffer), buffer.len(), 0, 0]);
     usize::try_from(len).ok().filter(|&len| len > 0).and_then(|len| buffer.get(..len))
 }
 
-/// Opens what is in this directory and on the same mount, and no symbolic link.
+/// Opens a file in this directory, on the same mount; no symbolic link.
 pub(super) fn open_in(dir: i32, name: &CStr, access: usize) -> Result<i32, isize> {
     open_how(dir, name, access, NO_XDEV | NO_SYMLINKS | BENEATH)
 }
 
-/// The directory above.
+/// Opens the parent directory.
 pub(super) fn open_above(dir: i32) -> Result<i32, isize> {
     open_how(dir, c"..", DIRECTORY, NO_XDEV | NO_SYMLINKS)
 }
@@ -264,7 +265,7 @@ fn open_how(dir: i32, name: &CStr, access: usize, resolve: u64) -> Result<i32, i
     }
 }
 
-/// Whether this is there, on the same mount. Needs no permission for the thing itself.
+/// Whether a file of this name is there, on the same mount. Needs no permission for the file.
 pub(super) fn is_here(dir: i32, name: &CStr) -> bool {
     match open_in(dir, name, PATH_ONLY) {
         Ok(fd) => {
@@ -275,7 +276,7 @@ pub(super) fn is_here(dir: i32, name: &CStr) -> bool {
     }
 }
 
-/// The same directory without what is mounted in it, for who may (CAP_SYS_ADMIN).
+/// Opens the same directory without the mounts in it; needs CAP_SYS_ADMIN.
 pub(super) fn open_below_mounts(dir: i32) -> Result<i32, isize> {
     const CLONE: usize = 1;
     let flags = CLONE | CLOEXEC | AT_EMPTY_PATH;
@@ -332,7 +333,7 @@ pub(super) fn send_kill(pidfd: i32) {
     call(raw::PIDFD_SEND_SIGNAL, [number(pidfd), SIGKILL, 0, 0, 0]);
 }
 
-/// Nanoseconds on a clock that nobody sets.
+/// The monotonic clock, in nanoseconds.
 pub(super) fn now() -> u64 {
     const MONOTONIC: usize = 1;
     let mut time = [0isize; 2];
@@ -346,7 +347,7 @@ pub(super) fn sleep(nanoseconds: u64) {
     call(raw::PPOLL, [0, 0, at(&time), 0, 8]);
 }
 
-/// Waits for news on one of two fds; says on which there are some.
+/// Waits until one of two fds is readable; says which are.
 pub(super) fn poll(one: i32, other: i32) -> [bool; 2] {
     #[repr(C)]
     struct Poll {
@@ -360,7 +361,7 @@ pub(super) fn poll(one: i32, other: i32) -> [bool; 2] {
     both.map(|each| answer > 0 && each.revents != 0)
 }
 
-/// One message, and the fds that came with it; the length is 0 at the line's end.
+/// Receives one message and the fds that came with it; the length is 0 at the line's end.
 pub(super) fn receive(line: i32) -> (isize, [i32; 3]) {
     #[repr(C)]
     struct Message {

@@ -1,8 +1,8 @@
-//! The end of the run root: kill, look, freeze and kill each by its pidfd, remove; again and again
-//! until it is gone.
+//! Tears down the run root: writes `cgroup.kill`, re-reads `populated`, freezes and kills each
+//! process by its pidfd, removes; again and again until it is gone.
 //!
-//! It gives up when nobody is in it and it still cannot be removed for ten seconds (something is
-//! mounted in it): that is left to a sweep. While a process is in it, it goes on.
+//! Gives up if it is empty and cannot be removed for 10 s (something is mounted in it), and leaves
+//! it to a sweep. Never gives up while a process is in it.
 
 use core::ffi::CStr;
 
@@ -17,7 +17,7 @@ const GUARD_PATIENCE: u64 = 10_000 * MILLISECOND;
 /// Pidfds held at a time: fds may be scarce.
 const PIDFD_BATCH: usize = 24;
 
-/// Fds of the run root: itself, `cgroup.kill`, `cgroup.events`. -1 for what it has not.
+/// Fds of the run root: its directory, `cgroup.kill`, `cgroup.events`. -1 for a missing one.
 pub(super) struct RunRootFds {
     dir: i32,
     kill: i32,
@@ -31,14 +31,14 @@ impl Default for RunRootFds {
 }
 
 impl RunRootFds {
-    /// What the owner has sent.
+    /// Takes the fds that the owner has sent.
     pub(super) fn take(&mut self, [dir, kill, events]: [i32; 3]) {
         if self.dir < 0 {
             *self = Self { dir, kill, events };
         }
     }
 
-    /// Opens what is missing; the errno of the directory, if that cannot be had.
+    /// Opens missing fds; returns 0, or the errno of opening the directory.
     pub(super) fn open(&mut self, name: &CStr) -> isize {
         if self.dir < 0 {
             match open(BASE, name, DIRECTORY) {
@@ -55,8 +55,8 @@ impl RunRootFds {
         0
     }
 
-    /// Whether `cgroup.events` has these words. A removed cgroup has none, and one that cannot be
-    /// read neither.
+    /// Whether `cgroup.events` has these words. False for a removed cgroup, and where it cannot be
+    /// read.
     fn says(&self, words: &[u8]) -> bool {
         let mut text = [0; 128];
         calls::seek(self.events, 0);
@@ -64,7 +64,8 @@ impl RunRootFds {
         text.windows(words.len()).any(|each| each == words)
     }
 
-    /// Looks until it says so or not, more and more seldom; whether it came to that in this time.
+    /// Re-reads `cgroup.events` with a back-off until it has these words (or has not, if not
+    /// `said`); false after `time` nanoseconds.
     fn wait_until(&self, words: &[u8], said: bool, time: u64) -> bool {
         let start = calls::now();
         let mut pause = 20_000;
@@ -112,12 +113,12 @@ impl<'a> Teardown<'a> {
                 if waited > GUARD_PATIENCE {
                     return;
                 }
-                // Who is listed nowhere is dying, or came back; a mount goes when it goes.
+                // A dying process is in the way for milliseconds, a mount for longer.
                 calls::sleep(if waited < 20 * MILLISECOND { 200_000 } else { 50 * MILLISECOND });
                 continue;
             }
             emptied = None;
-            // An ordinary process dies in those 2 ms. After ten seconds one is stuck.
+            // An ordinary process dies in those 2 ms. After 10 s one is stuck.
             stubborn = true;
             let late = calls::now().wrapping_sub(start) > GUARD_PATIENCE;
             let longest = if late { 1000 * MILLISECOND } else { 50 * MILLISECOND };
@@ -125,8 +126,8 @@ impl<'a> Teardown<'a> {
         }
     }
 
-    /// SIGKILL for each that is listed, while nobody can fork: `cgroup.kill` passes over processes
-    /// without a main thread.
+    /// Freezes, then SIGKILLs each listed process: a frozen one cannot fork, and `cgroup.kill`
+    /// passes over processes without a main thread.
     fn freeze_and_kill(&self) {
         if let Ok(freeze) = open(self.held.dir, c"cgroup.freeze", WRITE) {
             calls::write(freeze, b"1");
@@ -144,7 +145,7 @@ impl<'a> Teardown<'a> {
         }
     }
 
-    /// Whether it is gone.
+    /// Removes the run root; true if it is gone.
     fn remove(&self) -> bool {
         let gone = || matches!(calls::rmdir(BASE, self.name), 0 | ENOENT | ENODEV);
         gone() || {
@@ -191,7 +192,7 @@ impl Visit for Remover {
     }
 }
 
-/// SIGKILL for each that `cgroup.procs` lists.
+/// SIGKILLs each process that `cgroup.procs` lists.
 ///
 /// Between the reading of a pid and the opening of its pidfd the process may end and the number go
 /// to a stranger. So the list is read again: a pid that is still in it belongs to the pidfd.

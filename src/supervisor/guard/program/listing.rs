@@ -1,4 +1,4 @@
-//! The entries of a directory and the pids of a `cgroup.procs`, piece by piece in a fixed buffer.
+//! Parses directory entries and the pids of a `cgroup.procs`, piece by piece in a fixed buffer.
 
 use core::ffi::CStr;
 
@@ -13,7 +13,7 @@ pub(super) struct Entry<'a> {
     pub(super) name: &'a CStr,
 }
 
-/// The first entry of these, and the others.
+/// Splits off the first entry.
 pub(super) fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     const DIRECTORY: u8 = 4;
     let (inode, rest) = entries.split_first_chunk::<8>()?;

@@ -1,5 +1,5 @@
-//! What the compiler calls for memory, in a program without libc, and a symbol that `core`'s own
-//! objects name but nothing that aborts on panic uses.
+//! The memory functions that the compiler calls, for a program without libc, and a symbol that
+//! `core`'s own objects name but nothing that aborts on panic uses.
 //!
 //! # Safety
 //! As for the C functions of these names.

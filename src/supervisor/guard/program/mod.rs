@@ -1,13 +1,12 @@
-//! What a guard does, from its first instruction to its last: the same code in the program that the
-//! library carries and, where that cannot be executed, in a fork of the owner.
+//! The guard's code, the same in the program that the library carries and, where that cannot be
+//! executed, in a fork of the owner.
 //!
-//! It allocates nothing, starts no process, does not recurse, and names no path: it works from the
-//! fds that it was given. So neither a limit of processes or memory, nor a mount, nor a tree of any
-//! depth keeps it from its work. It never leaves the cgroup2 file system, nor the run root.
+//! It allocates nothing, starts no process, does not recurse, and works from given fds instead of
+//! paths. So neither a limit of processes or memory, nor a mount, nor a deep tree stops it. It
+//! never leaves the cgroup2 file system, nor the run root.
 //!
 //! Fds: the line to its owner, the directory of the base, the owner's pidfd. A message on the line
-//! brings those of the run root; see `wait.rs`. What it does when its owner is gone is in
-//! `ending.rs`.
+//! brings those of the run root; see `wait.rs`. The teardown is in `ending.rs`.
 //!
 //! # Safety
 //! [`live`] is given a string of C's; the system calls are in `calls.rs`.
@@ -27,12 +26,12 @@ use ending::Teardown;
 /// The run roots' prefix: a guard removes nothing else.
 const PREFIX: &[u8] = b"tidy-process-";
 
-/// Given at its start, in place of the standard streams.
+/// Fds that take the place of the standard streams at the start.
 const LINE: i32 = 0;
 const BASE: i32 = 1;
 const OWNER: i32 = 2;
 
-/// Lives as the guard of the run root with this id.
+/// Runs as the guard of the run root with this id: waits for the owner's end, then tears down.
 ///
 /// # Safety
 /// `id` ends in NUL, or is null.

@@ -1,5 +1,5 @@
-//! The wait for the owner's end. Two things tell of it: the line comes to its end when nobody holds
-//! the other one (the owner may have executed something else), and the owner's pidfd when the
+//! Waits for the owner's end. The line reaches end of file when no process holds the other end
+//! (also after the owner's exec of another program); the owner's pidfd becomes readable when the
 //! process has ended (a fork of it may hold the line for longer).
 
 use core::ffi::CStr;
@@ -8,7 +8,7 @@ use super::calls::{self, EAGAIN, EINTR};
 use super::ending::RunRootFds;
 use super::{LINE, OWNER};
 
-/// Returns what it holds of the run root by then: what the owner has sent once it had made it.
+/// Returns the run root's fds, which the owner sends after making it.
 pub(super) fn until_owner_is_gone(name: &CStr) -> RunRootFds {
     let mut held = RunRootFds::default();
     loop {

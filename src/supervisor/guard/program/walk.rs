@@ -1,11 +1,10 @@
-//! The walk through a tree of cgroups, each directory after those below it: without recursion, with
-//! two fds at a time, on one mount. The workload chooses how deep and how wide it is.
+//! Walks a tree of cgroups, each directory after those below it: without recursion, with two fds at
+//! a time, on one mount. The workload chooses its depth and width.
 //!
 //! On the way up a listing goes on behind the entry where it was left: cgroupfs lists in the order
-//! of a hash of the name, and an entry's place is that hash. A place, and not the entry, is what is
-//! remembered, for a depth of 1,024; below that the listing is read again from its start. Many
-//! names may share a hash: so the listing is taken up a hash earlier, and the entry known by its
-//! inode.
+//! of a hash of the name, and an entry's place is that hash. The walk remembers that place, not the
+//! entry, down to a depth of 1,024; below that it reads the listing again from its start. Many
+//! names may share a hash: so it resumes one hash earlier, and recognises the entry by its inode.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -13,22 +12,22 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::calls::{self, DIRECTORY, EACCES, EXDEV, Facts};
 use super::listing::split_entry;
 
-/// Only the pages of it that a tree's depth asks for are ever there.
+/// Places by depth; only the pages that the tree's depth needs take memory.
 static PLACES: [AtomicU32; 1024] = [const { AtomicU32::new(0) }; 1024];
 
-/// What is done with each directory below.
+/// Handles each directory of a walk.
 pub(super) trait Visit {
-    /// Met, with all that is below still there. True if it needs no visit.
+    /// Called before the directories below; true if they and it need no visit.
     fn spares(&mut self, above: i32, name: &CStr) -> bool;
 
-    /// Everything below has been visited.
+    /// Called after all directories below.
     fn after_children(&mut self, above: i32, name: &CStr, dir: i32);
 
-    /// Something is mounted there, and hides it.
+    /// Called for a directory that a mount hides.
     fn hidden(&mut self) {}
 }
 
-/// Opens what is in a directory; gives permissions back that a workload of our own user took away.
+/// Opens a file in a directory; restores permissions that a workload of our own user took away.
 pub(super) fn open(dir: i32, name: &CStr, access: usize) -> Result<i32, isize> {
     match calls::open_in(dir, name, access) {
         Err(EACCES) => {
@@ -42,7 +41,7 @@ pub(super) fn open(dir: i32, name: &CStr, access: usize) -> Result<i32, isize> {
     }
 }
 
-/// A directory whose visit is over but for leaving it, while its entry is looked for.
+/// A directory whose children are done, while its entry in the parent is looked for.
 struct Left {
     dir: i32,
     inode: u64,
@@ -83,8 +82,8 @@ fn close_unless(top: i32, here: i32) {
     }
 }
 
-/// Goes on with the listing of `here`, from its start or behind what was left; returns the first
-/// directory that has others below it, with its place.
+/// Continues the listing of `here`, from its start or behind `left`; returns the first directory
+/// with directories below it, and its place.
 fn list(here: i32, left: Option<Left>, visit: &mut impl Visit) -> Option<(i32, u32)> {
     let mut buffer = [0u64; 512];
     let mut place = match &left {
@@ -113,8 +112,8 @@ fn list(here: i32, left: Option<Left>, visit: &mut impl Visit) -> Option<(i32, u
     None
 }
 
-/// Whether the entry comes before the end of what was left, and so was visited. Leaves that one
-/// when it is found, and forgets it when its place is passed: it has gone.
+/// Whether the entry comes before `left` or is it, and so was visited. Finishes `left` when its
+/// entry is found, and drops it when its place is passed: it is gone.
 fn is_before(
     entry: &super::listing::Entry<'_>,
     place: u32,
@@ -134,7 +133,7 @@ fn is_before(
     !passed || found
 }
 
-/// Visits a directory that has none below it; returns one that has.
+/// Visits a directory without directories below it; returns one with some.
 fn meet(here: i32, name: &CStr, visit: &mut impl Visit) -> Option<i32> {
     if visit.spares(here, name) {
         return None;
