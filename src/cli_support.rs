@@ -62,13 +62,13 @@ pub fn signal_where(tree: &Tree, signal: i32, is_meant: impl Fn(u32) -> bool) ->
 /// # Errors
 /// As for [`Tree::freeze`], or the members cannot be listed.
 pub fn set_still(tree: &Tree, still: bool) -> Result<()> {
-    tree.hold().set_still(still)
+    tree.container().set_still(still)
 }
 
 /// What to poll for news of the tree's being empty.
 #[must_use]
 pub fn empty_news(tree: &Tree) -> (BorrowedFd<'_>, PollFlags) {
-    tree.hold().empty_news()
+    tree.container().empty_news()
 }
 
 /// Sleeps until one of these has news, the child's next step is due (it is taken then), or the

@@ -72,19 +72,19 @@ pub(crate) struct Setting {
     expect(dead_code, unreachable_pub, reason = "the command line reads the rest")
 )]
 pub struct Controller {
-    /// What cgroup v2 calls it.
+    /// Its name in cgroup v2.
     pub name: &'static str,
-    /// What cgroup v1 calls it.
+    /// Its name in cgroup v1.
     pub(crate) v1_name: &'static str,
-    /// Its counters say something without any limit.
+    /// Whether its counters are useful without a limit.
     pub(crate) counts: bool,
-    /// What of the command line needs it.
+    /// The options of the command line that need it.
     pub used_for: &'static str,
-    /// Adds limits that no command would notice, to try whether they are kept.
+    /// Adds limits that no command notices, to test whether the kernel takes them.
     pub harmless: fn(Limits, &Example) -> Limits,
 }
 
-/// Values of this machine, to try limits with.
+/// Values of this machine, to test limits with.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
 pub struct Example {
@@ -94,7 +94,7 @@ pub struct Example {
     pub device: String,
 }
 
-/// Every controller that a limit needs, in the order in which they are told. Its settings are in
+/// Every controller that a limit needs, in the order of messages. Its settings are in
 /// `Limits::settings`.
 #[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
 pub const CONTROLLERS: [Controller; 5] = [

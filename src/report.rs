@@ -25,7 +25,7 @@ pub struct Report {
     pub cause: Cause,
     /// What the whole tree has used.
     pub usage: Usage,
-    /// What else is worth knowing: it did not end the main process.
+    /// Events that did not end the main process.
     pub notes: Vec<Note>,
     /// From the spawn to the end of teardown.
     pub wall: Duration,
@@ -48,7 +48,7 @@ pub struct Report {
 pub struct TreeReport {
     /// What the whole tree has used.
     pub usage: Usage,
-    /// What else is worth knowing.
+    /// Events in the tree, such as refused forks.
     pub notes: Vec<Note>,
     /// From its making to the end of teardown.
     pub wall: Duration,
@@ -185,9 +185,9 @@ impl fmt::Display for Metric {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Note {
-    /// So many forks were refused at the tree's limit of processes.
+    /// This many forks were refused at the tree's limit of processes.
     PidsExhausted(u64),
-    /// So many processes were killed for want of memory, not the main process.
+    /// This many processes were killed for want of memory, not the main process.
     OutOfMemory(u64),
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn checked(name: &OsStr) -> Result<&OsStr> {
     if name.is_empty() || name.len() > 200 {
         return no("a name has 1 to 200 bytes");
     }
-    // Of what is no text only the bytes below 32 and 127 are control characters.
+    // In bytes that are no UTF-8 only those below 32 and 127 are control characters.
     let controls =
         |chunk: Utf8Chunk<'_>| chunk.valid().contains(|c: char| c == '/' || c.is_control());
     if name.as_bytes().utf8_chunks().any(controls) {

@@ -27,7 +27,7 @@ fn enter(dir: &Path) -> Result<(), Errno> {
     write(&procs, b"0").map(drop)
 }
 
-/// What is above the innermost run root on the path.
+/// The directory above the innermost run root on the path.
 fn base(path: &Path) -> Option<&Path> {
     let is_run_root = |path: &&Path| path.file_name().is_some_and(|name| owner(name).is_some());
     path.ancestors().find(is_run_root)?.parent()

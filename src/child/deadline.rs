@@ -29,7 +29,7 @@ pub(crate) struct StopPolicy {
 pub(crate) struct Ending {
     policy: StopPolicy,
     spawned: Instant,
-    state: Mutex<State>,
+    state: Mutex<EndState>,
 }
 
 /// What a wait waits for: a timeout counts only if it passed before that ended.
@@ -41,7 +41,7 @@ pub(crate) enum Scope {
 
 /// How far the end has come. The thread that holds the lock takes the next step.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum State {
+pub(crate) enum EndState {
     /// Nothing has asked the tree to end. The timeout, if there is one, is still to come.
     Unasked,
     /// It was asked to end for this cause; at this time the kill is due (never, for an endless
@@ -65,7 +65,7 @@ pub(crate) enum Due {
 
 impl Ending {
     pub(crate) fn new(policy: StopPolicy, spawned: Instant) -> Self {
-        Self { policy, spawned, state: Mutex::new(State::Unasked) }
+        Self { policy, spawned, state: Mutex::new(EndState::Unasked) }
     }
 
     pub(crate) fn policy(&self) -> StopPolicy {
@@ -79,16 +79,16 @@ impl Ending {
     /// The cause for which this process ended it, if it did.
     pub(crate) fn cause(&self) -> Option<Cause> {
         match *lock(&self.state) {
-            State::Unasked => None,
-            State::Asked(cause, _) | State::Killed(cause) => Some(cause),
+            EndState::Unasked => None,
+            EndState::Asked(cause, _) | EndState::Killed(cause) => Some(cause),
         }
     }
 
     /// When the kill is due, if it was asked to end.
     pub(crate) fn kill_at(&self) -> Option<Instant> {
         match *lock(&self.state) {
-            State::Asked(_, kill_at) => kill_at,
-            State::Unasked | State::Killed(_) => None,
+            EndState::Asked(_, kill_at) => kill_at,
+            EndState::Unasked | EndState::Killed(_) => None,
         }
     }
 
@@ -97,19 +97,19 @@ impl Ending {
     pub(crate) fn note(&self, cause: Cause, kill_at: Option<Instant>) {
         let mut state = lock(&self.state);
         *state = match *state {
-            State::Unasked => State::Asked(cause, kill_at),
-            State::Asked(cause, before) => State::Asked(cause, earlier(before, kill_at)),
-            killed @ State::Killed(_) => killed,
+            EndState::Unasked => EndState::Asked(cause, kill_at),
+            EndState::Asked(cause, before) => EndState::Asked(cause, earlier(before, kill_at)),
+            killed @ EndState::Killed(_) => killed,
         };
     }
 
     /// Locks the state, to act on what is due.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn turn(&self) -> MutexGuard<'_, EndState> {
         lock(&self.state)
     }
 
     /// The state, unless another thread is acting on it right now.
-    pub(crate) fn seen(&self) -> Option<State> {
+    pub(crate) fn seen(&self) -> Option<EndState> {
         use std::sync::TryLockError;
         match self.state.try_lock() {
             Ok(state) => Some(*state),
@@ -119,13 +119,13 @@ impl Ending {
     }
 
     /// What is due in this state. Calls `used` only for a limit of CPU time.
-    pub(crate) fn due(&self, state: State, used: impl Fn() -> Option<Duration>) -> Due {
+    pub(crate) fn due(&self, state: EndState, used: impl Fn() -> Option<Duration>) -> Due {
         let now = Instant::now();
         match state {
-            State::Unasked => self.unasked(now, used),
-            State::Asked(cause, Some(kill_at)) if now >= kill_at => Due::Kill(cause),
-            State::Asked(_, Some(kill_at)) => Due::At(kill_at),
-            State::Asked(_, None) | State::Killed(_) => Due::Nothing,
+            EndState::Unasked => self.unasked(now, used),
+            EndState::Asked(cause, Some(kill_at)) if now >= kill_at => Due::Kill(cause),
+            EndState::Asked(_, Some(kill_at)) => Due::At(kill_at),
+            EndState::Asked(_, None) | EndState::Killed(_) => Due::Nothing,
         }
     }
 

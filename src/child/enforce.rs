@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFd;
 
 use crate::child::Child;
-use crate::child::deadline::{Due, KILL_RETRY, Scope, State};
+use crate::child::deadline::{Due, EndState, KILL_RETRY, Scope};
 use crate::error::Result;
 use crate::report::Cause;
 use crate::sys::poll::{self, earlier, lock};
@@ -98,7 +98,7 @@ impl Child {
                 // The status may be late: a keeper or a tracer has it.
                 let late = !self.has_ended();
                 if late {
-                    self.tree().hold().wake();
+                    self.tree().container().wake();
                 }
                 late.then(|| Instant::now() + KILL_RETRY)
             }
@@ -106,7 +106,7 @@ impl Child {
             Due::Stop(cause, grace) => {
                 self.send_stop_signal();
                 let kill_at = Instant::now().checked_add(grace);
-                *state = State::Asked(cause, kill_at);
+                *state = EndState::Asked(cause, kill_at);
                 kill_at
             }
             Due::Kill(cause) => Some(self.kill_for(cause, &mut state)),
@@ -114,18 +114,18 @@ impl Child {
     }
 
     /// Kills for this cause; returns when to look again: at once if all are gone.
-    fn kill_for(&self, cause: Cause, state: &mut State) -> Instant {
+    fn kill_for(&self, cause: Cause, state: &mut EndState) -> Instant {
         if self.is_over(Scope::Main) {
             let left = self.leftovers();
             *lock(&self.left) = left;
         }
         let now = Instant::now();
         if self.kill_all().is_ok() {
-            *state = State::Killed(cause);
+            *state = EndState::Killed(cause);
             return now;
         }
         let again = Instant::now() + KILL_RETRY;
-        *state = State::Asked(cause, Some(again));
+        *state = EndState::Asked(cause, Some(again));
         again
     }
 
@@ -137,6 +137,6 @@ impl Child {
     }
 
     fn cpu_time(&self) -> Option<Duration> {
-        self.tree().hold().cpu_time()
+        self.tree().container().cpu_time()
     }
 }

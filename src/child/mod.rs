@@ -165,7 +165,7 @@ impl Child {
     }
 
     fn main_ended(&self, until: Option<Instant>) -> Result<bool, Errno> {
-        self.tree.hold().main_ended(self.pidfd.as_fd(), until)
+        self.tree.container().main_ended(self.pidfd.as_fd(), until)
     }
 
     pub(crate) fn spawned(&self) -> Instant {
@@ -185,7 +185,7 @@ impl Child {
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut status = lock(&self.status);
         if status.is_none() {
-            *status = self.tree.hold().reap(self.pidfd.as_fd(), self.pid)?;
+            *status = self.tree.container().reap(self.pidfd.as_fd(), self.pid)?;
         }
         Ok(*status)
     }
@@ -200,7 +200,7 @@ impl Child {
         sys::pidfd_send_signal(self.pidfd.as_fd(), signal).map_err(|e| self.failed(Step::Signal, e))
     }
 
-    /// Sends a signal to the whole tree, and to the main process should that have left it.
+    /// Sends a signal to the whole tree, and to the main process if that has left it.
     ///
     /// # Errors
     /// There is no such signal (`EINVAL`), or the members cannot be listed.
@@ -212,7 +212,7 @@ impl Child {
         reached.map(drop)
     }
 
-    /// Kills the whole tree, and the main process should that have left it; returns when nothing is
+    /// Kills the whole tree, and the main process if that has left it; returns when nothing is
     /// left. [`wait`](Self::wait) still returns the exit status.
     ///
     /// # Errors

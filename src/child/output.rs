@@ -126,7 +126,7 @@ pub(crate) const AT_A_TIME: usize = 1 << 20;
 /// tree) has news, or the next step of its policy is due.
 fn wait_for_news(child: &Child, stdin: &Feed<'_>, outputs: [&Capture; 2]) -> Result<(), Errno> {
     let end = if child.policy().linger && child.has_ended() {
-        let (fd, flags) = child.tree().hold().empty_news();
+        let (fd, flags) = child.tree().container().empty_news();
         PollFd::new(fd, flags)
     } else {
         PollFd::new(child.as_fd(), PollFlags::POLLIN)

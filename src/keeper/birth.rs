@@ -31,18 +31,18 @@ pub(crate) struct Charge<'a> {
 }
 
 /// The orders for a main process, from its keeper.
-pub(crate) struct Birth<'a> {
+pub(crate) struct MainOrders<'a> {
     pub(crate) charge: &'a Charge<'a>,
     pub(crate) keeper: libc::pid_t,
     /// SIGCHLD was ignored before.
     pub(crate) ignored: bool,
 }
 
-impl Birth<'_> {
+impl MainOrders<'_> {
     /// Forks the main process, in shared memory where that is allowed, which saves a second copy of
     /// the owner's. The keeper is suspended until the exec then; the owner watches over the main
     /// process meanwhile.
-    pub(crate) fn give(&self) -> Result<libc::pid_t, Failure> {
+    pub(crate) fn fork_main(&self) -> Result<libc::pid_t, Failure> {
         let arg = ptr::from_ref(self).cast();
         if self.charge.share {
             // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
@@ -61,9 +61,9 @@ fn failed(errno: Errno) -> Failure {
 }
 
 /// Runs as the main process; dies with its keeper if that is killed.
-extern "C" fn main_process(birth: *const c_void) -> ! {
-    // SAFETY: `give` passes a Birth that outlives the child's use of it.
-    let Birth { charge, keeper, ignored } = unsafe { &*birth.cast() };
+extern "C" fn main_process(orders: *const c_void) -> ! {
+    // SAFETY: `fork_main` passes MainOrders that outlive the child's use of it.
+    let MainOrders { charge, keeper, ignored } = unsafe { &*orders.cast() };
     if *ignored {
         dispose(libc::SIGCHLD, libc::SIG_IGN);
     }

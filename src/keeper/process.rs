@@ -35,7 +35,7 @@ use nix::unistd::Pid;
 
 use crate::error::Step;
 use crate::exec::child_side::{self, Failure, ok};
-use crate::keeper::birth::{Birth, Charge, is_parent};
+use crate::keeper::birth::{Charge, MainOrders, is_parent};
 use crate::keeper::idle_memory;
 use crate::keeper::spare::Spare;
 use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
@@ -122,8 +122,8 @@ impl<'a> Keeper<'a> {
         // SAFETY: no memory is involved.
         let me = unsafe { libc::getpid() };
         let ignored = before == libc::SIG_IGN;
-        let birth = Birth { charge, keeper: me, ignored };
-        let main = birth.give()?;
+        let orders = MainOrders { charge, keeper: me, ignored };
+        let main = orders.fork_main()?;
         let Charge { owner, proc, line, .. } = *charge;
         let (cut, known, killing, spare) = (false, false, false, Spare::default());
         let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing, spare };

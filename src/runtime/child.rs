@@ -291,7 +291,7 @@ impl Drop for AsyncChild {
             return;
         }
         // First of all: the tree gets SIGKILL even if the rest fails.
-        self.tree().hold().kill_at_once();
+        self.tree().container().kill_at_once();
         let _ = self.child.signal(libc::SIGKILL);
         let child = Arc::clone(&self.child);
         let finish = move || {

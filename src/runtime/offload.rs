@@ -34,7 +34,7 @@ pub(crate) fn aside<T: Send + 'static>(
     });
     drop(blocked);
     match thread {
-        Ok(thread) => hold(JoinOnDrop(Some(thread)), gone),
+        Ok(thread) => join_when_over(JoinOnDrop(Some(thread)), gone),
         Err(_) => run(&job),
     }
     heard
@@ -49,7 +49,7 @@ fn run(job: &Mutex<Option<impl FnOnce()>>) {
 
 /// Makes a task join the thread when it is over; a runtime that shuts down drops the task, which
 /// joins it too.
-fn hold(thread: JoinOnDrop, gone: oneshot::Receiver<()>) {
+fn join_when_over(thread: JoinOnDrop, gone: oneshot::Receiver<()>) {
     match Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn(async move {
             let _ = gone.await;

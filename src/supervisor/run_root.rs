@@ -42,7 +42,8 @@ pub(crate) struct OwnRunRoot {
 /// The lease and the guard, held until the teardown.
 #[derive(Debug)]
 struct Claim {
-    /// flock(2) on the directory: free once this process and its forks are gone, however they went.
+    /// flock(2) on the directory: free once this process and its forks are gone, however they
+    /// ended.
     lease: File,
     guard: Option<Guard>,
 }

@@ -27,12 +27,12 @@ use crate::sys;
 use crate::sys::poll;
 
 #[derive(Debug)]
-pub(crate) enum Hold {
+pub(crate) enum Container {
     Cgroup(Cgroup),
     Keeper(Arc<Kept>),
 }
 
-impl Hold {
+impl Container {
     pub(crate) fn mechanism(&self) -> Mechanism {
         match self {
             Self::Cgroup(_) => Mechanism::Cgroup,

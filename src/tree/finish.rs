@@ -42,7 +42,7 @@ impl Tree {
     /// The processes that are left; empty if they cannot be listed, which must not stop the
     /// teardown.
     pub(crate) fn leftovers(&self) -> Survey {
-        let left = self.hold.leftovers().unwrap_or_default();
+        let left = self.container.leftovers().unwrap_or_default();
         lock(&self.supervisor).iter().for_each(|supervisor| supervisor.note_left(&left));
         left
     }
@@ -65,9 +65,9 @@ impl Tree {
         self.done.store(true, Ordering::Release);
         drop(lock(&self.procs).take());
         let counted = self.counted.load(Ordering::Relaxed);
-        let all = match self.hold.tear_down(TEARDOWN_PATIENCE, counted) {
+        let all = match self.container.tear_down(TEARDOWN_PATIENCE, counted) {
             Ok(usage) => used.insert(usage).clone(),
-            Err(error) => return (self.hold.usage(counted), Err(error)),
+            Err(error) => return (self.container.usage(counted), Err(error)),
         };
         // A handle on a finished tree keeps no run root.
         let supervisor = lock(&self.supervisor).take();
@@ -91,6 +91,6 @@ impl Tree {
     /// Leaves the tree to its supervisor, whose close tears it down.
     pub(crate) fn leave_to_supervisor(&self) {
         self.done.store(true, Ordering::Release);
-        lock(&self.supervisor).iter().for_each(|supervisor| self.hold.leave_to(supervisor));
+        lock(&self.supervisor).iter().for_each(|supervisor| self.container.leave_to(supervisor));
     }
 }

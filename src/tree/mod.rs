@@ -28,7 +28,7 @@ use crate::proc::survey;
 use crate::report::{TreeReport, Usage};
 use crate::supervisor::Supervisor;
 use crate::sys::poll::{Deadline, lock};
-use crate::tree::container::Hold;
+use crate::tree::container::Container;
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
 ///
@@ -54,7 +54,7 @@ use crate::tree::container::Hold;
 /// ```
 #[derive(Debug)]
 pub struct Tree {
-    hold: Hold,
+    container: Container,
     /// Where processes go, if not into its cgroup itself.
     entry: Option<Cgroup>,
     made: Instant,
@@ -111,18 +111,18 @@ impl Tree {
     ) -> Result<Self> {
         supervisor.check_open()?;
         let ground = supervisor.ground("make a tree without a command")?;
-        let hold = Hold::Cgroup(ground.make_leaf(name, limits)?);
-        Ok(Self::held(supervisor, hold, supervisor.counts() || !limits.is_none()))
+        let container = Container::Cgroup(ground.make_leaf(name, limits)?);
+        Ok(Self::held(supervisor, container, supervisor.counts() || !limits.is_none()))
     }
 
     /// A tree that a keeper holds.
     pub(crate) fn kept(supervisor: &Supervisor, kept: Arc<Kept>) -> Self {
-        Self::held(supervisor, Hold::Keeper(kept), false)
+        Self::held(supervisor, Container::Keeper(kept), false)
     }
 
-    fn held(supervisor: &Supervisor, hold: Hold, counted: bool) -> Self {
+    fn held(supervisor: &Supervisor, container: Container, counted: bool) -> Self {
         Self {
-            hold,
+            container,
             entry: None,
             made: Instant::now(),
             main: AtomicI32::new(0),
@@ -135,14 +135,14 @@ impl Tree {
         }
     }
 
-    pub(crate) fn hold(&self) -> &Hold {
-        &self.hold
+    pub(crate) fn container(&self) -> &Container {
+        &self.container
     }
 
     /// What holds it together.
     #[must_use]
     pub fn mechanism(&self) -> Mechanism {
-        self.hold.mechanism()
+        self.container.mechanism()
     }
 
     /// Its supervisor; an error once it is finished.
@@ -154,17 +154,17 @@ impl Tree {
     /// Notes the pid of its main process, and closes an fd that is needed no more.
     pub(crate) fn born(&mut self, main: i32) {
         *self.main.get_mut() = main;
-        self.hold.slim();
+        self.container.slim();
     }
 
     /// The cgroup that processes start in.
     pub(crate) fn entry(&self, what: &str) -> Result<&Cgroup> {
-        self.entry.as_ref().map_or_else(|| self.hold.cgroup(what), Ok)
+        self.entry.as_ref().map_or_else(|| self.container.cgroup(what), Ok)
     }
 
     /// Delegates a cgroup in the tree to the command or another user.
     pub(crate) fn delegate(&mut self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        let cgroup = self.hold.cgroup("delegate")?;
+        let cgroup = self.container.cgroup("delegate")?;
         self.entry = Some(self.supervisor()?.ground("delegate")?.delegate_in(cgroup, uid, gid)?);
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Tree {
 
     /// Their pids, in order.
     pub(crate) fn pids(&self) -> Vec<i32> {
-        self.hold.pids().unwrap_or_default()
+        self.container.pids().unwrap_or_default()
     }
 
     /// Whether the process is listed in it.
@@ -208,7 +208,7 @@ impl Tree {
         is_meant: impl Fn(u32) -> bool,
     ) -> Result<usize> {
         let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
-        self.hold.signal(signal, &is_meant)
+        self.container.signal(signal, &is_meant)
     }
 
     /// Kills every process in it, and returns when none is left (the directory stays).
@@ -216,7 +216,7 @@ impl Tree {
     /// # Errors
     /// A process outlived SIGKILL for 10 s: [`Error::is_survivors`].
     pub fn kill(&self) -> Result<()> {
-        self.hold.kill_until_empty(TEARDOWN_PATIENCE)
+        self.container.kill_until_empty(TEARDOWN_PATIENCE)
     }
 
     /// Sends `signal` to every process in it, gives them `grace` to end, then kills the rest.
@@ -243,7 +243,7 @@ impl Tree {
     /// `cgroup.freeze` cannot be written, or a keeper holds the tree ([`Error::is_unsupported`]).
     pub fn freeze(&self) -> Result<bool> {
         let deadline = Instant::now() + Duration::from_secs(1);
-        let cgroup = self.hold.cgroup("freeze")?;
+        let cgroup = self.container.cgroup("freeze")?;
         cgroup.freeze(deadline).map_err(|e| cgroup.error(Step::Freeze, e))
     }
 
@@ -252,7 +252,7 @@ impl Tree {
     /// # Errors
     /// As for [`freeze`](Self::freeze).
     pub fn thaw(&self) -> Result<()> {
-        let cgroup = self.hold.cgroup("thaw")?;
+        let cgroup = self.container.cgroup("thaw")?;
         cgroup.set_frozen(false).map_err(|e| cgroup.error(Step::Freeze, e))
     }
 
@@ -280,7 +280,7 @@ impl Tree {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn listening_ports(&self) -> Result<Vec<ListeningPort>> {
-        Ok(listening(&self.hold.pids()?))
+        Ok(listening(&self.container.pids()?))
     }
 
     /// Changes its limits while it runs; those that are not given stay as they are.
@@ -292,7 +292,7 @@ impl Tree {
         if let Some(time) = limits.cpu_time {
             return Err(Error::unwatched("a tree that runs already", time));
         }
-        let cgroup = self.hold.cgroup("set limits")?;
+        let cgroup = self.container.cgroup("set limits")?;
         self.counted.store(true, Ordering::Relaxed);
         self.supervisor()?.ground("set limits")?.limit_leaf(cgroup, limits)
     }
@@ -301,7 +301,7 @@ impl Tree {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let used = lock(&self.used).clone();
-        used.unwrap_or_else(|| self.hold.usage(true))
+        used.unwrap_or_else(|| self.container.usage(true))
     }
 
     /// Waits until no process is in it (zombies do not count); false at the deadline.
@@ -313,7 +313,7 @@ impl Tree {
     }
 
     pub(crate) fn wait_empty_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.hold.wait_empty(deadline)
+        self.container.wait_empty(deadline)
     }
 
     /// Whether no process is in it now.
@@ -324,7 +324,7 @@ impl Tree {
     /// Its directory; none where a keeper holds it.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.hold.path()
+        self.container.path()
     }
 
     /// Whether this process made it (a fork of it did not).
@@ -343,7 +343,7 @@ impl Tree {
 /// says that it is empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hold.empty_news().0
+        self.container.empty_news().0
     }
 }
 

@@ -165,7 +165,7 @@ fn at<T: ?Sized>(place: &T) -> usize {
     core::ptr::from_ref(place).cast::<u8>().addr()
 }
 
-/// What the kernel writes to: its address is known to the kernel, so the compiler may not take it
+/// The address of memory that the kernel writes to: exposed, so that the compiler does not take it
 /// for unchanged.
 fn into<T: ?Sized>(place: &mut T) -> usize {
     core::ptr::from_mut(place).cast::<u8>().expose_provenance()
@@ -225,7 +225,7 @@ pub(super) fn seek(fd: i32, to: u32) {
     call(raw::LSEEK, [number(fd), to as usize, 0, 0, 0]);
 }
 
-/// The same memory as bytes.
+/// Views the words as bytes.
 pub(super) fn bytes(words: &mut [u64; 512]) -> &mut [u8] {
     // SAFETY: each value of a word is eight valid bytes, and the borrow goes on with them.
     unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
@@ -286,7 +286,7 @@ pub(super) fn open_below_mounts(dir: i32) -> Result<i32, isize> {
     opened
 }
 
-/// What statx(2) says of an open file.
+/// Facts from statx(2) about an open file.
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) links: u32,

@@ -48,7 +48,7 @@ extern "C" fn begin(stack: *const *const c_char) -> ! {
     unsafe { program::live(id) }
 }
 
-/// Nothing here panics; the compiler wants it said.
+/// Required by the compiler; nothing here panics.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     program::exit(101)
