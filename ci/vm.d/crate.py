@@ -17,7 +17,7 @@ def add_tests(image, words, tiny, here):
     if "\n0 tests," in "\n" + listed:
         raise Failure(f"no test matches {' '.join(words)}")
     for path in tests + programs:
-        image.add(path, path)
+        image.add(without_debug_information(root, path), path)
     for path in sources(root):
         image.add(os.path.join(root, path), os.path.join(root, path), needs_libraries=False)
     if tiny:
@@ -50,6 +50,15 @@ def artifacts(root):
     tests = [message["executable"] for message in built if message["target"]["kind"] == ["test"]]
     programs = [message["executable"] for message in built if not message["profile"]["test"]]
     return tests, programs
+
+
+def without_debug_information(root, path):
+    """A copy: what debuggers want is nine tenths of it, and the machine holds all in memory."""
+    small = os.path.join(root, "target", "vm-programs", os.path.basename(path))
+    if not os.path.exists(small) or os.path.getmtime(small) < os.path.getmtime(path):
+        os.makedirs(os.path.dirname(small), exist_ok=True)
+        output("strip", "--strip-debug", "-o", small, path)
+    return small
 
 
 def sources(root):
