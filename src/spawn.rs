@@ -17,7 +17,7 @@ use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
-use crate::exec::stdio::{Stdio, Stream};
+use crate::exec::stdio::{ChildStream, Stdio};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
@@ -108,9 +108,9 @@ impl Command {
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
         let streams = [
-            Stream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
-            Stream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
-            Stream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
         ];
         let mut launch = Launch {
             program: &self.program,
@@ -172,9 +172,9 @@ impl Command {
         let out_default = log.stdio().unwrap_or(out_default);
         let err_default = log.stdio().unwrap_or(err_default);
         let mut streams = [
-            Stream::make(0, stdin.as_ref().unwrap_or(in_default))?,
-            Stream::make(1, stdout.as_ref().unwrap_or(out_default))?,
-            Stream::make(2, stderr.as_ref().unwrap_or(err_default))?,
+            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
         ];
         let supervisor = match &self.supervisor {
             Some(supervisor) => supervisor.clone(),

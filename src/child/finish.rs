@@ -34,7 +34,7 @@ impl Child {
         };
         let (usage, torn) = self.tree().tear_down();
         let status = self.last_status(torn.is_err());
-        self.log.stop();
+        self.log.finish_reading();
         // What the teardown has to say comes before what followed from that.
         let (status, escaped) = match (status, torn) {
             (Ok(status), Ok(())) => status,

@@ -298,7 +298,7 @@ impl Child {
 
     pub(crate) fn leave(&self) {
         self.tree.leave();
-        self.log.leave();
+        self.log.detach_reader();
     }
 
     pub(crate) fn failed(&self, step: Step, errno: Errno) -> Error {

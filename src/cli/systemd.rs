@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Uid, access, geteuid};
 
 /// How long the bus may take to answer, and then the manager to move us.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MANAGER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why there is no scope of our own.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +33,11 @@ pub(crate) enum Trouble {
     NoBus(PathBuf),
     #[error("run busctl: {0}")]
     NoBusctl(io::Error),
-    #[error("systemd does not answer (waited {PATIENCE:?})")]
+    #[error("systemd does not answer (waited {MANAGER_WITHIN:?})")]
     Silent,
     #[error("systemd refuses: {0}")]
     Refused(String),
-    #[error("systemd has not moved this process to {0} (waited {PATIENCE:?})")]
+    #[error("systemd has not moved this process to {0} (waited {MANAGER_WITHIN:?})")]
     NotMoved(String),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn move_to_scope() -> Result<String, Trouble> {
         Err(Trouble::Refused(why)) if why.contains("OOMPolicy") => bus.start(&scope, &[])?,
         answer => answer?,
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + MANAGER_WITHIN;
     while !is_in(&scope) {
         if Instant::now() >= deadline {
             return Err(Trouble::NotMoved(scope));
@@ -110,11 +110,11 @@ impl Bus {
         command.args(["Delegate", "b", "true", "Description", "s", &description()]);
         command.args(["CollectMode", "s", "inactive-or-failed"]).args(more).arg("0");
         let mut busctl = command.spawn().map_err(Trouble::NoBusctl)?;
-        let said = busctl.stderr.take().and_then(|pipe| read_until(pipe, PATIENCE));
+        let said = busctl.stderr.take().and_then(|pipe| read_until(pipe, MANAGER_WITHIN));
         match said {
             Some(said) => judge(busctl.wait().is_ok_and(|status| status.success()), &said),
             None => {
-                end(&mut busctl);
+                kill_and_reap(&mut busctl);
                 Err(Trouble::Silent)
             }
         }
@@ -175,7 +175,7 @@ fn read_until(mut pipe: ChildStderr, patience: Duration) -> Option<String> {
     }
 }
 
-fn end(child: &mut Child) {
+fn kill_and_reap(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -67,11 +67,11 @@ pub(crate) extern "C" fn born(orders: *const c_void) -> ! {
     // SAFETY: all callers pass an Orders that outlives the child's use of it.
     let orders: &Orders<'_> = unsafe { &*orders.cast() };
     orders.word.store(RUNNING, Ordering::Relaxed);
-    end(orders, &orders.follow())
+    fail(orders, &orders.follow())
 }
 
 /// Says which step failed, and ends this process.
-pub(crate) fn end(orders: &Orders<'_>, failure: &Failure) -> ! {
+pub(crate) fn fail(orders: &Orders<'_>, failure: &Failure) -> ! {
     let Failure { step, errno } = *failure;
     let word = ((step as u32) << 24) | (errno.cast_unsigned() & 0x00ff_ffff);
     orders.word.store(word, Ordering::Relaxed);

@@ -12,9 +12,9 @@ use crate::containment::Placement;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
-use crate::exec::overdue::{Answer, LOOK, Late, Overdue};
+use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::program::Program;
-use crate::exec::stdio::Stream;
+use crate::exec::stdio::ChildStream;
 use crate::sys::bury::bury;
 use crate::sys::clone::{AllBlocked, Birth};
 use crate::sys::poll::{self, BackOff};
@@ -37,7 +37,7 @@ pub(crate) struct Launch<'a> {
     /// Fork and join, though birth in the cgroup may do.
     pub(crate) force_join: bool,
     pub(crate) image: &'a mut Image,
-    pub(crate) streams: &'a [Stream<'a>; 3],
+    pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
     /// The end of the command's timeout.
     pub(crate) until: Option<Instant>,
@@ -256,7 +256,7 @@ pub(crate) fn last_word(
     overdue: &mut Overdue<'_>,
     child: &Late<'_>,
 ) -> Option<u32> {
-    while !poll::readable(news.as_fd(), Some(Instant::now() + LOOK)).unwrap_or(true) {
+    while !poll::readable(news.as_fd(), Some(Instant::now() + LATE_INTERVAL)).unwrap_or(true) {
         if overdue.help(child) != Answer::Wait {
             return None;
         }

@@ -15,19 +15,19 @@ use crate::proc::read;
 use crate::sys;
 
 /// How long a child may be kept from its exec.
-const PATIENCE: Duration = Duration::from_secs(10);
+const KEPT_AT_MOST: Duration = Duration::from_secs(10);
 
 /// The same once the command's timeout is over: an exec that is just being done is no timeout.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// With the time in which it could run but for other processes.
-const AT_MOST: Duration = Duration::from_secs(60);
+const LATE_AT_MOST: Duration = Duration::from_secs(60);
 
 /// How often a forked child that takes long is looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LATE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What counts between two looks: we may have been frozen or stopped ourselves.
-const LONGEST: Duration = Duration::from_millis(200);
+const COUNTED_AT_MOST: Duration = Duration::from_millis(200);
 
 /// `PF_FORKNOEXEC` in the flags of `/proc/PID/stat`: forked, and not executed since.
 const NOT_EXECUTED: u32 = 0x40;
@@ -112,15 +112,15 @@ impl<'a> Overdue<'a> {
 
     fn go_on(&mut self, child: &Late<'_>, state: Option<char>) -> Answer {
         let now = Instant::now();
-        let passed = now.saturating_duration_since(self.looked).min(LONGEST);
+        let passed = now.saturating_duration_since(self.looked).min(COUNTED_AT_MOST);
         self.looked = now;
         self.in_all += passed;
         if state != Some('R') {
             self.kept += passed;
         }
         let timed_out = self.until.is_some_and(|until| now >= until);
-        let patience = if timed_out { LAST_CHANCE } else { PATIENCE };
-        if self.kept < patience && self.in_all < AT_MOST {
+        let patience = if timed_out { LAST_CHANCE } else { KEPT_AT_MOST };
+        if self.kept < patience && self.in_all < LATE_AT_MOST {
             return Answer::Wait;
         }
         let (why, hint) = self.reason(child, state);

@@ -17,10 +17,10 @@ use crate::sys::above_two;
 
 /// What a standard stream of the child is connected to; as [`std::process::Stdio`].
 #[derive(Debug)]
-pub struct Stdio(Kind);
+pub struct Stdio(Source);
 
 #[derive(Debug)]
-enum Kind {
+enum Source {
     Inherit,
     Null,
     Piped,
@@ -34,19 +34,19 @@ impl Stdio {
     /// The caller's own stream.
     #[must_use]
     pub const fn inherit() -> Self {
-        Self(Kind::Inherit)
+        Self(Source::Inherit)
     }
 
     /// `/dev/null`.
     #[must_use]
     pub const fn null() -> Self {
-        Self(Kind::Null)
+        Self(Source::Null)
     }
 
     /// A pipe, whose other end is in [`Child`](crate::Child).
     #[must_use]
     pub const fn piped() -> Self {
-        Self(Kind::Piped)
+        Self(Source::Piped)
     }
 
     /// These bytes, then the end: for a child's standard input alone. They are handed over in a
@@ -62,26 +62,26 @@ impl Stdio {
     /// ```
     #[must_use]
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Kind::Bytes(bytes.into()))
+        Self(Source::Bytes(bytes.into()))
     }
 
     /// Whether it is a pipe with an end of ours.
     pub(crate) fn is_piped(&self) -> bool {
-        matches!(self.0, Kind::Piped)
+        matches!(self.0, Source::Piped)
     }
 }
 
 /// The caller's standard output, as it is at the spawn.
 impl From<io::Stdout> for Stdio {
     fn from(_: io::Stdout) -> Self {
-        Self(Kind::Own(1))
+        Self(Source::Own(1))
     }
 }
 
 /// The caller's standard error, as it is at the spawn.
 impl From<io::Stderr> for Stdio {
     fn from(_: io::Stderr) -> Self {
-        Self(Kind::Own(2))
+        Self(Source::Own(2))
     }
 }
 
@@ -89,7 +89,7 @@ macro_rules! from_owned_fd {
     ($($source:ty),*) => {$(
         impl From<$source> for Stdio {
             fn from(source: $source) -> Self {
-                Self(Kind::Fd(source.into()))
+                Self(Source::Fd(source.into()))
             }
         }
     )*};
@@ -99,45 +99,45 @@ from_owned_fd!(OwnedFd, File, PipeReader, PipeWriter, ChildStdin, ChildStdout, C
 /// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it,
 /// and our end of a pipe.
 #[derive(Debug, Default)]
-pub(crate) struct Stream<'a> {
+pub(crate) struct ChildStream<'a> {
     pub(crate) child: RawFd,
     _held: Option<OwnedFd>,
     _lent: PhantomData<&'a Stdio>,
     pub(crate) ours: Option<OwnedFd>,
 }
 
-impl<'a> Stream<'a> {
+impl<'a> ChildStream<'a> {
     /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the
     /// source of a later one.
     pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
-        if let (Kind::Bytes(_), 1..) = (&asked.0, number) {
+        if let (Source::Bytes(_), 1..) = (&asked.0, number) {
             let why = "bytes are for standard input alone";
             return Err(Error::invalid(Step::Prepare, *name, why));
         }
         Self::of(number == 0, &asked.0).map_err(|errno| Error::os(Step::Stdio, *name, errno))
     }
 
-    fn of(is_input: bool, kind: &'a Kind) -> Result<Self, Errno> {
+    fn of(is_input: bool, kind: &'a Source) -> Result<Self, Errno> {
         match kind {
-            Kind::Inherit => Ok(Self { child: -1, ..Self::default() }),
-            Kind::Null => {
+            Source::Inherit => Ok(Self { child: -1, ..Self::default() }),
+            Source::Null => {
                 let access = if is_input { OFlag::O_RDONLY } else { OFlag::O_WRONLY };
                 let null = open("/dev/null", access | OFlag::O_CLOEXEC, Mode::empty())?;
                 Self::holding(null, None)
             }
-            Kind::Piped => {
+            Source::Piped => {
                 let (reads, writes) = pipe2(OFlag::O_CLOEXEC)?;
                 let (child, ours) = if is_input { (reads, writes) } else { (writes, reads) };
                 Self::holding(child, Some(ours))
             }
-            Kind::Fd(fd) if fd.as_raw_fd() > 2 => {
+            Source::Fd(fd) if fd.as_raw_fd() > 2 => {
                 Ok(Self { child: fd.as_raw_fd(), ..Self::default() })
             }
-            Kind::Fd(fd) => Self::copying(fd.as_fd()),
-            Kind::Own(1) => Self::copying(io::stdout().as_fd()),
-            Kind::Own(_) => Self::copying(io::stderr().as_fd()),
-            Kind::Bytes(bytes) => Self::holding(memory(bytes)?.into(), None),
+            Source::Fd(fd) => Self::copying(fd.as_fd()),
+            Source::Own(1) => Self::copying(io::stdout().as_fd()),
+            Source::Own(_) => Self::copying(io::stderr().as_fd()),
+            Source::Bytes(bytes) => Self::holding(memory(bytes)?.into(), None),
         }
     }
 

@@ -202,12 +202,12 @@ impl Log {
 
     /// Everything that is written from `start` on, for a reader that comes back for it again and
     /// again.
-    pub(crate) fn watch(&self, start: u64) -> Watch {
+    pub(crate) fn follow(&self, start: u64) -> Follower {
         let at = match &self.0.store {
             Store::Memory(memory) => lock(memory).tap(start),
             Store::File(_) => start,
         };
-        Watch { log: self.clone(), at }
+        Follower { log: self.clone(), at }
     }
 
     /// Whether those who watch it have room for more.
@@ -233,14 +233,14 @@ pub fn log_into(file: File) -> Log {
     Log::new(Store::File(file))
 }
 
-/// See [`Log::watch`].
-pub(crate) struct Watch {
+/// See [`Log::follow`].
+pub(crate) struct Follower {
     log: Log,
     /// The number of a tap, or a place in the file.
     at: u64,
 }
 
-impl Watch {
+impl Follower {
     /// What has come since the last time, or a part of that: nothing has, if it is empty.
     pub(crate) fn fresh(&mut self) -> Vec<u8> {
         match &self.log.0.store {
@@ -262,7 +262,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Follower {
     fn drop(&mut self) {
         if let Store::Memory(memory) = &self.log.0.store {
             lock(memory).untap(self.at);

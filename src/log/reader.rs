@@ -76,12 +76,12 @@ impl Record {
     }
 
     /// Once the tree is gone: the rest is read, and the thread ends.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn finish_reading(&self) {
         drop(self.pump.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The tree lives on without its handle: the thread reads until everybody has closed the pipe.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn detach_reader(&self) {
         std::mem::forget(self.pump.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
@@ -131,7 +131,7 @@ impl Drop for Pump {
 
 /// A reader that waits for a line has this long to come for what is there: the tree stands still
 /// meanwhile, as its pipe is full, and is not to be held up for ever by a wait that nobody polls.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 fn pump(log: &Log, mut from: PipeReader, until: &PipeReader) {
     let mut buffer = vec![0; 64 * 1024];
@@ -139,7 +139,7 @@ fn pump(log: &Log, mut from: PipeReader, until: &PipeReader) {
     loop {
         if log.has_room() {
             full_since = None;
-        } else if full_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        } else if full_since.get_or_insert_with(Instant::now).elapsed() > READ_WITHIN {
             log.give_up_waiting();
         }
         let full = full_since.is_some();

@@ -22,11 +22,11 @@ use procfs_core::process::Stat;
 use crate::proc::info::ProcessInfo;
 
 /// More of a file of the kernel's is not read: a `stat` has some 300 bytes.
-const BRIEF: u64 = 4096;
+const FILE_BYTES: u64 = 4096;
 
 /// A process may stretch its command line over gigabytes (PR_SET_MM_MAP).
-const COMMAND: u64 = 4096;
-const WORDS: usize = 64;
+const COMMAND_BYTES: u64 = 4096;
+const COMMAND_WORDS: usize = 64;
 
 /// What says of a process that it is the one that had this pid before: when it started.
 pub(crate) type Start = u64;
@@ -85,7 +85,7 @@ pub(crate) fn command(pid: i32, start: Start, process: &mut ProcessInfo) -> Opti
     process.has("command");
     let mut bytes = Vec::new();
     let file = file(&dir, c"cmdline").map_err(io::Error::from);
-    match file.and_then(|file| file.take(COMMAND + 1).read_to_end(&mut bytes)) {
+    match file.and_then(|file| file.take(COMMAND_BYTES + 1).read_to_end(&mut bytes)) {
         Ok(_) => {}
         // It has just ended.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -112,7 +112,7 @@ fn file(dir: &File, name: &CStr) -> Result<File, Errno> {
 
 fn text(dir: &File, name: &CStr) -> Result<String, io::Error> {
     let mut bytes = Vec::new();
-    file(dir, name)?.take(BRIEF).read_to_end(&mut bytes)?;
+    file(dir, name)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -129,18 +129,19 @@ fn named(error: &io::Error) -> String {
 /// Each ends in NUL; a process that has written over its own may have more of them. And what was
 /// cut, if anything.
 fn words(bytes: &[u8]) -> (Vec<String>, Option<String>) {
-    let most = usize::try_from(COMMAND).unwrap_or(usize::MAX);
+    let most = usize::try_from(COMMAND_BYTES).unwrap_or(usize::MAX);
     let kept = bytes.get(..most).unwrap_or(bytes);
     let end = kept.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let kept = kept.get(..end).unwrap_or_default();
     if bytes.len() > most {
         let mut all = split(kept);
-        all.truncate(WORDS);
-        return (all, Some(format!("cut after {COMMAND} bytes or {WORDS} words")));
+        all.truncate(COMMAND_WORDS);
+        return (all, Some(format!("cut after {COMMAND_BYTES} bytes or {COMMAND_WORDS} words")));
     }
     let mut all = split(kept);
-    let cut = (all.len() > WORDS).then(|| format!("cut after {WORDS} of {} words", all.len()));
-    all.truncate(WORDS);
+    let cut = (all.len() > COMMAND_WORDS)
+        .then(|| format!("cut after {COMMAND_WORDS} of {} words", all.len()));
+    all.truncate(COMMAND_WORDS);
     (all, cut)
 }
 

@@ -20,7 +20,7 @@ const BUDGET: Duration = Duration::from_secs(1);
 
 /// A thread that has found nothing for so long may be blocked: another one goes on. Its own find is
 /// still welcome until the end.
-const MOMENT: Duration = Duration::from_millis(50);
+const STALLED: Duration = Duration::from_millis(50);
 
 /// Threads at a time.
 const READERS: usize = 8;
@@ -241,7 +241,7 @@ impl Desk {
             if state.readers == 0 || state.done >= self.tasks() || left.is_zero() {
                 return;
             }
-            let waited = self.news.wait_timeout(state, MOMENT.min(left));
+            let waited = self.news.wait_timeout(state, STALLED.min(left));
             let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             let stalled = timeout.timed_out() && state.done == seen;
             let more = state.next < self.tasks() && state.readers < READERS;

@@ -16,7 +16,7 @@ use crate::sys;
 
 /// Processes whose children are still to be listed in this round. What does not fit is met later,
 /// when its parent is dead.
-const MOST: usize = 1024;
+const QUEUED: usize = 1024;
 
 /// The directory of a process; `proc` is that of `/proc`.
 pub(crate) fn open(proc: BorrowedFd<'_>, pid: i32) -> Option<OwnedFd> {
@@ -136,14 +136,14 @@ fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
 
 /// Pids and their parents' pids, first in, first out.
 pub(crate) struct Queue {
-    places: [(i32, i32); MOST],
+    places: [(i32, i32); QUEUED],
     first: usize,
     end: usize,
 }
 
 impl Queue {
     pub(crate) fn new() -> Self {
-        Self { places: [(0, 0); MOST], first: 0, end: 0 }
+        Self { places: [(0, 0); QUEUED], first: 0, end: 0 }
     }
 
     pub(crate) fn push(&mut self, pid: i32, parent: i32) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ready::condition::{Found, Question, Url};
 
 /// A server that takes longer is asked again.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// `HTTP/1.1 200`
 const STATUS_LINE: usize = 12;
@@ -15,7 +15,7 @@ const STATUS_LINE: usize = 12;
 pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     let Question { address, url } = question;
     let now = Instant::now();
-    let latest = now + PATIENCE;
+    let latest = now + ANSWER_WITHIN;
     let until = deadline.unwrap_or(latest).clamp(now + Duration::from_millis(1), latest);
     match get(*address, url, until) {
         Ok(Some(status)) => {

@@ -252,7 +252,7 @@ impl<'a> Search<'a> {
         if let Some(status) = status
             && self.child.tree().is_empty()?
         {
-            self.child.log.stop();
+            self.child.log.finish_reading();
             let why = format!("nothing of the tree is left, main process: {status}");
             return Err(self.child.not_ready(&self.what, why, false));
         }

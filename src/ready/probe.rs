@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
-use crate::log::Watch;
+use crate::log::Follower;
 use crate::log::excerpt::Lines;
 use crate::proc::aside::Aside;
 use crate::ready::condition::{Found, Question, Url};
@@ -15,13 +15,13 @@ use crate::ready::tcp::{Tcp, reachable};
 use crate::ready::unix::Unix;
 
 /// A server that said no is not asked more often: it may write a line for each request.
-const AGAIN: Duration = Duration::from_millis(20);
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// So long a log is read without a pause for anything else.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// A path that has not been looked up after this is asked about again.
-const PATIENCE: Duration = Duration::from_millis(100);
+const LOOKUP_WITHIN: Duration = Duration::from_millis(100);
 
 /// What is looked for, and what is remembered from one look to the next.
 pub(crate) enum Goal<'a> {
@@ -96,7 +96,7 @@ impl Http {
         }
         match self.tcp.look(child, until) {
             Ok(address) => {
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + ASK_INTERVAL);
                 Found::Ask(Question { address: reachable(address), url: self.url.clone() })
             }
             Err(Found::NotYet(None)) => Found::NotYet(self.seen.clone()),
@@ -127,7 +127,7 @@ impl Change {
     fn look(&mut self) -> Found {
         let path = self.path.clone();
         let asked = move || fs::metadata(path).ok().and_then(|meta| changed(&meta));
-        match self.aside.ask(PATIENCE, asked) {
+        match self.aside.ask(LOOKUP_WITHIN, asked) {
             Some(change) => found(change.is_some_and(|change| change >= self.spawned)),
             None => Found::NotYet(Some("looking at the file blocks".to_owned())),
         }
@@ -145,30 +145,30 @@ fn changed(meta: &fs::Metadata) -> Option<SystemTime> {
 pub(crate) struct Line<'a> {
     matches: Box<dyn FnMut(&str) -> bool + Send + 'a>,
     lines: Lines,
-    watch: Option<Watch>,
+    follower: Option<Follower>,
 }
 
 impl<'a> Line<'a> {
     pub(crate) fn new(matches: impl FnMut(&str) -> bool + Send + 'a) -> Self {
-        Self { matches: Box::new(matches), lines: Lines::overlapping(), watch: None }
+        Self { matches: Box::new(matches), lines: Lines::overlapping(), follower: None }
     }
 
     fn begin(&mut self, child: &Child, what: &str) -> Result<()> {
         let none = "the command was given no log to look at (Command::log)";
         let log = child.log.log.as_ref();
         let log = log.ok_or_else(|| Error::invalid(Step::Ready, what, none))?;
-        self.watch = Some(log.watch(child.log.start));
+        self.follower = Some(log.follow(child.log.start));
         Ok(())
     }
 
     /// Reads on until nothing new is there: a tree that writes much must not hide the line.
     fn look(&mut self, until: Instant) -> Found {
-        let Some(watch) = &mut self.watch else { return Found::NotYet(None) };
+        let Some(follower) = &mut self.follower else { return Found::NotYet(None) };
         let slice = until.min(Instant::now() + SLICE);
         let (matches, mut hit, mut grown) = (&mut self.matches, false, false);
         let mut each = |line: &str| hit = hit || matches(line);
         loop {
-            let fresh = watch.fresh();
+            let fresh = follower.fresh();
             if fresh.is_empty() {
                 break;
             }
@@ -181,7 +181,7 @@ impl<'a> Line<'a> {
         if grown && !self.lines.partial.is_empty() {
             each(&String::from_utf8_lossy(&self.lines.partial));
         }
-        match (hit, watch.missed()) {
+        match (hit, follower.missed()) {
             (true, _) => Found::It,
             (false, 0) => Found::NotYet(None),
             (false, missed) => {

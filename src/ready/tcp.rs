@@ -12,7 +12,7 @@ use crate::proc::survey;
 use crate::ready::condition::Found;
 
 /// Listeners that are looked at.
-const MOST: usize = 16 * 1024;
+const LISTENERS: usize = 16 * 1024;
 
 /// Where a client on this machine finds a server that listens on all addresses.
 pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
@@ -64,7 +64,8 @@ impl Tcp {
         let mut there: Vec<Socket> = Vec::new();
         for space in self.spaces.of(child) {
             space.each_socket(Protocol::Tcp, until, &mut |socket| {
-                if there.len() < MOST && port.is_none_or(|port| socket.address.port() == port) {
+                if there.len() < LISTENERS && port.is_none_or(|port| socket.address.port() == port)
+                {
                     there.push(socket);
                 }
             });

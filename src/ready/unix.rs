@@ -17,10 +17,10 @@ use crate::ready::tcp::{Spaces, taken};
 const TABLE: u64 = 64 << 20;
 
 /// Listeners of the right name that are looked at.
-const MOST: usize = 1024;
+const LISTENERS: usize = 1024;
 
 /// A path that has not been looked up after this is asked about again.
-const PATIENCE: Duration = Duration::from_millis(100);
+const LOOKUP_WITHIN: Duration = Duration::from_millis(100);
 
 /// A Unix socket that listens: found by its path in the table, then by inode among the tree's fds.
 /// Paths are looked up aside: the child's directory may be of a file system that hangs.
@@ -43,7 +43,7 @@ impl Unix {
         let is_abstract = path.as_os_str().as_encoded_bytes().starts_with(b"@");
         if !is_abstract {
             let asked = path.clone();
-            match self.exists.ask(PATIENCE, move || asked.exists()) {
+            match self.exists.ask(LOOKUP_WITHIN, move || asked.exists()) {
                 Some(true) => {}
                 Some(false) => return Found::NotYet(None),
                 None => return Found::NotYet(Some("looking at the path blocks".to_owned())),
@@ -73,7 +73,7 @@ impl Unix {
     fn is_same(&mut self, owner: i32, name: &Path) -> bool {
         let (name, path) = (name.to_owned(), self.path.clone());
         let asked = move || same(format!("/proc/{owner}/cwd").as_ref(), &name, &path);
-        self.same.ask(PATIENCE, asked).unwrap_or(false)
+        self.same.ask(LOOKUP_WITHIN, asked).unwrap_or(false)
     }
 }
 
@@ -88,7 +88,7 @@ fn listeners(spaces: &[Space], path: &Path, until: Instant) -> Vec<(u64, PathBuf
             let listener = unix_listener(&line).filter(|(_, name)| {
                 name.file_name() == path.file_name() && (name.is_relative() || *name == path)
             });
-            if let Some((inode, name)) = listener.filter(|_| found.len() < MOST) {
+            if let Some((inode, name)) = listener.filter(|_| found.len() < LISTENERS) {
                 found.push((inode, name.to_owned()));
             }
         }

@@ -25,7 +25,7 @@ use crate::sys::clone::{self, AllBlocked};
 use crate::sys::{self, Newborn, above_two, poll};
 
 /// How long the process may take to die.
-const MOMENT: Duration = Duration::from_millis(200);
+const DIES_WITHIN: Duration = Duration::from_millis(200);
 
 /// An open(2) that goes on elsewhere. Dropping it gives it up.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         let pidfd = self.process.pidfd.as_fd();
         let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
-        let _ = poll::ended(pidfd, Some(Instant::now() + MOMENT));
+        let _ = poll::ended(pidfd, Some(Instant::now() + DIES_WITHIN));
         let _ = sys::reap(pidfd);
     }
 }

@@ -36,7 +36,7 @@ fn capabilities() -> impl Iterator<Item = &'static str> {
 }
 
 /// All probes together take some tens of milliseconds; the library gives up after 10 s by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PROBES_WITHIN: Duration = Duration::from_secs(60);
 
 /// A required capability is not there.
 const UNMET: u8 = 1;
@@ -86,7 +86,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
     }
     if !complete {
         let last = findings.last().map_or("start", |finding| finding.name);
-        return failed(&Failure::NoAnswer { after: last, patience: PATIENCE });
+        return failed(&Failure::NoAnswer { after: last, patience: PROBES_WITHIN });
     }
     Ended { exit: unmet(&args.require, &findings), by_signal: None }
 }
@@ -95,7 +95,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
 fn examine(site: impl FnOnce() -> Site + Send + 'static) -> (Vec<Finding>, bool) {
     let (tell, told) = channel();
     thread::spawn(move || probe(&site(), &tell));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PROBES_WITHIN;
     let mut findings = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -19,7 +19,7 @@ use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
 use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
-use crate::with::args::{ServerArgs, What, WithArgs};
+use crate::with::args::{ReadyArg, ServerArgs, WithArgs};
 use crate::{script, words};
 
 /// How much of what a server says is kept for its epitaph, where it has no log file.
@@ -138,7 +138,7 @@ impl<'a> Up<'a> {
     fn until_ready(
         &self,
         child: &Child,
-        what: &What,
+        what: &ReadyArg,
     ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
         let deadline = in_time(self.args.ready_timeout);
         let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
@@ -164,7 +164,7 @@ impl<'a> Up<'a> {
 
     /// `TIDY_SERVERS`, `TIDY_<NAME>_PID` and, where it listens on one, `TIDY_<NAME>_PORT`.
     fn tell(&mut self, server: &ServerArgs, child: &Child) -> Result<(), Failure> {
-        let named = server.ready.as_ref().and_then(What::port);
+        let named = server.ready.as_ref().and_then(ReadyArg::port);
         let found = || {
             let ports = child.tree().listening_ports()?;
             Ok::<_, tidy_process::Error>(ports.first().map(|port| port.address.port()))
