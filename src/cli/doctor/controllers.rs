@@ -6,11 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidy_process::cli_support::{CONTROLLERS, Controller, Example};
+use tidy_process::cli_support::{CONTROLLERS, Controller, Example, own_path};
 use tidy_process::{Error, Limits, Supervisor, Tree};
 
 use crate::doctor::finding::Finding;
-use crate::doctor::probe::own;
 
 pub(crate) fn all(base: Option<&Path>, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
     for each in &CONTROLLERS {
@@ -90,20 +89,20 @@ fn device() -> String {
 pub(crate) struct HandedDown {
     base: Option<PathBuf>,
     before: Vec<String>,
-    own: Option<String>,
+    own: Option<PathBuf>,
 }
 
 impl HandedDown {
     pub(crate) fn note(base: Option<&Path>) -> Self {
         let before = base.map(|base| words(base, "cgroup.subtree_control")).unwrap_or_default();
-        Self { base: base.map(Path::to_owned), before, own: own() }
+        Self { base: base.map(Path::to_owned), before, own: own_path() }
     }
 
     /// Takes back what the probes have handed down, and goes back to where we were. A run root that
     /// somebody made meanwhile may rely on it: then it stays.
     pub(crate) fn restore(self) {
         let Some(base) = self.base else { return };
-        let aside = (own() != self.own).then(|| own_dir(&base)).flatten();
+        let aside = (own_path() != self.own).then(|| own_dir(&base)).flatten();
         if subdirectories(&base).all(|dir| Some(&dir) == aside.as_ref()) {
             for name in words(&base, "cgroup.subtree_control") {
                 if !self.before.contains(&name) {
@@ -126,7 +125,7 @@ fn subdirectories(dir: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// The directory below the base that we stepped aside into, if we did.
 fn own_dir(base: &Path) -> Option<PathBuf> {
-    let own = own()?;
-    let dir = base.join(Path::new(&own).file_name()?);
+    let own = own_path()?;
+    let dir = base.join(own.file_name()?);
     dir.is_dir().then_some(dir)
 }

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Uid, geteuid};
+use tidy_process::cli_support::{mounts, quoted};
 
 use crate::doctor::finding::Finding;
 
 /// The first cgroup namespace has this number in every kernel (PROC_CGROUP_INIT_INO).
 const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
-
-const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(systemd());
@@ -26,35 +25,12 @@ pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(nsdelegate());
 }
 
-/// One line of mountinfo: mount point, type, options of the file system.
-struct Mount {
-    point: String,
-    kind: String,
-    options: String,
-}
-
-fn mounts() -> Vec<Mount> {
-    let text = fs::read(MOUNTINFO).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().filter_map(mount).collect()
-}
-
-fn mount(line: &str) -> Option<Mount> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut after = after.split(' ');
-    Some(Mount {
-        point: before.split(' ').nth(4)?.to_owned(),
-        kind: after.next()?.to_owned(),
-        options: after.nth(1)?.to_owned(),
-    })
-}
-
 /// Which hierarchy there is, and where.
 pub(crate) fn cgroup2() -> Finding {
-    if let Err(error) = fs::metadata(MOUNTINFO) {
-        let found = format!("cannot be told: {MOUNTINFO}: {error}");
-        return Finding::no("cgroup2", found).remedy("mount -t proc proc /proc");
-    }
-    let mounts = mounts();
+    let mounts = match mounts() {
+        Ok(mounts) => mounts,
+        Err(error) => return Finding::error("cgroup2", &error),
+    };
     let hybrid = mounts.iter().any(|mount| mount.kind == "cgroup");
     let beside = if hybrid { "beside v1 hierarchies (a hybrid host)" } else { "no v1 beside it" };
     let Some(first) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
@@ -65,11 +41,12 @@ pub(crate) fn cgroup2() -> Finding {
              cgroup namespace",
         );
     };
-    let flags = statvfs(Path::new(&first.point)).map(|stat| stat.flags());
+    let flags = statvfs(&first.point).map(|stat| stat.flags());
     let read_only = flags.is_ok_and(|flags| flags.contains(FsFlags::ST_RDONLY));
     let access = if read_only { "read-only" } else { "read-write" };
-    Finding::ok("cgroup2", format!("{}, mounted {access}, {beside}", first.point))
-        .fact("mount", first.point.clone())
+    let point = first.point.to_string_lossy();
+    Finding::ok("cgroup2", format!("{}, mounted {access}, {beside}", quoted(&point)))
+        .fact("mount", point)
         .fact("read_only", read_only)
         .fact("hybrid", hybrid)
 }
@@ -180,7 +157,7 @@ fn namespace() -> Finding {
 
 /// An option of the file system, so the same at every mount.
 fn nsdelegate() -> Finding {
-    let mounts = mounts();
+    let mounts = mounts().unwrap_or_default();
     let Some(mount) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
         return Finding::blank("nsdelegate", "no cgroup2 is mounted");
     };
@@ -192,7 +169,7 @@ fn nsdelegate() -> Finding {
     }
     let found = "not set: a process of your uid can leave its tree through a cgroup.procs above";
     Finding::no("nsdelegate", found).remedy(format!(
-        "as root, on the machine itself: mount -o remount,nsdelegate {}",
+        "as root, on the machine itself: mount -o remount,nsdelegate {:?}",
         mount.point
     ))
 }
@@ -201,22 +178,4 @@ fn nsdelegate() -> Finding {
 pub(crate) fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_options_of_the_file_system_stand_at_the_end_of_a_line() {
-        let line = "29 23 0:26 / /sys/fs/cgroup ro,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        let mount = mount(line).unwrap_or_else(|| unreachable!("a whole line"));
-        assert_eq!(
-            (mount.point.as_str(), mount.kind.as_str(), mount.options.as_str()),
-            ("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate")
-        );
-        assert!(super::mount("29 23 0:26 / /sys/fs/cgroup ro - cgroup2").is_none());
-        assert!(super::mount("29 23 - cgroup2 cgroup2 rw").is_none());
-        assert!(super::mount("").is_none());
-    }
 }

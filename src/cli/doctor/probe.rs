@@ -1,6 +1,5 @@
 //! Cgroups, tried: a run root is made, a process in it is frozen and killed, all of it goes again.
 
-use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -43,7 +42,8 @@ impl Site {
         } else if cli_support::named_base().is_some() {
             "named by TIDY_PROCESS_PARENT".to_owned()
         } else {
-            format!("the cgroup of this process, {}", own().unwrap_or_default())
+            let own = cli_support::own_path().unwrap_or_default();
+            format!("the cgroup of this process, {}", own.display())
         };
         Finding::ok("base", format!("{}: {why}", path.display()))
             .fact("path", path.display().to_string())
@@ -66,12 +66,6 @@ impl Site {
     fn option(&self) -> String {
         self.parent.as_ref().map_or(String::new(), |path| format!(" --parent {}", path.display()))
     }
-}
-
-/// The path of our own cgroup, as the kernel says it.
-pub(crate) fn own() -> Option<String> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 /// A look, no more.

@@ -281,10 +281,10 @@ mod tests {
     #[test]
     fn a_path_to_wait_for_need_not_be_text() {
         let path = PathBuf::from(OsStr::from_bytes(b"/x\xff"));
-        assert_eq!(readiness(OsStr::from_bytes(b"file:/x\xff")), Ok(ReadyArg::File(path.clone())));
-        assert_eq!(readiness(OsStr::from_bytes(b"unix:/x\xff")), Ok(ReadyArg::Unix(path)));
-        assert!(readiness(OsStr::from_bytes(b"tcp:\xff")).is_err());
-        assert!(readiness(OsStr::from_bytes(b"file")).is_err());
+        assert_eq!(ready_word(OsStr::from_bytes(b"file:/x\xff")), Ok(ReadyArg::File(path.clone())));
+        assert_eq!(ready_word(OsStr::from_bytes(b"unix:/x\xff")), Ok(ReadyArg::Unix(path)));
+        assert!(ready_word(OsStr::from_bytes(b"tcp:\xff")).is_err());
+        assert!(ready_word(OsStr::from_bytes(b"file")).is_err());
     }
 
     #[test]
