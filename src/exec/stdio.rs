@@ -49,8 +49,8 @@ impl Stdio {
         Self(Source::Piped)
     }
 
-    /// These bytes, then the end: for a child's standard input alone. They are handed over in a
-    /// file without a name in memory, sealed; a command that spawns again gives them again.
+    /// These bytes, then the end: for a child's standard input alone. They stand in a sealed,
+    /// unnamed file in memory; a command that spawns again gives them again.
     ///
     /// # Examples
     /// ```
@@ -65,7 +65,7 @@ impl Stdio {
         Self(Source::Bytes(bytes.into()))
     }
 
-    /// Whether it is a pipe with an end of ours.
+    /// Whether it is a pipe whose other end stays in this process.
     pub(crate) fn is_piped(&self) -> bool {
         matches!(self.0, Source::Piped)
     }
@@ -96,8 +96,8 @@ macro_rules! from_owned_fd {
 }
 from_owned_fd!(OwnedFd, File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr);
 
-/// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it,
-/// and our end of a pipe.
+/// One stream made ready: the child's fd (-1: inherited), what must stay open until the child has
+/// it, and this process's end of a pipe.
 #[derive(Debug, Default)]
 pub(crate) struct ChildStream<'a> {
     pub(crate) child: RawFd,
@@ -107,8 +107,8 @@ pub(crate) struct ChildStream<'a> {
 }
 
 impl<'a> ChildStream<'a> {
-    /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the
-    /// source of a later one.
+    /// Makes stream `number` (0, 1 or 2) ready. The child's fd is always above 2, so that no `dup2`
+    /// overwrites the source of a later one.
     pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
         if let (Source::Bytes(_), 1..) = (&asked.0, number) {
@@ -151,7 +151,7 @@ impl<'a> ChildStream<'a> {
     }
 }
 
-/// A file in memory, at its start. Sealed: what the child does to it changes nothing.
+/// Makes a file in memory, at its start. It is sealed: the child cannot change it.
 fn memory(bytes: &[u8]) -> Result<File, Errno> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"tidy-process-stdin", flags)?);
@@ -162,12 +162,12 @@ fn memory(bytes: &[u8]) -> Result<File, Errno> {
     Ok(file)
 }
 
-/// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.
+/// Makes reads return at once: another process may hold the other end of an output pipe for ever.
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     set_flag(fd, OFlag::O_NONBLOCK)
 }
 
-/// Every write goes to the end, whoever else writes.
+/// Makes each write go to the end of the file, whatever other processes write.
 pub(crate) fn set_appending(fd: &File) -> Result<(), Errno> {
     set_flag(fd, OFlag::O_APPEND)
 }

@@ -1,4 +1,4 @@
-//! What surrounds us: mounts, service manager, container, namespace. Looked at, nothing is made.
+//! Reads the surroundings: mounts, service manager, container, namespace. Makes nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +25,7 @@ pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(nsdelegate());
 }
 
-/// Which hierarchy there is, and where.
+/// Finds the cgroup2 hierarchy.
 pub(crate) fn cgroup2() -> Finding {
     let mounts = match mounts() {
         Ok(mounts) => mounts,
@@ -51,13 +51,13 @@ pub(crate) fn cgroup2() -> Finding {
         .fact("hybrid", hybrid)
 }
 
-/// As sd_booted(3) has it.
+/// Whether systemd runs here, as sd_booted(3) tells.
 pub(crate) fn is_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
 fn systemd() -> Finding {
-    let first = fs::read_to_string("/proc/1/comm").unwrap_or_else(|_| "not to be seen".to_owned());
+    let first = fs::read_to_string("/proc/1/comm").unwrap_or_else(|_| "unreadable".to_owned());
     let first = first.trim();
     if is_systemd() {
         Finding::ok("systemd", format!("runs (pid 1 is {first}, /run/systemd/system is there)"))
@@ -66,10 +66,11 @@ fn systemd() -> Finding {
     }
 }
 
-/// Who would make a scope for us, by its bus: root's is the system's own manager.
+/// Finds the systemd manager that would make a scope, by its bus: root's is the system's own
+/// manager.
 fn manager() -> Finding {
     if !is_systemd() {
-        return Finding::blank("manager", "no systemd, so nobody to ask for a cgroup");
+        return Finding::blank("manager", "no systemd, so no manager that could give a cgroup");
     }
     let uid = geteuid();
     if uid.is_root() {
@@ -86,15 +87,15 @@ fn manager() -> Finding {
     })
 }
 
-/// The environment may be another user's, as after su.
+/// Finds this user's runtime directory: the environment may be another user's, as after su.
 fn runtime_dir(uid: Uid) -> PathBuf {
     let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let is_ours = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
     named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{uid}").into())
 }
 
-/// A socket that takes a connection has somebody who listens. A listener that is stuck must not
-/// keep us.
+/// Whether a process listens on the socket: it takes a connection. A thread of its own tries that,
+/// since a stuck listener must not hold doctor up.
 fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
     let (tell, told) = channel();
     let path = socket.to_owned();
@@ -109,7 +110,7 @@ fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
     }
 }
 
-/// Marks that container engines leave, the surest first.
+/// Finds the container's kind by the marks that engines leave, the surest first.
 fn container() -> Finding {
     let finding = |kind: &str, mark: &str| {
         let found = format!("{kind}, by the sign of {mark}");
@@ -135,7 +136,7 @@ fn container() -> Finding {
     Finding::blank("container", "no sign of one")
 }
 
-/// Only root may look.
+/// Reads a variable of pid 1, which only root may do.
 fn variable_of_first(name: &str) -> Option<String> {
     let environ = fs::read("/proc/1/environ").ok()?;
     let text = String::from_utf8_lossy(&environ).into_owned();
@@ -155,7 +156,7 @@ fn namespace() -> Finding {
     }
 }
 
-/// An option of the file system, so the same at every mount.
+/// Finds `nsdelegate`, an option of the file system and so the same at every mount.
 fn nsdelegate() -> Finding {
     let mounts = mounts().unwrap_or_default();
     let Some(mount) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
@@ -174,7 +175,7 @@ fn nsdelegate() -> Finding {
     ))
 }
 
-/// For information; nothing is decided by it.
+/// The kernel's release, for information.
 pub(crate) fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())

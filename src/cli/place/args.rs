@@ -1,5 +1,5 @@
-//! What `run` and `with` are told of the place and the means: where the cgroups are made, and what
-//! holds where there are none.
+//! The options of `run` and `with` on where cgroups are made, and what holds a tree where none can
+//! be made.
 
 use std::path::PathBuf;
 

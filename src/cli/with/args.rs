@@ -1,4 +1,4 @@
-//! What may be asked of `tidy-process with`: `--server`, and the options that belong to the one
+//! The arguments of `tidy-process with`: `--server`, and the options that belong to the server
 //! before them.
 
 use std::ffi::{OsStr, OsString};
@@ -57,11 +57,11 @@ pub(crate) struct WithArgs {
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// Say what the servers say, and how it ended
+    /// Print what the servers write, and how the command ended
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
@@ -70,7 +70,7 @@ pub(crate) struct WithArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The servers of `with`, in their order.
+/// The servers, in the order of the command line.
 #[derive(Debug, Default)]
 pub(crate) struct Servers(pub(crate) Vec<ServerArgs>);
 
@@ -82,7 +82,7 @@ pub(crate) struct ServerArgs {
     pub(crate) log: Option<PathBuf>,
 }
 
-/// What a server has done when it is ready.
+/// The value of `--ready`: what a server has done when it is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReadyArg {
     Tcp(Option<u16>),
@@ -104,7 +104,7 @@ impl ReadyArg {
         })
     }
 
-    /// The port that it names.
+    /// The port that the value names.
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(port) => *port,
@@ -118,7 +118,7 @@ impl ReadyArg {
     }
 }
 
-/// A path need not be text.
+/// Parses `--ready`; a path in it need not be UTF-8.
 fn ready_word(word: &OsStr) -> Result<ReadyArg, String> {
     let path = |kind: &[u8]| {
         let path = word.as_bytes().strip_prefix(kind).filter(|path| !path.is_empty());
@@ -172,7 +172,7 @@ impl Args for Servers {
         let ready = "Wait until the server is ready: tcp:PORT, tcp (any port), \
             http://HOST:PORT/PATH, unix:PATH, log:TEXT or file:PATH";
         let name_help = "Name the server; its port is in TIDY_<NAME>_PORT [default: server1, ...]";
-        let log = "Write what the server says to FILE";
+        let log = "Write the server's output to FILE";
         command
             .arg(option("server", "CMD", server).value_parser(value_parser!(OsString)))
             .arg(
@@ -229,7 +229,7 @@ impl ServerArgs {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// Its name as a part of variables' names.
+    /// Its name, as it stands in the names of variables.
     pub(crate) fn variable(&self) -> String {
         self.name().to_ascii_uppercase().replace(['-', '.'], "_")
     }
