@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
+pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
 use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::named_base;
 pub use crate::cgroup::own::{Place, place, top};

@@ -1,4 +1,4 @@
-//! The request: inert data, no system call and no error before `spawn`.
+//! The request for a process: inert data, no system call and no error before `spawn`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::supervisor::Supervisor;
 ///
 /// # Differences from std
 /// Dropping a [`Child`](crate::Child) ends it; [`status`](Self::status) is an error for a command
-/// that timed out; [`status`](Self::status) and
-/// [`output`](Self::output) end whatever the main process left behind, and do not wait for who
-/// holds the pipes; `Child::wait` leaves a piped stdin open; a child may be waited for and killed
-/// through `&self`; `kill` is for the whole tree.
+/// that timed out; [`status`](Self::status) and [`output`](Self::output) end all that the main
+/// process left behind, and do not wait for processes that hold the pipes; `Child::wait` leaves a
+/// piped stdin open; a child may be waited for and killed through `&self`; `kill` is for the whole
+/// tree.
 ///
 /// # Cleanup
 /// A command holds nothing but what it was given. What it spawns is a [`Child`](crate::Child), and
@@ -81,10 +81,10 @@ impl Command {
         }
     }
 
-    /// What std lets one see of its command: program, arguments, variables set and removed, working
-    /// directory.
+    /// Makes a command from one of std's, with what std shows of it: program, arguments, variables
+    /// set and removed, working directory.
     ///
-    /// Not to be seen, and so not taken over: streams, `arg0`, `env_clear`, user, groups, process
+    /// Not shown, and so not taken over: streams, `arg0`, `env_clear`, user, groups, process
     /// group, `pre_exec` closures. Set them again, or leave the command as it is and let it spawn
     /// into a tree: [`Tree::enroll`](crate::Tree::enroll).
     ///
@@ -235,7 +235,7 @@ impl Command {
         self
     }
 
-    /// What the whole tree may use. A limit that cannot be enforced fails the spawn.
+    /// Sets what the whole tree may use. A limit that cannot be enforced fails the spawn.
     pub fn limits(&mut self, limits: Limits) -> &mut Self {
         self.policy.cpu_time = limits.cpu_time;
         self.limits = limits;
@@ -243,10 +243,10 @@ impl Command {
     }
 
     /// Gives the command a cgroup of its own within its tree, to subdivide as it likes: it starts
-    /// in a leaf of that, so that controllers can be handed down at once, and what uses this crate
+    /// in a leaf of that, so that controllers can be handed down at once, and a user of this crate
     /// inside (a test suite, say) can set [limits](Self::limits) where the machine offers them.
-    /// With [`uid`](Self::uid) the cgroup is that user's. The tree around it, with the limits given
-    /// here, is not. Default: false. See "Delegation" in [cgroup-v2].
+    /// With [`uid`](Self::uid) that user owns the cgroup, but not the tree around it, with the
+    /// limits given here. Default: false. See "Delegation" in [cgroup-v2].
     ///
     /// [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
     pub fn delegate(&mut self, delegate: bool) -> &mut Self {
@@ -255,41 +255,41 @@ impl Command {
     }
 
     /// Ends the tree when the child has run this long, counted from the spawn. Every wait on the
-    /// child keeps it (there is no hidden thread): stop signal, grace, kill. A child that has ended
-    /// by the time that a wait looks at it did not time out, however late that is.
+    /// child enforces it (there is no hidden thread): stop signal, grace, kill. A child that has
+    /// ended when a wait first checks it did not time out, however late that is.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.policy.timeout = Some(timeout);
         self
     }
 
-    /// How long the tree may take to end by itself after the stop signal, when it is stopped or
-    /// timed out. Default: zero, it is killed at once.
+    /// Sets how long the tree may take to end by itself after the stop signal, when it is stopped
+    /// or timed out. Default: zero, it is killed at once.
     pub fn grace(&mut self, grace: Duration) -> &mut Self {
         self.policy.grace = grace;
         self
     }
 
-    /// The signal that asks the tree to end, before a grace period. Default: SIGTERM. What is no
-    /// signal fails the spawn.
+    /// Sets the signal that asks the tree to end, before a grace period. Default: SIGTERM. A number
+    /// that is no signal fails the spawn.
     pub fn stop_signal(&mut self, signal: i32) -> &mut Self {
         self.policy.stop_signal = signal;
         self
     }
 
     /// Sends the stop signal to the main process alone, for servers that stop their workers
-    /// themselves. Default: false, to the whole tree. The kill after the grace is for all.
+    /// themselves. Default: false, to the whole tree. The kill after the grace reaches all.
     pub fn stop_main_only(&mut self, main_only: bool) -> &mut Self {
         self.policy.stop_main_only = main_only;
         self
     }
 
-    /// A name for the tree; it becomes part of its cgroup's name.
+    /// Names the tree; the name becomes part of its cgroup's.
     pub fn name(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         self.name = Some(name.as_ref().to_owned());
         self
     }
 
-    /// Where the tree lives. Default: [`Supervisor::global`].
+    /// Sets the supervisor that the tree lives in. Default: [`Supervisor::global`].
     pub fn supervisor(&mut self, supervisor: &Supervisor) -> &mut Self {
         self.supervisor = Some(supervisor.clone());
         self
@@ -311,7 +311,7 @@ impl Command {
     }
 }
 
-/// What was asked for so far, as std has it.
+/// What was set so far, by the methods of std's command.
 impl Command {
     /// The program, as given to [`new`](Self::new).
     #[must_use]

@@ -1,4 +1,4 @@
-//! The ends of a command: here the stages are put together.
+//! Starts a command: puts the stages of a spawn together.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
-use crate::exec::stdio::{Stdio, Stream};
+use crate::exec::stdio::{ChildStream, Stdio};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
@@ -25,8 +25,8 @@ use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
 
-/// Whether a wait is to collect what goes to the output streams that are not set otherwise. A log
-/// gets a copy then.
+/// Whether a wait collects what goes to the output streams that are not set otherwise; a log then
+/// gets a copy.
 #[derive(Clone, Copy)]
 pub(crate) enum Collects {
     Yes,
@@ -65,8 +65,8 @@ impl Command {
 
     /// As [`run`](Self::run), for the exit status alone.
     ///
-    /// A command that times out may catch the stop signal and exit with 0, and a status has no room
-    /// for the difference: so that is an error.
+    /// A timeout is an error: a command may catch the stop signal and exit with 0, which a status
+    /// cannot tell from success.
     ///
     /// # Errors
     /// As for [`run`](Self::run), and the command timed out or used up its CPU time
@@ -86,8 +86,8 @@ impl Command {
     /// [`CommandExt::exec`](std::os::unix::process::CommandExt::exec). It returns only if that
     /// fails; then streams, directory, user and signals of this process may have changed.
     ///
-    /// No tree is made: the process stays in the cgroup that it is in, and nobody waits for it. So
-    /// limits, a timeout, a log, piped streams and delegation are errors
+    /// No tree is made: the process stays in the cgroup that it is in, and no supervisor waits for
+    /// it. So limits, a timeout, a log, piped streams and delegation are errors
     /// ([`Error::is_invalid_input`]), which change nothing.
     pub fn exec(&mut self) -> Error {
         let mut closures = std::mem::take(&mut self.closures);
@@ -100,7 +100,7 @@ impl Command {
         let watched = self.policy.timeout.is_some() || !self.limits.is_none();
         let piped = self.streams.iter().flatten().any(Stdio::is_piped);
         if watched || piped || self.log.is_some() || self.delegate {
-            let why = "exec makes no tree: no limit, timeout, log, pipe or delegation can be had";
+            let why = "exec makes no tree: no limit, timeout, log, pipe or delegation is possible";
             let subject = format!("{:?}", self.program.program);
             return Err(Error::invalid(Step::Prepare, subject, why));
         }
@@ -108,9 +108,9 @@ impl Command {
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
         let streams = [
-            Stream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
-            Stream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
-            Stream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
         ];
         let mut launch = Launch {
             program: &self.program,
@@ -127,7 +127,7 @@ impl Command {
     /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is
     /// `/dev/null`.
     ///
-    /// It ends when the *main process* ends, whoever else holds the pipes: the tree is torn down
+    /// It ends when the *main process* ends, even if others hold the pipes: the tree is torn down
     /// first, then the pipes are drained. [`linger`](Self::linger) waits for the whole tree.
     ///
     /// # Errors
@@ -138,16 +138,15 @@ impl Command {
     }
 
     pub(crate) fn spawn_with(&mut self, defaults: [Stdio; 3], collects: Collects) -> Result<Child> {
-        // Apart for a while: the streams are borrowed by what the child is told, the closures are
-        // run by it.
+        // Taken out for a while: the launch borrows the streams together with the mutable closures.
         let mut closures = std::mem::take(&mut self.closures);
         let spawned = self.spawn_calling(&mut closures, &defaults, collects);
         self.closures = closures;
         spawned
     }
 
-    /// Everything that can fail or allocate comes before the launch; what fails drops the tree, and
-    /// with that the cgroup.
+    /// Spawns with these closures. All that can fail or allocate comes before the launch; a failure
+    /// drops the tree, and with it the cgroup.
     fn spawn_calling(
         &self,
         closures: &mut [Closure],
@@ -172,9 +171,9 @@ impl Command {
         let out_default = log.stdio().unwrap_or(out_default);
         let err_default = log.stdio().unwrap_or(err_default);
         let mut streams = [
-            Stream::make(0, stdin.as_ref().unwrap_or(in_default))?,
-            Stream::make(1, stdout.as_ref().unwrap_or(out_default))?,
-            Stream::make(2, stderr.as_ref().unwrap_or(err_default))?,
+            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
         ];
         let supervisor = match &self.supervisor {
             Some(supervisor) => supervisor.clone(),
@@ -228,8 +227,8 @@ impl Command {
     }
 }
 
-/// Where the command has taken the permissions of our own directories away they are given back,
-/// once.
+/// Launches the child; where an earlier command has taken the permissions of the supervisor's
+/// directories away, restores them and tries once more.
 fn born(mut launch: Launch<'_>, root: &Cgroup) -> Result<(Newborn, Placement)> {
     match launch.launch() {
         Err(error) if error.is_no_cgroup() && error.raw_os_error() == Some(libc::EACCES) => {
@@ -242,14 +241,14 @@ fn born(mut launch: Launch<'_>, root: &Cgroup) -> Result<(Newborn, Placement)> {
 }
 
 impl Supervisor {
-    /// A command whose tree will be in this supervisor.
+    /// Makes a command whose tree will be in this supervisor.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.supervisor(self);
         command
     }
 
-    /// An empty tree in this supervisor, of this name.
+    /// Makes an empty tree of this name in this supervisor.
     ///
     /// # Errors
     /// As for [`Tree::within`].

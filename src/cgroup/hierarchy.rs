@@ -103,25 +103,55 @@ fn read(path: &str) -> Result<Vec<u8>> {
     text.map_err(|errno| Error::at(Step::FindCgroup2, Path::new(path), errno))
 }
 
-/// One cgroup2 mount: which cgroup its root is, and where it is seen.
+/// One line of mountinfo.
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "doctor reads it"))]
+pub struct Mount {
+    /// The directory of the file system that is mounted; of cgroup2, a cgroup's path.
     root: PathBuf,
-    point: PathBuf,
+    /// The directory that it is mounted on.
+    pub point: PathBuf,
+    /// The type of the file system.
+    pub kind: String,
+    /// The options of the file system, the same at each of its mounts.
+    pub options: String,
+}
+
+/// Lists the mounts that this process sees.
+///
+/// # Errors
+/// `/proc/self/mountinfo` cannot be read.
+#[cfg(feature = "cli")]
+pub fn mounts() -> Result<Vec<Mount>> {
+    read("/proc/self/mountinfo").map(|text| parsed(&text).collect())
+}
+
+/// The path of this process's cgroup in the cgroup2 hierarchy, as the kernel says it. None where
+/// that cannot be read, and where there is no such hierarchy.
+#[cfg(feature = "cli")]
+#[must_use]
+pub fn own_path() -> Option<PathBuf> {
+    read("/proc/self/cgroup").ok().and_then(|text| own_cgroup(&text))
 }
 
 fn cgroup2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|&byte| byte == b'\n').filter_map(cgroup2_mount).collect()
+    parsed(mountinfo).filter(|mount| mount.kind == "cgroup2").collect()
+}
+
+fn parsed(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
+    mountinfo.split(|&byte| byte == b'\n').filter_map(mount)
 }
 
 /// `31 23 0:28 ROOT POINT rw,relatime shared:1 - cgroup2 cgroup2 rw,nsdelegate`; any number of
-/// optional fields stands before the dash.
-fn cgroup2_mount(line: &[u8]) -> Option<Mount> {
+/// optional fields stands before the dash, and the source behind the type may be empty.
+fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
-    let root = fields.by_ref().nth(3)?;
-    let point = fields.next()?;
+    let root = unescape(fields.by_ref().nth(3)?);
+    let point = unescape(fields.next()?);
     fields.by_ref().find(|&field| field == b"-")?;
-    (fields.next()? == b"cgroup2").then(|| Mount { root: unescape(root), point: unescape(point) })
+    let text = |field| String::from_utf8_lossy(field).into_owned();
+    let kind = text(fields.next()?);
+    Some(Mount { root, point, kind, options: text(fields.next_back()?) })
 }
 
 /// Space, tab, newline and backslash stand as three octal digits.
@@ -173,7 +203,8 @@ mod tests {
     use super::*;
 
     fn mount(root: &str, point: &str) -> Mount {
-        Mount { root: root.into(), point: point.into() }
+        let (kind, options) = ("cgroup2".to_owned(), "rw".to_owned());
+        Mount { root: root.into(), point: point.into(), kind, options }
     }
 
     fn places(mounts: &[Mount], own: &str) -> Vec<PathBuf> {
@@ -185,7 +216,9 @@ mod tests {
         let text = b"24 18 0:22 / /proc rw - proc proc rw\n\
             29 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec shared:4 - cgroup2 cgroup2 \
             rw,nsdelegate,memory_recursiveprot\n";
-        assert_eq!(cgroup2_mounts(text), [mount("/", "/sys/fs/cgroup")]);
+        let options = "rw,nsdelegate,memory_recursiveprot".to_owned();
+        let expected = Mount { options, ..mount("/", "/sys/fs/cgroup") };
+        assert_eq!(cgroup2_mounts(text), [expected]);
     }
 
     #[test]
@@ -199,13 +232,14 @@ mod tests {
     fn reads_any_number_of_optional_fields_and_octal_escapes() {
         let text = b"1 0 0:1 / /a\\040b\\134c rw shared:1 master:2 propagate_from:3 unbindable - \
             cgroup2 none rw\n\
-            2 0 0:1 /x\\011y\\012z /plain rw - cgroup2 none rw";
+            2 0 0:1 /x\\011y\\012z /plain rw - cgroup2  rw";
         assert_eq!(cgroup2_mounts(text), [mount("/", "/a b\\c"), mount("/x\ty\nz", "/plain")]);
     }
 
     #[test]
     fn passes_over_lines_that_are_cut_short_or_odd() {
         let text = b"\n1\n1 0 0:1 /\n1 0 0:1 / /p rw\n1 0 0:1 / /p rw -\n\
+            1 0 0:1 / /p rw - cgroup2\n1 0 - cgroup2 cgroup2 rw\n\
             1 0 0:1 / /p rw - cgroup2x n rw\n\
             1 0 0:1 / /cgroup2 rw - tmpfs cgroup2 rw\n\xff\xfe\n";
         assert_eq!(cgroup2_mounts(text), []);

@@ -35,7 +35,7 @@ impl Child {
         };
         let (usage, torn) = self.tree().tear_down();
         let status = self.last_status(torn.is_err());
-        self.log.stop();
+        self.log.finish_reading();
         // An error of the teardown comes first: a missing status may follow from it.
         let (status, escaped) = match (status, torn) {
             (Ok(status), Ok(())) => status,

@@ -298,7 +298,7 @@ impl Child {
 
     pub(crate) fn leave_to_supervisor(&self) {
         self.tree.leave_to_supervisor();
-        self.log.leave();
+        self.log.detach_reader();
     }
 
     pub(crate) fn failed(&self, step: Step, errno: Errno) -> Error {

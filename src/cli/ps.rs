@@ -1,4 +1,4 @@
-//! `ps`, `sweep` and `kill`: what others supervise, and what they left.
+//! `ps`, `sweep` and `kill`: the trees of all supervisors, and what dead supervisors left.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -33,7 +33,7 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
-    /// Say what would be done, and do nothing
+    /// Print what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -47,8 +47,8 @@ pub(crate) struct KillArgs {
     #[arg(value_parser = clap::builder::OsStringValueParser::new())]
     pub(crate) name: OsString,
 
-    /// Kill other users' trees of this name too; as root, and given by its whole path, a tree is
-    /// killed whoever owns it
+    /// Kill other users' trees of this name too (as root); a tree's whole path needs no such
+    /// consent
     #[arg(long)]
     pub(crate) all_users: bool,
 
@@ -74,7 +74,7 @@ fn table(roots: &[RunRoot]) -> String {
             let age = tree.age.map_or("-".to_owned(), age);
             let memory = tree.memory.map_or("-".to_owned(), text::mebibytes);
             let count = tree.process_count;
-            // Before its width is counted: what is quoted later would move the columns.
+            // Quoted before its width is counted: what is quoted later would move the columns.
             let name = quoted(&tree.name);
             let command = tree.processes.first().map(ToString::to_string).unwrap_or_default();
             let command = command.split_once(' ').map_or("", |(_, command)| command);
@@ -103,7 +103,7 @@ fn roots_json(roots: &[RunRoot]) -> Value {
     json!({ "v": VERSION, "run_roots": each.collect::<Vec<_>>() })
 }
 
-/// What is not known is absent.
+/// Makes the JSON of a tree; a value that is not known is absent.
 fn tree_json(tree: &TreeInfo) -> Value {
     let mut value = json!({
         "processes": tree.processes.iter().map(process).collect::<Vec<_>>(),
@@ -180,8 +180,8 @@ fn name(path: &Path) -> &OsStr {
     }
 }
 
-/// A name may be several trees'; a number or a directory must be one's. Other users' trees are
-/// meant only if that was said, or the whole path was.
+/// Kills the trees of this name; a number or a directory has to be one tree's. Other users' trees
+/// are meant only with `--all-users`, or by a whole path.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
     let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
     let by_path = args.name.as_bytes().contains(&b'/');

@@ -1,6 +1,6 @@
-//! systemd's manager, the system's or the user's own, asked for a scope of our own.
+//! Asks systemd's manager, the system's or the user's own, for a scope for this process.
 //!
-//! `StartTransientUnit` with our pid in `PIDs=` moves this very process: standard streams, exit
+//! `StartTransientUnit` with this pid in `PIDs=` moves this very process: standard streams, exit
 //! status, signals, terminal and job control stay what they were, which a `systemd-run` in between
 //! could not promise. busctl carries the call: it comes with systemd, and a D-Bus crate would be
 //! sixty crates for one call. See org.freedesktop.systemd1(5).
@@ -21,10 +21,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Uid, access, geteuid};
 
-/// How long the bus may take to answer, and then the manager to move us.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the bus may take to answer, and then the manager to move this process.
+const MANAGER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why there is no scope of our own.
+/// Why this process has no scope of its own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     #[error("no systemd runs for this user ({0:?} does not exist)")]
@@ -33,16 +33,16 @@ pub(crate) enum Trouble {
     NoBus(PathBuf),
     #[error("run busctl: {0}")]
     NoBusctl(io::Error),
-    #[error("systemd does not answer (waited {PATIENCE:?})")]
+    #[error("systemd does not answer (waited {MANAGER_WITHIN:?})")]
     Silent,
     #[error("systemd refuses: {0}")]
     Refused(String),
-    #[error("systemd has not moved this process to {0} (waited {PATIENCE:?})")]
+    #[error("systemd has not moved this process to {0} (waited {MANAGER_WITHIN:?})")]
     NotMoved(String),
 }
 
-/// Moves this process into a delegated scope that is its alone; returns the scope's name once it
-/// is there. Bounded: twice the time that one step may take.
+/// Moves this process into a delegated scope of its own; returns the scope's name once it is there.
+/// Takes 20 s at the most, 10 s for each of two steps.
 pub(crate) fn move_to_scope() -> Result<String, Trouble> {
     let bus = Bus::find(geteuid())?;
     let bits = RandomState::new().hash_one(std::process::id()) & 0xffff_ffff;
@@ -52,7 +52,7 @@ pub(crate) fn move_to_scope() -> Result<String, Trouble> {
         Err(Trouble::Refused(why)) if why.contains("OOMPolicy") => bus.start(&scope, &[])?,
         answer => answer?,
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + MANAGER_WITHIN;
     while !is_in(&scope) {
         if Instant::now() >= deadline {
             return Err(Trouble::NotMoved(scope));
@@ -63,7 +63,7 @@ pub(crate) fn move_to_scope() -> Result<String, Trouble> {
     Ok(scope)
 }
 
-/// Whether we have arrived, and may make cgroups there.
+/// Whether this process is in the scope, and may make cgroups there.
 fn is_in(scope: &str) -> bool {
     let place = cli_support::place();
     place.is_ok_and(|place| {
@@ -71,12 +71,12 @@ fn is_in(scope: &str) -> bool {
     })
 }
 
-/// The bus on which our manager listens.
+/// The bus on which the manager listens.
 enum Bus {
     System,
-    /// Of the user whose environment we have.
+    /// The user's, as the environment names it.
     Environment,
-    /// In this directory: the environment may be another user's, as after su.
+    /// The user's, in this directory: the environment may be another user's, as after su.
     User(PathBuf),
 }
 
@@ -99,7 +99,7 @@ impl Bus {
         }
     }
 
-    /// A call whose answer is the job: it is queued, not done.
+    /// Calls `StartTransientUnit`, which answers once the job is queued, before it is done.
     fn start(&self, scope: &str, more: &[&str]) -> Result<(), Trouble> {
         let mut command = self.busctl();
         command.args(["org.freedesktop.systemd1", "/org/freedesktop/systemd1"]);
@@ -110,17 +110,17 @@ impl Bus {
         command.args(["Delegate", "b", "true", "Description", "s", &description()]);
         command.args(["CollectMode", "s", "inactive-or-failed"]).args(more).arg("0");
         let mut busctl = command.spawn().map_err(Trouble::NoBusctl)?;
-        let said = busctl.stderr.take().and_then(|pipe| read_until(pipe, PATIENCE));
+        let said = busctl.stderr.take().and_then(|pipe| read_until(pipe, MANAGER_WITHIN));
         match said {
             Some(said) => judge(busctl.wait().is_ok_and(|status| status.success()), &said),
             None => {
-                end(&mut busctl);
+                kill_and_reap(&mut busctl);
                 Err(Trouble::Silent)
             }
         }
     }
 
-    /// In a process group of its own: Ctrl-C is for us to answer.
+    /// Makes the command for busctl, in a process group of its own: this process answers Ctrl-C.
     fn busctl(&self) -> Command {
         let mut command = Command::new("busctl");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -154,7 +154,7 @@ fn judge(success: bool, said: &str) -> Result<(), Trouble> {
     Err(Trouble::Refused(said))
 }
 
-/// All that it says, until it ends; None if it does not in that time.
+/// Reads all that the process writes until it ends; None if it does not end in time.
 fn read_until(mut pipe: ChildStderr, patience: Duration) -> Option<String> {
     let deadline = Instant::now() + patience;
     let mut said = Vec::new();
@@ -175,7 +175,7 @@ fn read_until(mut pipe: ChildStderr, patience: Duration) -> Option<String> {
     }
 }
 
-fn end(child: &mut Child) {
+fn kill_and_reap(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }

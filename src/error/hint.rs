@@ -1,4 +1,4 @@
-//! What to type when a step fails.
+//! Hints: what to type when a step fails.
 
 use nix::errno::Errno;
 
@@ -37,7 +37,7 @@ pub(crate) const UNWATCHED: &str = "give it to the Command: every wait on its ch
 pub(crate) const TIMED_OUT: &str = "give it more time (timeout, cpu_time), or use run() or \
      output(), whose report says the cause beside the status";
 
-/// By step and errno, exactly: a guess would send people the wrong way.
+/// Returns the hint for exactly this step and errno; none is better than a wrong one.
 pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
     use Step::{Add, Clone, Fork, Guard, Join, Keeper, Lease, MakeCgroup, OpenBase, OpenCgroup};
     match step {
@@ -54,7 +54,7 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
              from a process that does not",
         ),
         Fork | Step::Wait if errno == Errno::ECHILD => Some(
-            "somebody else took the exit status: SIGCHLD is ignored in this process, or a thread \
+            "the exit status was taken: SIGCHLD is ignored in this process, or one of its threads \
              waits for every child",
         ),
         Step::RemoveCgroup if matches!(errno, Errno::EACCES | Errno::EPERM) => Some(
@@ -74,7 +74,7 @@ pub(crate) fn os_hint(step: Step, errno: Errno) -> Option<&'static str> {
     .or_else(|| scarce(step, errno))
 }
 
-/// What runs out, whoever asks for it.
+/// Returns the hint for what runs out, in any step.
 fn scarce(step: Step, errno: Errno) -> Option<&'static str> {
     use Step::{Clone, Exec, Fork, Guard, Keeper};
     Some(match errno {
@@ -95,7 +95,7 @@ fn scarce(step: Step, errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// Reading `/proc/self/mountinfo` and `/proc/self/cgroup`.
+/// The hints of reading `/proc/self/mountinfo` and `/proc/self/cgroup`.
 fn find(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::ENOENT => {
@@ -110,7 +110,7 @@ fn find(errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// Opening the base, making the run root or a tree in it, opening its files, its lease.
+/// The hints of opening the base, making the run root or a tree in it, its files and its lease.
 fn cgroup(step: Step, errno: Errno) -> Option<&'static str> {
     use Step::{Lease, MakeCgroup, OpenBase, OpenCgroup};
     Some(match errno {
@@ -147,9 +147,9 @@ const NOT_DELEGATED: &str = "no delegated cgroup: run it as \
      systemd-run --user --scope -p Delegate=yes -- CMD, \
      or name a cgroup of yours with --parent or TIDY_PROCESS_PARENT, or do without limits and \
      accounting: --containment best-effort";
-const REMOVED: &str = "somebody removed this cgroup meanwhile; start again";
+const REMOVED: &str = "another process removed this cgroup meanwhile; start again";
 
-/// A process goes into its cgroup: clone3, or a write to `cgroup.procs`.
+/// The hints of putting a process into its cgroup: clone3, or a write to `cgroup.procs`.
 fn enter(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::EROFS => READ_ONLY,
@@ -224,7 +224,7 @@ fn exec(errno: Errno) -> Option<&'static str> {
              #!/bin/sh"
         }
         Errno::ELIBBAD => "it is neither a program for this machine nor a script",
-        Errno::ETXTBSY => "somebody holds the program open for writing; close it before the spawn",
+        Errno::ETXTBSY => "a process holds the program open for writing: close it before the spawn",
         Errno::E2BIG => {
             "arguments and environment are too long: a quarter of ulimit -s in all, 128 KiB each"
         }
@@ -240,8 +240,8 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    /// Every errno of the set-up path, what is said of it, and what one is told to do. By the man
-    /// pages and the kernel's sources of the calls in each step.
+    /// Every errno of the set-up path, a part of its text, and a part of its hint. By the man pages
+    /// and the kernel's sources of the calls in each step.
     const TABLE: &[(Step, Errno, &str, &str)] = &[
         // open and read of /proc/self/mountinfo and /proc/self/cgroup
         (Step::FindCgroup2, Errno::ENOENT, "find cgroup2", "mount -t proc"),

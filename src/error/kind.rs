@@ -1,4 +1,4 @@
-//! The kinds of errors: their texts, what std's kind of each is, and what to do about them.
+//! The kinds of errors: their texts, their hints, and the kind of std's that each has.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Os { step: Step, subject: String, errno: Errno },
     #[error("{step} {subject}: {why}")]
     Invalid { step: Step, subject: String, why: &'static str },
-    /// The surroundings broke down (a runtime, a thread): no fault of a value.
+    /// A runtime or a thread broke down: no value is at fault.
     #[error("{step} {subject}: {why}")]
     Broken { step: Step, subject: String, why: &'static str },
     #[error("limit {controller}: write {:?} to {:?}: {why}", setting.1, setting.0)]
@@ -57,7 +57,7 @@ pub(crate) struct NotExecuted {
     pub(crate) after: Duration,
     pub(crate) why: String,
     pub(crate) hint: Option<&'static str>,
-    /// By the command's own timeout.
+    /// Whether the command's own timeout was over.
     pub(crate) timed_out: bool,
 }
 
@@ -69,10 +69,10 @@ fn list(survivors: &Survey) -> String {
     enumerated(&each, survivors.count, SURVIVORS_SAID)
 }
 
-/// Characters that the names of survivors may take.
+/// Characters of the list of survivors, at the most.
 const SURVIVORS_SAID: usize = 400;
 
-/// What to do about an error: the source of one, so that reports of whole chains have it.
+/// What to do about an error; it is the error's source, so that reports of whole chains print it.
 #[derive(Debug)]
 pub(crate) struct Hint(pub(crate) &'static str);
 

@@ -26,11 +26,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The text names the step, the path or value, and the errno:
 /// `exec "flsk": No such file or directory (ENOENT)`. [`Error::hint`] says what to do about it.
-/// So do `{:#}` and `{:?}` (which a `main` prints that returns it), and
-/// [`source`](StdError::source), for reports that print the whole chain of causes (those of anyhow
-/// and eyre do).
+/// So do `{:#}`, `{:?}` (which is printed when `main` returns the error), and
+/// [`source`](StdError::source), for reports that print the whole chain of causes, as those of
+/// anyhow and eyre do.
 ///
-/// Converts into [`std::io::Error`] with the kind kept; printing that says the hint in any case.
+/// Converts into [`std::io::Error`] with the kind kept, whose text always has the hint.
 ///
 /// # Examples
 /// ```
@@ -46,8 +46,8 @@ struct Inner {
     report: Option<Box<Report>>,
     tree_report: Option<Box<TreeReport>>,
     hint: Option<Hint>,
-    /// Whether the plain text has the hint too: it has become an error of std's, which knows of no
-    /// other form.
+    /// Whether the plain text has the hint too: the error is inside one of std's, which has no
+    /// alternate form.
     outspoken: bool,
 }
 
@@ -85,16 +85,16 @@ impl From<Kind> for Error {
     }
 }
 
-/// Making one.
+/// How it is made, and what it carries.
 impl Error {
-    /// How the command ended, where that is known although this went wrong: a teardown that fails
-    /// loses no exit status.
+    /// How the command ended, where that is known all the same: a teardown that fails loses no exit
+    /// status.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.0.report.as_deref()
     }
 
-    /// How a tree ended, where [`Tree::finish`](crate::Tree::finish) went wrong.
+    /// How the tree ended, in an error of [`Tree::finish`](crate::Tree::finish).
     #[must_use]
     pub fn tree_report(&self) -> Option<&TreeReport> {
         self.0.tree_report.as_deref()
@@ -126,7 +126,7 @@ impl Error {
         Self::from(self.0.kind)
     }
 
-    /// An errno met on a path; the path is quoted.
+    /// An errno for a path, which is quoted.
     pub(crate) fn at(step: Step, path: &Path, errno: Errno) -> Self {
         Self::os(step, format!("{path:?}"), errno)
     }
@@ -135,12 +135,12 @@ impl Error {
         Kind::Invalid { step, subject: subject.into(), why }.into()
     }
 
-    /// What broke down (a runtime, a thread), through no fault of a value.
+    /// A runtime or a thread that broke down: no value is at fault.
     pub(crate) fn broken(step: Step, subject: impl Into<String>, why: &'static str) -> Self {
         Kind::Broken { step, subject: subject.into(), why }.into()
     }
 
-    /// A limit of CPU time for what no wait watches.
+    /// A limit of CPU time on a tree or supervisor, which no wait watches.
     pub(crate) fn unwatched(what: &'static str, time: Duration) -> Self {
         Kind::Unwatched { what, time }.into()
     }
@@ -156,22 +156,22 @@ impl Error {
         Kind::Limit { controller: setting.controller, setting: setting_text, why, remedy }.into()
     }
 
-    /// `what` was to be torn down.
+    /// A teardown of `what` that met its deadline.
     pub(crate) fn populated(what: String, after: Duration, survivors: Survey) -> Self {
         Kind::Survivors { what, after, survivors, kept: false }.into()
     }
 
-    /// The same, where a keeper alone has tried.
-    pub(crate) fn kept_survivors(what: String, after: Duration, who: Survey) -> Self {
-        Kind::Survivors { what, after, survivors: who, kept: true }.into()
+    /// A teardown by a keeper alone that met its deadline.
+    pub(crate) fn kept_survivors(what: String, after: Duration, survivors: Survey) -> Self {
+        Kind::Survivors { what, after, survivors, kept: true }.into()
     }
 
-    /// What was to be removed cannot be while something is mounted on it.
+    /// A cgroup that cannot be removed while something is mounted on it.
     pub(crate) fn mounted(path: &Path) -> Self {
         Kind::Mounted { path: path.to_owned() }.into()
     }
 
-    /// What only a cgroup can do, asked of a tree that a keeper holds.
+    /// A request that only a cgroup can meet, for a tree that a keeper holds.
     pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
         Kind::Unsupported { what: what.into(), limit }.into()
     }
@@ -189,9 +189,9 @@ impl Error {
     }
 }
 
-/// What it says.
+/// What it tells.
 impl Error {
-    /// The kind that it has as an [`std::io::Error`]: [`NotFound`](io::ErrorKind::NotFound) for a
+    /// Its kind as an [`std::io::Error`]: [`NotFound`](io::ErrorKind::NotFound) for a
     /// missing program, [`TimedOut`](io::ErrorKind::TimedOut) for a command that timed out, and so
     /// on.
     #[must_use]
@@ -199,33 +199,33 @@ impl Error {
         self.0.kind.io_kind()
     }
 
-    /// Only a cgroup can do this, and a keeper holds the tree.
+    /// Whether only a cgroup can do this, and a keeper holds the tree.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         matches!(self.0.kind, Kind::Unsupported { .. })
     }
 
-    /// Somebody killed the keeper of the tree. The main process died with it; what else was left is
-    /// not found any more.
+    /// Whether another process killed the keeper of the tree. The main process died with it; the
+    /// rest of the tree cannot be found any more.
     #[must_use]
     pub fn is_keeper_lost(&self) -> bool {
         matches!(self.0.kind, Kind::KeeperLost(_))
     }
 
-    /// The child did not become ready: it ended, its port is taken, or the deadline passed.
+    /// Whether the child did not become ready: it ended, its port is taken, or the deadline passed.
     #[must_use]
     pub fn is_not_ready(&self) -> bool {
         matches!(self.0.kind, Kind::NotReady { .. })
     }
 
-    /// The child did not become ready, because a process that is not of its tree has its port or
-    /// socket.
+    /// Whether the child did not become ready because a process that is not of its tree has its
+    /// port or socket.
     #[must_use]
     pub fn is_address_in_use(&self) -> bool {
         matches!(self.0.kind, Kind::NotReady { taken: true, .. })
     }
 
-    /// The command timed out, or its CPU time was used up: what
+    /// Whether the command timed out, or used up its CPU time: what
     /// [`Command::status`](crate::Command::status) says instead of a status.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
@@ -236,20 +236,22 @@ impl Error {
         }
     }
 
-    /// The command was not found: exec failed with `ENOENT`. Shells answer this with status 127.
+    /// Whether the command was not found: exec failed with `ENOENT`. Shells answer this with status
+    /// 127.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.os_error() == Some((Step::Exec, Errno::ENOENT))
     }
 
-    /// The command exists but cannot be executed. Shells answer this with status 126.
+    /// Whether the command exists but cannot be executed. Shells answer this with status 126.
     #[must_use]
     pub fn is_not_executable(&self) -> bool {
         matches!(self.os_error(), Some((Step::Exec, errno)) if errno != Errno::ENOENT)
     }
 
-    /// This place has no cgroup to give: nothing was started. [`Error::hint`] says what to type.
-    /// False for what runs out and comes back (fds, memory, the number of processes or cgroups).
+    /// Whether no cgroup can be made here, so that nothing was started. [`Error::hint`] says what
+    /// to type. False where a resource has run out (fds, memory, the number of processes or
+    /// cgroups), which passes.
     #[must_use]
     pub fn is_no_cgroup(&self) -> bool {
         use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM};
@@ -276,7 +278,8 @@ impl Error {
         )
     }
 
-    /// A limit cannot be enforced on this machine, or has a value that the kernel does not keep.
+    /// Whether a limit cannot be enforced on this machine, or has a value that the kernel does not
+    /// keep.
     #[must_use]
     pub fn is_limit(&self) -> bool {
         matches!(
@@ -285,19 +288,21 @@ impl Error {
         )
     }
 
-    /// A value given by the caller can not be used (a NUL byte, a bad name).
+    /// Whether a value given by the caller cannot be used (a NUL byte, a bad name).
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
         matches!(self.0.kind, Kind::Invalid { step: Step::Prepare, .. })
     }
 
-    /// Teardown met its deadline while processes were still there; see [`Error::survivors`].
+    /// Whether teardown met its deadline while processes were still there; see
+    /// [`Error::survivors`].
     #[must_use]
     pub fn is_survivors(&self) -> bool {
         matches!(self.0.kind, Kind::Survivors { .. })
     }
 
-    /// Who was still there when teardown gave up, the first 100; empty for every other error.
+    /// The processes that were still there when teardown gave up, the first 100; empty for every
+    /// other error.
     #[must_use]
     pub fn survivors(&self) -> &[ProcessInfo] {
         match &self.0.kind {
@@ -306,7 +311,7 @@ impl Error {
         }
     }
 
-    /// The errno behind this error, where one system call is to blame.
+    /// The errno of the system call that failed, if one did.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         self.os_error().map(|(_, errno)| errno as i32)
@@ -319,7 +324,8 @@ impl Error {
         }
     }
 
-    /// No cgroup can be made with its guard, and that will not change by itself: a keeper may do.
+    /// Whether no cgroup with its guard can be made here, and that will not change by itself: best
+    /// effort takes a keeper then.
     pub(crate) fn calls_for_keeper(&self) -> bool {
         use Errno::{EMFILE, ENFILE, ENOMEM};
         match self.os_error() {
@@ -331,14 +337,14 @@ impl Error {
         }
     }
 
-    /// A condition that others may end: worth another attempt.
+    /// Whether the condition may pass by itself: another attempt is worth while.
     pub(crate) fn may_pass(&self) -> bool {
         use Errno::{EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ENOTEMPTY};
         let passing = [EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ENOTEMPTY];
         self.os_error().is_some_and(|(_, errno)| passing.contains(&errno))
     }
 
-    /// What to do about it, where that is known.
+    /// What to type or change, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         self.0.hint.as_ref().map(|hint| hint.0)
@@ -350,7 +356,7 @@ pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
-/// Its text has the hint.
+/// Converts with the kind kept; the text has the hint.
 impl From<Error> for io::Error {
     fn from(mut error: Error) -> Self {
         error.0.outspoken = true;

@@ -1,4 +1,4 @@
-//! What a child does between its birth and its exec. It opens with the reason for its odd style:
+//! What a child does between its birth and its exec. The reasons for the odd style:
 //!
 //! 1. The child runs in its parent's memory (`CLONE_VM`), or in a copy of it taken while other
 //!    threads held locks (fork). So it may not allocate, lock, panic or unwind, and it has no way
@@ -13,8 +13,8 @@
 //! 5. What failed goes out as one word: step and errno, into shared memory and, after a fork,
 //!    through a pipe whose end of file means that exec has happened.
 //! 6. The word is `UNBORN` until the first instruction: so the parent knows a child that was killed
-//!    at birth from one that has executed and was killed later. Only the former may be started
-//!    again.
+//!    at birth from one that has executed and was killed later. Only the first kind may be
+//!    started again.
 //!
 //! # Safety
 //! One of the few files of this crate with `unsafe` in them. `born` relies on an `Orders` whose
@@ -39,8 +39,8 @@ use crate::sys::Newborn;
 use crate::sys::clone::{self, Birth};
 use crate::sys::raw::{call, default_unless_ignored, dispose, errno, int, prctl};
 
-/// Starts the child in `cgroup` by clone3, sharing our memory until it has executed or ended.
-/// `help` answers whether to wait on for one that takes long.
+/// Starts the child in `cgroup` by clone3, sharing its memory with this process until it has
+/// executed or ended. `help` is called for a child that takes long, and answers whether to wait on.
 pub(crate) fn clone_into(
     cgroup: Option<&OwnedFd>,
     orders: &Orders<'_>,
@@ -51,7 +51,7 @@ pub(crate) fn clone_into(
     unsafe { clone::clone_into(cgroup.map(AsFd::as_fd), born, arg, help) }
 }
 
-/// Starts the child by fork; it joins its cgroup by itself before anything else.
+/// Starts the child by fork; the child joins its cgroup before anything else.
 pub(crate) fn fork(orders: &Orders<'_>) -> Result<Newborn, Errno> {
     let arg = ptr::from_ref(orders).cast();
     // SAFETY: as above; closures are the caller's own promise (`Command::pre_exec` is unsafe).
@@ -67,17 +67,17 @@ pub(crate) extern "C" fn born(orders: *const c_void) -> ! {
     // SAFETY: all callers pass an Orders that outlives the child's use of it.
     let orders: &Orders<'_> = unsafe { &*orders.cast() };
     orders.word.store(RUNNING, Ordering::Relaxed);
-    end(orders, &orders.follow())
+    fail(orders, &orders.follow())
 }
 
-/// Says which step failed, and ends this process.
-pub(crate) fn end(orders: &Orders<'_>, failure: &Failure) -> ! {
+/// Tells the parent which step failed, and ends this process.
+pub(crate) fn fail(orders: &Orders<'_>, failure: &Failure) -> ! {
     let Failure { step, errno } = *failure;
     let word = ((step as u32) << 24) | (errno.cast_unsigned() & 0x00ff_ffff);
     orders.word.store(word, Ordering::Relaxed);
     if let Ok(channel) = usize::try_from(orders.channel) {
         let word = (&raw const word).expose_provenance();
-        // SAFETY: four bytes of our own, to a fd that the parent keeps open.
+        // SAFETY: four bytes of this stack, to an fd that the parent keeps open.
         unsafe { call(libc::SYS_write, [channel, word, 4, 0, 0]) };
     }
     // SAFETY: ends this process without running anything of the parent's.
@@ -110,8 +110,8 @@ impl Orders<'_> {
         }
     }
 
-    /// A child that is to die with its parent stays so: a change of user, which a closure may make
-    /// too, unties it.
+    /// Keeps the parent-death signal: the kernel clears it when the user changes, which a closure
+    /// may do too.
     fn prepare_tied(&self) -> Result<(), Failure> {
         let same_user = self.groups.is_none() && self.gid.is_none() && self.uid.is_none();
         if same_user && self.closures.is_empty() {
@@ -208,9 +208,9 @@ impl Orders<'_> {
         ok(Step::Signals, answer)
     }
 
-    /// A session of its own, no fds but the three streams. All signals are blocked, as they were at
-    /// its birth, and stay so: what a terminal or a service manager sends never reaches it, not in
-    /// its first moments either.
+    /// Makes a session of its own and keeps no fds but the three streams. All signals stay blocked,
+    /// as they were at birth: what a terminal or a service manager sends never reaches the guard,
+    /// from its first instruction on.
     fn stand_aside(&self) -> Result<(), Failure> {
         // SAFETY: no memory is involved.
         let answer = unsafe { call(libc::SYS_setsid, [0; 5]) };
@@ -235,8 +235,8 @@ impl Orders<'_> {
         Ok(())
     }
 
-    /// execvp(3): each candidate in turn; a refusal by permissions is remembered. A file that is no
-    /// program is an error, as with std, and does not go to `/bin/sh`.
+    /// Tries each candidate in turn, as execvp(3): a refusal by permissions is remembered. A file
+    /// that is no program is an error, as with std, and does not go to `/bin/sh`.
     fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
@@ -260,7 +260,7 @@ impl Orders<'_> {
         Failure { step: Step::Exec, errno }
     }
 
-    /// An empty path and this flag: the fd itself.
+    /// Executes the open program: an empty path and `AT_EMPTY_PATH` mean the fd itself.
     fn exec_open(&self, program: BorrowedFd<'_>) -> Failure {
         let (fd, here) = (int(program.as_raw_fd()), c"".as_ptr().expose_provenance());
         let (argv, envp) = (self.argv.expose_provenance(), self.envp.expose_provenance());
@@ -270,7 +270,8 @@ impl Orders<'_> {
         Failure { step: Step::Exec, errno: errno(answer) }
     }
 
-    /// Closes what exec would close, the error pipe too: its end says that all went well.
+    /// Closes what exec would close, then calls the function. The end of the error pipe tells the
+    /// parent that all went well.
     fn live(&self, live: unsafe extern "C" fn(*const c_char) -> !) -> Failure {
         // SAFETY: a list that ends in null; a guard has an argument.
         let first = unsafe { self.argv.add(1) };
@@ -283,7 +284,7 @@ impl Orders<'_> {
         unsafe { live(first) }
     }
 
-    /// Why it could not be executed.
+    /// Executes the file; returns the errno if that fails.
     fn execve(&self, path: *const c_char, argv: *const *const c_char) -> c_int {
         let (path, argv) = (path.expose_provenance(), argv.expose_provenance());
         let envp = self.envp.expose_provenance();
@@ -292,8 +293,8 @@ impl Orders<'_> {
     }
 }
 
-/// Makes a command of std's join a cgroup before its exec: whatever builds on std's Command can
-/// then do the spawning. The fd is the tree's: once that is gone the spawn fails.
+/// Makes a command of std's join a cgroup before its exec, so that whatever builds on std's Command
+/// may spawn it. The fd is the tree's: once the tree is gone the spawn fails.
 pub(crate) fn join_before_exec(command: &mut StdCommand, procs: Weak<OwnedFd>) {
     let join = move || {
         let procs = procs.upgrade().ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;

@@ -1,5 +1,5 @@
-//! All that exec needs, prepared: every allocation, look-up and NUL check happens here, before the
-//! child exists.
+//! Prepares all that exec needs: each allocation, environment look-up and NUL check happens here,
+//! before the child exists.
 
 use std::collections::{BTreeMap, TryReserveError};
 use std::ffi::{CString, OsStr, OsString, c_char};
@@ -15,16 +15,16 @@ use crate::exec::program::Program;
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// A list of strings, and the null-ended list of pointers to them that exec wants. They stand one
-/// behind the other: an environment has dozens.
+/// A list of strings in one buffer (an environment has dozens), and the null-ended list of pointers
+/// to them that exec wants.
 #[derive(Debug)]
 pub(crate) struct Strings {
     pointers: Vec<*const c_char>,
     _bytes: Vec<u8>,
 }
 
-/// The same while it grows. Where memory has run out that is an error: a caller may have some to
-/// let go.
+/// [`Strings`] while they grow. Where memory has run out a push is an error: a caller may have some
+/// to free.
 #[derive(Default)]
 struct Growing {
     bytes: Vec<u8>,
@@ -32,7 +32,7 @@ struct Growing {
 }
 
 impl Growing {
-    /// Room for this many strings: growing piece by piece would cost more than all the rest.
+    /// Reserves room for this many strings: growing piece by piece costs more than all the rest.
     fn new(count: usize, bytes: usize) -> Result<Self> {
         let mut new = Self::default();
         new.reserve(count, bytes)?;
@@ -44,7 +44,7 @@ impl Growing {
         reserved.map_err(no_memory)
     }
 
-    /// A string comes in pieces, none of them with a NUL in it.
+    /// Appends one string, made of these pieces, none of which has a NUL in it.
     fn push(&mut self, pieces: &[&[u8]]) -> Result<()> {
         self.reserve(1, pieces.iter().map(|piece| piece.len()).sum::<usize>() + 1)?;
         self.starts.push(self.bytes.len());
@@ -53,7 +53,7 @@ impl Growing {
         Ok(())
     }
 
-    /// The same, for what a caller has given.
+    /// Appends a string that a caller has given; a NUL in it is an error.
     fn push_checked(&mut self, what: &str, pieces: &[&[u8]]) -> Result<()> {
         if pieces.iter().any(|piece| piece.contains(&0)) {
             return Err(has_nul(what, &pieces.concat()));
@@ -62,7 +62,7 @@ impl Growing {
     }
 
     fn done(self) -> Result<Strings> {
-        // Only now: they do not move any more.
+        // Only now do the strings stop moving.
         let places = self.starts.iter().filter_map(|&start| self.bytes.get(start..));
         let mut pointers = Vec::new();
         pointers.try_reserve_exact(self.starts.len() + 1).map_err(no_memory)?;
@@ -81,7 +81,7 @@ impl Strings {
         self.pointers.as_ptr()
     }
 
-    /// The pointers without the null at the end.
+    /// Returns the pointers without the null at the end.
     pub(crate) fn each(&self) -> &[*const c_char] {
         self.pointers.split_last().map_or(&[], |(_, each)| each)
     }
@@ -135,13 +135,13 @@ fn arguments(command: &Program) -> Result<Strings> {
     argv.done()
 }
 
-/// What the child's environment will be, and `PATH` in it. A snapshot: another thread may set
+/// Builds the child's environment, and returns the `PATH` in it. A snapshot: another thread may set
 /// variables while the child is born.
 fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
     let mut envp = Growing::new(64, 4096)?;
     let mut path = None;
     if command.env.is_empty() && !command.env_clear {
-        // What we have ourselves needs no check.
+        // The process's own environment needs no check.
         for (key, value) in std::env::vars_os() {
             envp.push(&[key.as_bytes(), b"=", value.as_bytes()])?;
             if path.is_none() && key == "PATH" {
@@ -174,13 +174,13 @@ fn changed(command: &Program) -> BTreeMap<OsString, OsString> {
     env
 }
 
-/// An equals sign may open a name (as in "=C:"), but not stand later in it.
+/// Whether this is no variable's name: it is empty, or has an equals sign behind its first byte.
 fn is_odd(key: &OsStr) -> bool {
     key.is_empty() || key.as_bytes().iter().skip(1).any(|&byte| byte == b'=')
 }
 
-/// Where execvp(3) would look, in order. An empty place in PATH is the current directory; an empty
-/// program is nowhere. Both have been checked.
+/// Lists the paths that execvp(3) would try, in order. An empty place in PATH is the current
+/// directory; an empty program has no path. Both arguments have been checked for NULs.
 fn candidates(program: &[u8], path: &[u8]) -> Result<Strings> {
     let mut all = Growing::new(8, 256)?;
     if program.contains(&b'/') {
@@ -194,7 +194,8 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Strings> {
     all.done()
 }
 
-/// As std has it: whoever drops root's uid drops root's groups too.
+/// The supplementary groups to set: as with std, a change from root to a uid drops root's groups
+/// too.
 fn groups(command: &Program) -> Option<Vec<libc::gid_t>> {
     let drops_root = command.uid.is_some() && nix::unistd::geteuid().is_root();
     command.groups.clone().or_else(|| drops_root.then(Vec::new))

@@ -1,4 +1,4 @@
-//! The clone: the child is born in its cgroup, or, where that is refused, forked and joined.
+//! Starts the child: by clone3 in its cgroup or, where that is refused, by fork and a join.
 
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,19 +12,20 @@ use crate::containment::Placement;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
-use crate::exec::overdue::{Answer, LOOK, Late, Overdue};
+use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::program::Program;
-use crate::exec::stdio::Stream;
+use crate::exec::stdio::ChildStream;
 use crate::sys::bury::bury;
 use crate::sys::clone::{AllBlocked, Birth};
 use crate::sys::poll::{self, BackOff};
 use crate::sys::{Newborn, above_two};
 
-/// clone3 is refused in this process (a seccomp filter, an old kernel): that does not change any
-/// more.
+/// Whether clone3 was refused in this process (by a seccomp filter, an old kernel): then it is not
+/// tried again.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether clone3 was refused here. A child that is joined all the same was killed at its birth.
+/// Whether clone3 was refused in this process. If not, a child that was joined all the same had
+/// been killed at its birth.
 #[cfg(feature = "cli")]
 pub fn clone_refused() -> bool {
     REFUSED.load(Ordering::Relaxed)
@@ -34,10 +35,10 @@ pub fn clone_refused() -> bool {
 pub(crate) struct Launch<'a> {
     pub(crate) program: &'a Program,
     pub(crate) closures: &'a mut [Closure],
-    /// Fork and join, though birth in the cgroup may do.
+    /// Fork and join, even where birth in the cgroup is possible.
     pub(crate) force_join: bool,
     pub(crate) image: &'a mut Image,
-    pub(crate) streams: &'a [Stream<'a>; 3],
+    pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
     /// The end of the command's timeout.
     pub(crate) until: Option<Instant>,
@@ -46,9 +47,9 @@ pub(crate) struct Launch<'a> {
 /// Where a child is to live.
 #[derive(Clone, Copy)]
 pub(crate) enum Home<'a> {
-    /// In `entry`; it and all above it up to the run root are ours.
+    /// In `entry`; the supervisor owns it and all above it up to the run root.
     Cgroup { entry: &'a Cgroup, root: &'a Cgroup },
-    /// Beside us: a guard.
+    /// In the caller's own cgroup: a guard.
     Aside(Aside<'a>),
     /// Below a keeper.
     Kept,
@@ -81,16 +82,16 @@ impl From<(Step, Errno)> for Failed {
 
 /// Why an attempt brought no running child.
 enum Miss {
-    /// The kernel will not do it this way.
+    /// The kernel refuses clone3.
     Refused,
-    /// The child was killed before its first instruction: its cgroup, or ours, was killed once (a
-    /// kernel bug up to 6.12.114). Nothing of the command has run.
+    /// The child was killed before its first instruction: its cgroup, or the caller's, was killed
+    /// once (a kernel bug up to 6.12.114). Nothing of the command has run.
     Unborn,
     Failed(Failed),
 }
 
-/// `ETXTBSY` is tried again for half a second: a script that was just written is held open by any
-/// fork that happened meanwhile, until that one's exec.
+/// Tries again for half a second while exec fails with `ETXTBSY`: any fork that happened while a
+/// script was written holds it open, until that fork's own exec.
 pub(crate) fn while_text_is_busy<T>(
     mut attempt: impl FnMut() -> Result<T, Failed>,
 ) -> Result<T, Failed> {
@@ -127,7 +128,8 @@ impl<'a> Launch<'a> {
         Ok((self.fork()?, Placement::Joined))
     }
 
-    /// In shared memory a child of another user would be a way into this process.
+    /// Whether the child may run in shared memory. One of another user may not: that user could get
+    /// into this process through it.
     pub(crate) fn may_share(&self) -> bool {
         let other_user = self.program.uid.is_some() || self.program.gid.is_some();
         !(self.force_join || other_user || !self.closures.is_empty())
@@ -163,7 +165,8 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The pipe closes with exec: end of file and no word means that all went well.
+    /// Starts the child by fork. The pipe closes with exec: end of file without a word means that
+    /// all went well.
     fn fork(&mut self) -> Result<Newborn, Failed> {
         let failed = |step| move |errno| Failed::At(step, errno);
         let procs =
@@ -225,7 +228,7 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The value that the failed step was about.
+    /// Makes the error of a failed step, which names the value that the step was about.
     fn error(&self, step: Step, errno: Errno) -> Error {
         let command = self.program;
         let subject = match step {
@@ -249,14 +252,14 @@ pub(crate) fn read_word(word: u32) -> (Step, Errno) {
     (Step::of(word >> 24), Errno::from_raw((word & 0x00ff_ffff).cast_signed()))
 }
 
-/// What a child says before its end; nothing where it has executed or was given up. A stranger may
-/// hold the pipe for longer than until that.
+/// Reads the word that a child writes before its end; none if it has executed or was given up. The
+/// pipe's end alone does not tell: another process may hold it for longer.
 pub(crate) fn last_word(
     mut news: PipeReader,
     overdue: &mut Overdue<'_>,
     child: &Late<'_>,
 ) -> Option<u32> {
-    while !poll::readable(news.as_fd(), Some(Instant::now() + LOOK)).unwrap_or(true) {
+    while !poll::readable(news.as_fd(), Some(Instant::now() + LATE_INTERVAL)).unwrap_or(true) {
         if overdue.help(child) != Answer::Wait {
             return None;
         }

@@ -1,6 +1,6 @@
 //! From a program's name to a running main process: what is executed, its streams, the prepared
-//! memory image, and the birth itself. Where the process lives is the cgroup's and the keeper's
-//! business.
+//! memory image, and the birth itself. The rooms `cgroup` and `keeper` decide where the process
+//! lives.
 
 pub(crate) mod program;
 pub(crate) mod stdio;

@@ -10,11 +10,11 @@ pub(crate) type Closure = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
 /// The child has not run its first instruction.
 pub(crate) const UNBORN: u32 = 0;
-/// The child runs, and nothing has failed: after `vfork` semantics this means that exec has
-/// happened.
+/// The child runs, and nothing has failed. Once it has given the shared memory back this means that
+/// exec has happened.
 pub(crate) const RUNNING: u32 = u32::MAX;
 
-/// What a guard, which stands aside from everything of ours, becomes.
+/// What a guard executes, which shares nothing with the supervisor but its three streams.
 #[derive(Clone, Copy)]
 pub(crate) enum Aside<'a> {
     /// An open program.
@@ -23,7 +23,7 @@ pub(crate) enum Aside<'a> {
     Fork(unsafe extern "C" fn(*const c_char) -> !),
 }
 
-/// Everything the child is told, prepared; -1 and null mean "leave it as it is".
+/// All that the child is told, prepared; -1 and null mean "leave it as it is".
 pub(crate) struct Orders<'a> {
     pub(crate) word: AtomicU32,
     /// Write end of the error pipe; used after a fork only.

@@ -1,8 +1,9 @@
 //! What keeps a child from its exec, what can be done about it, and when it is given up.
 //!
-//! A child may be born in a frozen cgroup, be stopped (a Ctrl-Z of that moment, a stranger's
-//! SIGSTOP), or hang in the kernel at a program or a directory on a file system that does not
-//! answer. What is ours is thawed, what is stopped is continued, and the rest has ten seconds.
+//! A child may be born in a frozen cgroup, be stopped (a Ctrl-Z of that moment, a SIGSTOP from
+//! another process), or hang in the kernel at a program or a directory on a file system that does
+//! not answer. The supervisor's cgroups are thawed, a stopped child is continued, and any other has
+//! ten seconds.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,20 +15,23 @@ use crate::error::kind::NotExecuted;
 use crate::proc::read;
 use crate::sys;
 
-/// How long a child may be kept from its exec.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a child may be kept from its exec, not counting the time in which it could run.
+const KEPT_AT_MOST: Duration = Duration::from_secs(10);
 
-/// The same once the command's timeout is over: an exec that is just being done is no timeout.
+/// [`KEPT_AT_MOST`] once the command's timeout is over: an exec that is just being done is no
+/// timeout.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
-/// With the time in which it could run but for other processes.
-const AT_MOST: Duration = Duration::from_secs(60);
+/// How long an exec may take in all, with the time in which the child could run but for other
+/// processes.
+const LATE_AT_MOST: Duration = Duration::from_secs(60);
 
-/// How often a forked child that takes long is looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
+/// How often a forked child that takes long is checked.
+pub(crate) const LATE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What counts between two looks: we may have been frozen or stopped ourselves.
-const LONGEST: Duration = Duration::from_millis(200);
+/// The most that counts of the time between two checks: the supervisor itself may have been frozen
+/// or stopped meanwhile.
+const COUNTED_AT_MOST: Duration = Duration::from_millis(200);
 
 /// `PF_FORKNOEXEC` in the flags of `/proc/PID/stat`: forked, and not executed since.
 const NOT_EXECUTED: u32 = 0x40;
@@ -40,12 +44,12 @@ const BLOCKED: &str = "the program or its directory may be on a file system that
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Wait,
-    /// It has executed; only that the news of it has not come.
+    /// The child has executed, though the end of its pipe has not come.
     Executed,
     GiveUp,
 }
 
-/// A child that was not reaped yet, and whose it is.
+/// A child that is not reaped yet, and its parent.
 pub(crate) struct Late<'a> {
     pub(crate) pid: i32,
     pub(crate) pidfd: BorrowedFd<'a>,
@@ -55,7 +59,7 @@ pub(crate) struct Late<'a> {
 /// The wait for one child.
 pub(crate) struct Overdue<'a> {
     program: &'a OsStr,
-    /// The child's cgroup, and the last one above it that is ours.
+    /// The child's cgroup, and the last one above it that belongs to the supervisor.
     cgroups: Option<(&'a Cgroup, &'a Cgroup)>,
     /// The end of the command's timeout.
     until: Option<Instant>,
@@ -92,8 +96,8 @@ impl<'a> Overdue<'a> {
         self.go_on(child, state)
     }
 
-    /// Continues a child that is stopped, and thaws what is ours; its state as it was, and whether
-    /// it has executed.
+    /// Continues a child that is stopped, and thaws the supervisor's cgroups; returns the state
+    /// that the child was in, and whether it has executed.
     pub(crate) fn revive(&self, child: &Late<'_>) -> (Option<char>, bool) {
         let stat = read::stat_of(child.pid).filter(|stat| stat.ppid == child.parent);
         if stat.as_ref().is_some_and(|stat| stat.flags & NOT_EXECUTED == 0) {
@@ -112,15 +116,15 @@ impl<'a> Overdue<'a> {
 
     fn go_on(&mut self, child: &Late<'_>, state: Option<char>) -> Answer {
         let now = Instant::now();
-        let passed = now.saturating_duration_since(self.looked).min(LONGEST);
+        let passed = now.saturating_duration_since(self.looked).min(COUNTED_AT_MOST);
         self.looked = now;
         self.in_all += passed;
         if state != Some('R') {
             self.kept += passed;
         }
         let timed_out = self.until.is_some_and(|until| now >= until);
-        let patience = if timed_out { LAST_CHANCE } else { PATIENCE };
-        if self.kept < patience && self.in_all < AT_MOST {
+        let patience = if timed_out { LAST_CHANCE } else { KEPT_AT_MOST };
+        if self.kept < patience && self.in_all < LATE_AT_MOST {
             return Answer::Wait;
         }
         let (why, hint) = self.reason(child, state);
@@ -145,7 +149,7 @@ impl<'a> Overdue<'a> {
         self.given_up.is_some()
     }
 
-    /// Why the child was given up, if it was.
+    /// Makes the error of a child that was given up; none of any other.
     pub(crate) fn error(&mut self) -> Option<Error> {
         let GivenUp { why, hint, timed_out } = self.given_up.take()?;
         let after = self.start.elapsed();

@@ -1,4 +1,4 @@
-//! What is executed, and as whom: the part of a command that the child itself acts on.
+//! What is executed, and as which user: the part of a command that the child itself acts on.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -17,10 +17,10 @@ use crate::sys::above_two;
 
 /// What a standard stream of the child is connected to; as [`std::process::Stdio`].
 #[derive(Debug)]
-pub struct Stdio(Kind);
+pub struct Stdio(Source);
 
 #[derive(Debug)]
-enum Kind {
+enum Source {
     Inherit,
     Null,
     Piped,
@@ -34,23 +34,23 @@ impl Stdio {
     /// The caller's own stream.
     #[must_use]
     pub const fn inherit() -> Self {
-        Self(Kind::Inherit)
+        Self(Source::Inherit)
     }
 
     /// `/dev/null`.
     #[must_use]
     pub const fn null() -> Self {
-        Self(Kind::Null)
+        Self(Source::Null)
     }
 
     /// A pipe, whose other end is in [`Child`](crate::Child).
     #[must_use]
     pub const fn piped() -> Self {
-        Self(Kind::Piped)
+        Self(Source::Piped)
     }
 
-    /// These bytes, then the end: for a child's standard input alone. They are handed over in a
-    /// file without a name in memory, sealed; a command that spawns again gives them again.
+    /// These bytes, then the end: for a child's standard input alone. They stand in a sealed,
+    /// unnamed file in memory; a command that spawns again gives them again.
     ///
     /// # Examples
     /// ```
@@ -62,26 +62,26 @@ impl Stdio {
     /// ```
     #[must_use]
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Kind::Bytes(bytes.into()))
+        Self(Source::Bytes(bytes.into()))
     }
 
-    /// Whether it is a pipe with an end of ours.
+    /// Whether it is a pipe whose other end stays in this process.
     pub(crate) fn is_piped(&self) -> bool {
-        matches!(self.0, Kind::Piped)
+        matches!(self.0, Source::Piped)
     }
 }
 
 /// The caller's standard output, as it is at the spawn.
 impl From<io::Stdout> for Stdio {
     fn from(_: io::Stdout) -> Self {
-        Self(Kind::Own(1))
+        Self(Source::Own(1))
     }
 }
 
 /// The caller's standard error, as it is at the spawn.
 impl From<io::Stderr> for Stdio {
     fn from(_: io::Stderr) -> Self {
-        Self(Kind::Own(2))
+        Self(Source::Own(2))
     }
 }
 
@@ -89,55 +89,55 @@ macro_rules! from_owned_fd {
     ($($source:ty),*) => {$(
         impl From<$source> for Stdio {
             fn from(source: $source) -> Self {
-                Self(Kind::Fd(source.into()))
+                Self(Source::Fd(source.into()))
             }
         }
     )*};
 }
 from_owned_fd!(OwnedFd, File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr);
 
-/// One stream made ready: what the child gets (-1: as it is), what must stay open until it has it,
-/// and our end of a pipe.
+/// One stream made ready: the child's fd (-1: inherited), what must stay open until the child has
+/// it, and this process's end of a pipe.
 #[derive(Debug, Default)]
-pub(crate) struct Stream<'a> {
+pub(crate) struct ChildStream<'a> {
     pub(crate) child: RawFd,
     _held: Option<OwnedFd>,
     _lent: PhantomData<&'a Stdio>,
     pub(crate) ours: Option<OwnedFd>,
 }
 
-impl<'a> Stream<'a> {
-    /// `number` is 0, 1 or 2. The child's fd is always above 2, so that no `dup2` overwrites the
-    /// source of a later one.
+impl<'a> ChildStream<'a> {
+    /// Makes stream `number` (0, 1 or 2) ready. The child's fd is always above 2, so that no `dup2`
+    /// overwrites the source of a later one.
     pub(crate) fn make(number: u8, asked: &'a Stdio) -> Result<Self> {
         let name = ["stdin", "stdout", "stderr"].get(usize::from(number)).unwrap_or(&"stream");
-        if let (Kind::Bytes(_), 1..) = (&asked.0, number) {
+        if let (Source::Bytes(_), 1..) = (&asked.0, number) {
             let why = "bytes are for standard input alone";
             return Err(Error::invalid(Step::Prepare, *name, why));
         }
         Self::of(number == 0, &asked.0).map_err(|errno| Error::os(Step::Stdio, *name, errno))
     }
 
-    fn of(is_input: bool, kind: &'a Kind) -> Result<Self, Errno> {
+    fn of(is_input: bool, kind: &'a Source) -> Result<Self, Errno> {
         match kind {
-            Kind::Inherit => Ok(Self { child: -1, ..Self::default() }),
-            Kind::Null => {
+            Source::Inherit => Ok(Self { child: -1, ..Self::default() }),
+            Source::Null => {
                 let access = if is_input { OFlag::O_RDONLY } else { OFlag::O_WRONLY };
                 let null = open("/dev/null", access | OFlag::O_CLOEXEC, Mode::empty())?;
                 Self::holding(null, None)
             }
-            Kind::Piped => {
+            Source::Piped => {
                 let (reads, writes) = pipe2(OFlag::O_CLOEXEC)?;
                 let (child, ours) = if is_input { (reads, writes) } else { (writes, reads) };
                 Self::holding(child, Some(ours))
             }
-            Kind::Fd(fd) if fd.as_raw_fd() > 2 => {
+            Source::Fd(fd) if fd.as_raw_fd() > 2 => {
                 Ok(Self { child: fd.as_raw_fd(), ..Self::default() })
             }
-            Kind::Fd(fd) => Self::copying(fd.as_fd()),
-            Kind::Own(1) => Self::copying(io::stdout().as_fd()),
-            Kind::Own(_) => Self::copying(io::stderr().as_fd()),
-            Kind::Bytes(bytes) => Self::holding(memory(bytes)?.into(), None),
+            Source::Fd(fd) => Self::copying(fd.as_fd()),
+            Source::Own(1) => Self::copying(io::stdout().as_fd()),
+            Source::Own(_) => Self::copying(io::stderr().as_fd()),
+            Source::Bytes(bytes) => Self::holding(memory(bytes)?.into(), None),
         }
     }
 
@@ -151,7 +151,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// A file in memory, at its start. Sealed: what the child does to it changes nothing.
+/// Makes a file in memory, at its start. It is sealed: the child cannot change it.
 fn memory(bytes: &[u8]) -> Result<File, Errno> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"tidy-process-stdin", flags)?);
@@ -162,12 +162,12 @@ fn memory(bytes: &[u8]) -> Result<File, Errno> {
     Ok(file)
 }
 
-/// Our end of an output pipe is read without blocking: a stranger may hold the other end for ever.
+/// Makes reads return at once: another process may hold the other end of an output pipe for ever.
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     set_flag(fd, OFlag::O_NONBLOCK)
 }
 
-/// Every write goes to the end, whoever else writes.
+/// Makes each write go to the end of the file, whatever other processes write.
 pub(crate) fn set_appending(fd: &File) -> Result<(), Errno> {
     set_flag(fd, OFlag::O_APPEND)
 }

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::error::{Error, Result, Step, errno_of};
-use crate::exec::overdue::{Answer, LOOK, Late};
+use crate::exec::overdue::{Answer, LATE_INTERVAL, Late};
 use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::proc::survey;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
@@ -79,7 +79,7 @@ impl Kept {
             if heard.main.is_some() || heard.silent {
                 return Ok(heard.main);
             }
-            let look = Some(Instant::now() + LOOK);
+            let look = Some(Instant::now() + LATE_INTERVAL);
             if !readable(&[self.line.as_fd()], look)? && help() == Answer::GiveUp {
                 return Ok(None);
             }

@@ -71,7 +71,7 @@ extern "C" fn live(charge: *const c_void) -> ! {
     // SAFETY: `fork` passes a Charge, and this process has a copy of it for ever.
     let charge: &Charge<'_> = unsafe { &*charge.cast() };
     match Keeper::begin(charge) {
-        Err(failure) => child_side::end(charge.orders, &failure),
+        Err(failure) => child_side::fail(charge.orders, &failure),
         Ok(mut keeper) => keeper.keep(),
     }
     // SAFETY: ends this process without running anything of the owner's.

@@ -1,4 +1,4 @@
-//! What is kept of a text in bounded memory, and its lines.
+//! Keeps the head and the tail of a text in bounded memory, and cuts texts into lines.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,7 +29,7 @@ impl fmt::Display for Excerpt {
     }
 }
 
-/// The head and the tail of a text, and what is kept for those who wait for more of it.
+/// The head and the tail of a text, and what its waiting readers have not read yet.
 #[derive(Debug)]
 pub(crate) struct Memory {
     head: Vec<u8>,
@@ -41,17 +41,17 @@ pub(crate) struct Memory {
     tapped: u64,
 }
 
-/// What has come since a waiting reader was here last.
+/// What has come since a waiting reader read last.
 #[derive(Debug)]
 struct Tap {
     id: u64,
     bytes: Vec<u8>,
     missed: u64,
-    /// Its reader has not come for too long: nothing waits for it.
+    /// Its reader has not read for too long: nothing waits for it.
     is_late: bool,
 }
 
-/// A tap that has this much is full: no more is to come before its reader has been here.
+/// Bytes of a full tap: no more is taken from the pipe before its reader has read them.
 const TAP: usize = 256 * 1024;
 
 impl Memory {
@@ -88,14 +88,15 @@ impl Memory {
         excerpt
     }
 
-    /// The last bytes, as far as they are kept.
+    /// Returns the last bytes, `most` of them, as far as they are kept.
     pub(crate) fn last(&self, most: usize) -> Vec<u8> {
         let Excerpt { head, omitted_bytes, tail } = self.excerpt();
         let end = if omitted_bytes == 0 { head } else { tail };
         end.get(end.len().saturating_sub(most)..).unwrap_or_default().to_vec()
     }
 
-    /// Collects what comes from now on, and what is kept of it from `start` on.
+    /// Opens a tap: it collects what comes from now on, and has at once what is kept from byte
+    /// `start` on. Returns its number.
     pub(crate) fn tap(&mut self, start: u64) -> u64 {
         let missed = usize::try_from(self.total.saturating_sub(start)).unwrap_or(usize::MAX);
         self.tapped += 1;
@@ -114,17 +115,17 @@ impl Memory {
         std::mem::take(&mut tap.bytes)
     }
 
-    /// Bytes that the tap's reader will never see.
+    /// Counts the bytes that the tap's reader will never see.
     pub(crate) fn missed(&self, tap: u64) -> u64 {
         self.taps.iter().find(|each| each.id == tap).map_or(0, |tap| tap.missed)
     }
 
-    /// Whether more may come.
+    /// Whether no tap is full, except of late readers.
     pub(crate) fn has_room(&self) -> bool {
         self.taps.iter().all(|tap| tap.is_late || tap.bytes.len() < TAP)
     }
 
-    /// A reader whose tap is full has not come for too long: it misses what there is no room for.
+    /// Marks the readers of full taps as late: they miss what there is no room for.
     pub(crate) fn give_up_waiting(&mut self) {
         self.taps.iter_mut().for_each(|tap| tap.is_late |= tap.bytes.len() >= TAP);
     }
@@ -134,19 +135,20 @@ impl Memory {
     }
 }
 
-/// A line that is longer than this is handed on in pieces: nothing bounds what a tree writes.
+/// Bytes of a line; a longer one is handed on in pieces, since nothing bounds what a tree writes.
 const LINE: usize = 64 * 1024;
 
 /// Bytes cut into lines.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     pub(crate) partial: Vec<u8>,
-    /// So much of a piece is in the next one too.
+    /// Bytes at the end of a piece that open the next one too.
     overlap: usize,
 }
 
 impl Lines {
-    /// For a search: what is cut by the end of a piece is whole in the next one.
+    /// Makes pieces that overlap, for a search: a text that the end of one piece cuts is whole in
+    /// the next.
     pub(crate) fn overlapping() -> Self {
         Self { overlap: LINE / 2, ..Self::default() }
     }

@@ -1,8 +1,9 @@
-//! Where a tree's output goes: to a file, or through a pipe into bounded memory and whatever else.
+//! Where a tree's output goes: to a file, or through a pipe into bounded memory, copies and
+//! callbacks.
 //!
-//! A file needs nobody to read it, so it can never block the tree, and anybody may look at it while
-//! it grows. A bound, a copy and callbacks need somebody who reads a pipe all the time: one thread
-//! for each spawn, that ends with the tree.
+//! A file needs no reader, so it never blocks the tree, and any process may read it while it grows.
+//! A bound, a copy and callbacks need a reader that empties a pipe all the time: one thread for
+//! each spawn, that ends with the tree.
 
 pub(crate) mod excerpt;
 pub(crate) mod reader;
@@ -20,16 +21,17 @@ use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::{Stdio, set_appending};
 use crate::log::excerpt::{Excerpt, Lines, Memory};
 
-/// What a command writes to its standard output and error, merged in order, kept for whoever wants
-/// to look: [`Ready::log`](crate::Ready::log), the errors of
-/// [`wait_ready`](crate::Child::wait_ready), you. Given to a command by
-/// [`Command::log`](crate::Command::log); a handle, clones share what is kept.
+/// Keeps what a command writes to its standard output and error, merged in order.
+///
+/// [`Ready::log`](crate::Ready::log) and the errors of [`wait_ready`](crate::Child::wait_ready)
+/// read it, and so may the caller. [`Command::log`](crate::Command::log) gives it to a command; it
+/// is a handle, whose clones share what is kept.
 ///
 /// [`create`](Self::create) and [`unnamed`](Self::unnamed) hand the command a file: no thread,
 /// nothing that could block it, and no bound but the disk's. [`bounded`](Self::bounded), and any
 /// log with [`tee`](Self::tee) or [`on_line`](Self::on_line), hands it a pipe that a thread reads,
 /// one for each spawn. That thread ends with the tree; what the tree had written by then is kept,
-/// and a stranger who holds the pipe is not waited for.
+/// and no other process that holds the pipe is waited for.
 ///
 /// # Cleanup
 /// The file of [`unnamed`](Self::unnamed) goes with the last handle and the last process that
@@ -64,14 +66,14 @@ enum Sink {
     Lines(Lines, Callback),
 }
 
-/// How much of a file is read into an excerpt, at either end.
+/// Bytes of a file that are read into an excerpt, at either end.
 const PART: usize = 64 * 1024;
 
-/// How far from the end the last lines are looked for.
+/// Bytes at the end of a log in which the last lines are looked for.
 const TAIL: usize = 8 * 1024;
 
 impl Log {
-    /// Into a new file, or an existing one made empty.
+    /// Makes a log in a new file, or in an existing one made empty.
     ///
     /// # Errors
     /// It cannot be made or opened.
@@ -84,7 +86,8 @@ impl Log {
         Ok(Self::new(Store::File(file)))
     }
 
-    /// Into a file without a name, in memory (or swapped out); charged to who writes it.
+    /// Makes a log in an unnamed file in memory (or swapped out), which is charged to the writing
+    /// processes.
     ///
     /// # Errors
     /// It cannot be made.
@@ -96,8 +99,8 @@ impl Log {
         Ok(Self::new(Store::File(file)))
     }
 
-    /// Into this process's memory: the first `head` and the last `tail` bytes, and how many are
-    /// missing between them.
+    /// Makes a log in this process's memory: the first `head` and the last `tail` bytes, and how
+    /// many are missing between them.
     #[must_use]
     pub fn bounded(head: usize, tail: usize) -> Self {
         Self::new(Store::Memory(Mutex::new(Memory::new(head, tail))))
@@ -108,7 +111,7 @@ impl Log {
     }
 
     /// Copies everything to this writer too, as it comes. A writer that fails gets nothing more;
-    /// one that blocks holds up the tree, as it would without us.
+    /// one that blocks holds up the tree, as it would if the tree wrote to it directly.
     #[must_use]
     pub fn tee(self, writer: impl Write + Send + 'static) -> Self {
         lock(&self.0.sinks).push(Sink::Tee(Box::new(writer)));
@@ -116,14 +119,14 @@ impl Log {
     }
 
     /// Calls this with each line as it comes, without its newline, bytes that are no UTF-8
-    /// replaced. Called by the thread that reads; what it takes long for the tree may wait for.
+    /// replaced. The reading thread calls it; a callback that takes long may hold up the tree.
     #[must_use]
     pub fn on_line(self, callback: impl FnMut(&str) + Send + 'static) -> Self {
         lock(&self.0.sinks).push(Sink::Lines(Lines::default(), Box::new(callback)));
         self
     }
 
-    /// What was written so far; of a file the first and the last 64 KiB.
+    /// Returns what was written so far; of a file the first and the last 64 KiB.
     #[must_use]
     pub fn text(&self) -> Excerpt {
         match &self.0.store {
@@ -139,7 +142,7 @@ impl Log {
         }
     }
 
-    /// The last lines, this many at the most; not more than 8 KiB.
+    /// Returns the last lines, this many at the most, and 8 KiB at the most.
     #[must_use]
     pub fn tail(&self, lines: usize) -> String {
         let bytes = match &self.0.store {
@@ -154,7 +157,7 @@ impl Log {
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
 
-    /// How much was written so far.
+    /// Counts the bytes that were written so far.
     pub(crate) fn len(&self) -> u64 {
         match &self.0.store {
             Store::Memory(memory) => lock(memory).total,
@@ -162,7 +165,8 @@ impl Log {
         }
     }
 
-    /// What a child gets as its stream, and the pipe that is to be read, if it is one.
+    /// Makes the stream that a child gets, and returns the pipe's end to read from, if it is a
+    /// pipe.
     pub(crate) fn attach(&self) -> Result<(Stdio, Option<PipeReader>)> {
         let failed = |error| Error::os(Step::Log, "of the command", errno_of(&error));
         match &self.0.store {
@@ -176,7 +180,7 @@ impl Log {
         }
     }
 
-    /// Takes what came out of the pipe: to the store first, so that a slow sink hides nothing.
+    /// Takes bytes from the pipe: into the store first, so that a slow sink hides nothing.
     pub(crate) fn take(&self, bytes: &[u8]) {
         match &self.0.store {
             Store::Memory(memory) => lock(memory).push(bytes),
@@ -191,7 +195,7 @@ impl Log {
         });
     }
 
-    /// The pipe has ended: a last line without newline is one too.
+    /// Hands on a last line without newline: the pipe has ended.
     pub(crate) fn close(&self) {
         for sink in &mut *lock(&self.0.sinks) {
             if let Sink::Lines(lines, callback) = sink {
@@ -200,17 +204,16 @@ impl Log {
         }
     }
 
-    /// Everything that is written from `start` on, for a reader that comes back for it again and
-    /// again.
-    pub(crate) fn watch(&self, start: u64) -> Watch {
+    /// Follows what is written from byte `start` on.
+    pub(crate) fn follow(&self, start: u64) -> Follower {
         let at = match &self.0.store {
             Store::Memory(memory) => lock(memory).tap(start),
             Store::File(_) => start,
         };
-        Watch { log: self.clone(), at }
+        Follower { log: self.clone(), at }
     }
 
-    /// Whether those who watch it have room for more.
+    /// Whether its followers have room for more.
     pub(crate) fn has_room(&self) -> bool {
         match &self.0.store {
             Store::Memory(memory) => lock(memory).has_room(),
@@ -218,7 +221,7 @@ impl Log {
         }
     }
 
-    /// Those who have not come for too long miss what they have not read.
+    /// Lets followers that have not read for too long miss what is to come.
     pub(crate) fn give_up_waiting(&self) {
         if let Store::Memory(memory) = &self.0.store {
             lock(memory).give_up_waiting();
@@ -226,22 +229,22 @@ impl Log {
     }
 }
 
-/// A log in a file that is open for reading and appending.
+/// Makes a log in a file that is open for reading and appending.
 #[cfg(feature = "cli")]
 #[must_use]
 pub fn log_into(file: File) -> Log {
     Log::new(Store::File(file))
 }
 
-/// See [`Log::watch`].
-pub(crate) struct Watch {
+/// Reads a log on, from where it read last; see [`Log::follow`].
+pub(crate) struct Follower {
     log: Log,
     /// The number of a tap, or a place in the file.
     at: u64,
 }
 
-impl Watch {
-    /// What has come since the last time, or a part of that: nothing has, if it is empty.
+impl Follower {
+    /// Returns what has come since the last call, or a part of that; empty if nothing has.
     pub(crate) fn fresh(&mut self) -> Vec<u8> {
         match &self.log.0.store {
             Store::Memory(memory) => lock(memory).tapped(self.at),
@@ -253,7 +256,7 @@ impl Watch {
         }
     }
 
-    /// Bytes that came and went between two times.
+    /// Counts the bytes that came and were dropped between two calls.
     pub(crate) fn missed(&self) -> u64 {
         match &self.log.0.store {
             Store::Memory(memory) => lock(memory).missed(self.at),
@@ -262,7 +265,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Follower {
     fn drop(&mut self) {
         if let Store::Memory(memory) = &self.log.0.store {
             lock(memory).untap(self.at);
@@ -280,7 +283,7 @@ fn length(file: &File) -> u64 {
     file.metadata().map_or(0, |meta| meta.len())
 }
 
-/// As much as there is from here on; what cannot be read is not there.
+/// Reads `most` bytes at the most from this place on; none where reading fails.
 fn read_at(file: &File, from: u64, most: usize) -> Vec<u8> {
     let there = length(file).saturating_sub(from);
     let mut bytes = vec![0; usize::try_from(there).map_or(most, |there| there.min(most))];

@@ -1,4 +1,4 @@
-//! The reader of a log's pipe: its thread, and what it keeps in memory.
+//! The thread that reads a log's pipe, and the record of one spawn's part of the log.
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::sys::SignalsBlocked;
 use crate::sys::identity::Identity;
 
-/// The log of one spawn: from where on it is this child's, and the thread that reads for it.
+/// One spawn's part of a log: the byte that it begins at, and the thread that reads the pipe.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) log: Option<Log>,
@@ -38,18 +38,19 @@ impl Record {
         Ok(Self { log: Some(log.clone()), start, stdio: Some(stdio), pipe, ..Self::default() })
     }
 
-    /// The same where a wait collects the two output streams: it copies these of them to the log.
+    /// Makes the record of a spawn whose two output streams a wait collects: it copies these of
+    /// them to the log.
     pub(crate) fn copied(log: Option<&Log>, streams: [bool; 2]) -> Self {
         let start = log.map_or(0, Log::len);
         Self { log: log.cloned(), start, copied: streams, ..Self::default() }
     }
 
-    /// Where copies of standard output and error go.
+    /// The logs that standard output and error are copied to.
     pub(crate) fn copies(&self) -> [Option<Log>; 2] {
         self.copied.map(|copied| self.log.clone().filter(|_| copied))
     }
 
-    /// All that was collected is copied: a last line without newline is one too.
+    /// Hands on a last line without newline, once all that was collected is copied.
     pub(crate) fn close_copies(&self) {
         if let (Some(log), true) = (&self.log, self.copied.contains(&true)) {
             log.close();
@@ -60,7 +61,7 @@ impl Record {
         self.stdio.as_ref()
     }
 
-    /// After the spawn: our copy of the pipe's other end goes, and the thread starts.
+    /// Closes this process's copy of the pipe's other end and starts the thread; after the spawn.
     pub(crate) fn start(mut self) -> Result<Self> {
         self.stdio = None;
         if let (Some(log), Some(pipe)) = (&self.log, self.pipe.take()) {
@@ -75,19 +76,20 @@ impl Record {
         self.pump.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Once the tree is gone: the rest is read, and the thread ends.
-    pub(crate) fn stop(&self) {
+    /// Lets the thread read the rest and end; once the tree is gone.
+    pub(crate) fn finish_reading(&self) {
         drop(self.pump.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// The tree lives on without its handle: the thread reads until everybody has closed the pipe.
-    pub(crate) fn leave(&self) {
+    /// Lets the thread read until every process has closed the pipe: the tree lives on without its
+    /// handle.
+    pub(crate) fn detach_reader(&self) {
         std::mem::forget(self.pump.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-/// A thread that reads the pipe into the log, until the pipe ends or this is dropped. Then what is
-/// in the pipe is still read, and no more: a stranger may have the other end.
+/// A thread that reads the pipe into the log, until the pipe ends or this is dropped. On the drop
+/// it reads what the pipe holds, and no more: another process may have the other end.
 #[derive(Debug)]
 pub(crate) struct Pump {
     stop: Option<PipeWriter>,
@@ -122,16 +124,16 @@ impl Drop for Pump {
         if let (Some(mut stop), Some(thread)) = (stop, thread)
             && self.owner.is_this_process()
         {
-            // To close it would do, but a fork may hold it open.
+            // Closing it does not suffice: a fork may hold it open.
             let _ = stop.write(&[0]);
             let _ = thread.join();
         }
     }
 }
 
-/// A reader that waits for a line has this long to come for what is there: the tree stands still
-/// meanwhile, as its pipe is full, and is not to be held up for ever by a wait that nobody polls.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a full tap waits for its reader. The tree stands still meanwhile, as its pipe is full,
+/// and a wait that is not polled must not hold it up for ever.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 fn pump(log: &Log, mut from: PipeReader, until: &PipeReader) {
     let mut buffer = vec![0; 64 * 1024];
@@ -139,7 +141,7 @@ fn pump(log: &Log, mut from: PipeReader, until: &PipeReader) {
     loop {
         if log.has_room() {
             full_since = None;
-        } else if full_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        } else if full_since.get_or_insert_with(Instant::now).elapsed() > READ_WITHIN {
             log.give_up_waiting();
         }
         let full = full_since.is_some();

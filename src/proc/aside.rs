@@ -1,8 +1,8 @@
-//! A question that may block for ever, asked by a thread of its own.
+//! Asks a question that may block for ever in a thread of its own.
 //!
-//! A path may lead to a file system whose server is dead (NFS, FUSE): whatever looks at it hangs
-//! there, deaf to deadlines. The thread ends when it is not asked any more, or when the kernel lets
-//! go of it.
+//! A path may lead to a file system whose server is dead (NFS, FUSE): a thread that looks it up
+//! hangs there, deaf to deadlines. The thread ends when its [`Aside`] is dropped, or when the
+//! kernel lets go of it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
@@ -12,24 +12,24 @@ use crate::sys::SignalsBlocked;
 
 type Question<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// Asks one kind of question, again and again.
+/// Asks questions of one kind, one after the other, in one thread.
 pub(crate) struct Aside<T>(Option<Thread<T>>);
 
 struct Thread<T> {
     questions: Sender<Question<T>>,
     answers: Receiver<T>,
-    /// It has a question that it has not answered yet.
+    /// The thread has a question that it has not answered yet.
     busy: bool,
 }
 
 impl<T: Send + 'static> Aside<T> {
-    /// Nothing is started before the first question.
+    /// Makes one; its thread starts with the first question.
     pub(crate) fn new() -> Self {
         Self(None)
     }
 
-    /// The answer, if it comes in time. A thread that is at the question before has not heard this
-    /// one: what it answers is to that.
+    /// Returns the answer, if it comes in time. While the thread is still at an earlier question
+    /// this one is dropped, and the answer is to the earlier one.
     pub(crate) fn ask(
         &mut self,
         patience: Duration,
@@ -39,7 +39,7 @@ impl<T: Send + 'static> Aside<T> {
             self.0 = start();
         }
         let Some(thread) = &mut self.0 else {
-            // No thread can be had: better late than never.
+            // No thread can be started: better late than never.
             return Some(question());
         };
         if !thread.busy {
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Aside<T> {
                 Some(answer)
             }
             Err(RecvTimeoutError::Timeout) => None,
-            // It has panicked: the next question gets another one.
+            // The thread has panicked: the next question starts another one.
             Err(RecvTimeoutError::Disconnected) => {
                 self.0 = None;
                 None

@@ -1,4 +1,4 @@
-//! What can be said of one process: who it is, so that a leftover has a name.
+//! The description of one process, so that a leftover has a name.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,8 +10,7 @@ use crate::proc::quote::{LINE, enumerated, quoted, shortened};
 /// One process of a tree, as `/proc` showed it ([proc(5)]).
 ///
 /// The pid is a label to print: the process may have ended since. What could not be read, and what
-/// was cut, is in [`gaps`](Self::gaps): a process that nothing is known of but that it was there is
-/// an entry all the same.
+/// was cut, is in [`gaps`](Self::gaps): a process of which only the pid is known has an entry too.
 ///
 /// [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +55,11 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// What is known of no process whose directory in `/proc` cannot be read.
+/// The fields that are empty where a process's directory in `/proc` cannot be read.
 const STATED: [&str; 5] = ["ppid", "session", "name", "state", "running"];
 
 impl ProcessInfo {
-    /// A process that was there, and nothing else is known of it.
+    /// Makes the entry of a process of which only the pid is known.
     pub(crate) fn unread(pid: i32, reason: &str) -> Self {
         let gap = |field| Gap { field, reason: reason.to_owned() };
         Self {
@@ -89,7 +88,7 @@ impl ProcessInfo {
         cut.into_iter().for_each(|cut| self.lacks("ports", cut));
     }
 
-    /// Nothing is wrong with this field any more.
+    /// Removes the note on this field: it is whole now.
     pub(crate) fn has(&mut self, field: &str) {
         self.gaps.retain(|gap| gap.field != field);
     }
@@ -98,8 +97,8 @@ impl ProcessInfo {
         self.gaps.iter().find(|gap| gap.field == field).map(|gap| &*gap.reason)
     }
 
-    /// What a person wants to know of a leftover besides its name: `parent 1, session 4711, running
-    /// 2.0 s, in "/srv", listening on tcp 127.0.0.1:8080`.
+    /// Describes a leftover, besides its name: `parent 1, session 4711, running 2.0 s, in "/srv",
+    /// listening on tcp 127.0.0.1:8080`.
     #[must_use]
     pub fn particulars(&self) -> String {
         let Self { ppid, session, running, .. } = self;
@@ -125,12 +124,12 @@ impl ProcessInfo {
         }
     }
 
-    /// The same on one line with the name, bounded.
+    /// Describes the process on one bounded line, with its name.
     pub(crate) fn in_full(&self) -> String {
         shortened(&format!("{self:.100} ({})", self.particulars()), LINE)
     }
 
-    /// For a process that outlived SIGKILL: what the kernel says it waits for.
+    /// Describes a process that outlived SIGKILL, with what the kernel says it waits for.
     pub(crate) fn stuck(&self) -> String {
         let wchan = quoted(self.wchan.as_deref().unwrap_or("?"));
         let Self { pid, name, state, .. } = self;
@@ -161,7 +160,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// So many processes are named; nobody reads more.
+    /// The most processes that are named; the rest is counted.
     pub(crate) const NAMED: usize = 100;
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -175,14 +174,14 @@ impl Survey {
         }
     }
 
-    /// Takes in another one's, as far as there is room.
+    /// Adds another survey's processes, as far as there is room for names.
     pub(crate) fn extend(&mut self, other: &Self) {
         let room = Self::NAMED.saturating_sub(self.named.len());
         self.named.extend(other.named.iter().take(room).cloned());
         self.count += other.count;
     }
 
-    /// Leaves out those who do not count.
+    /// Removes the named processes for which this is false, from the count too.
     pub(crate) fn retain(&mut self, counts: impl Fn(&ProcessInfo) -> bool) {
         let before = self.named.len();
         self.named.retain(counts);
@@ -190,7 +189,8 @@ impl Survey {
     }
 }
 
-/// A process chooses its directory, whose name need not be UTF-8: that must not cost the report.
+/// Serializes a path with bytes that are no UTF-8 replaced: a process chooses the name of its
+/// directory, and an odd one must not cost the report.
 #[cfg(feature = "serde")]
 fn lossy<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     let text = path.as_ref().map(|path| path.to_string_lossy());

@@ -1,4 +1,4 @@
-//! What `/proc` and netlink say of processes and their sockets. Reads only; signals nothing.
+//! Reads processes from `/proc`, and their sockets by netlink. Signals nothing.
 
 pub(crate) mod survey;
 pub(crate) mod info;

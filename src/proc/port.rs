@@ -12,7 +12,7 @@ use crate::proc::quote::quoted;
 pub enum Protocol {
     /// A TCP socket that listens.
     Tcp,
-    /// A UDP socket that is bound, and connected to nobody.
+    /// A UDP socket that is bound and not connected.
     Udp,
 }
 
@@ -35,8 +35,8 @@ pub struct ListeningPort {
     pub protocol: Protocol,
     /// The local address and port; `0.0.0.0` and `[::]` are all addresses.
     pub address: SocketAddr,
-    /// Who holds the socket. A socket that several processes share (workers of one server) is
-    /// listed once for each.
+    /// The process that holds the socket. A socket that several processes share (workers of one
+    /// server) is listed once for each.
     pub pid: u32,
     /// The kernel's name (comm) of that process.
     pub name: String,

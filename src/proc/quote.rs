@@ -1,14 +1,14 @@
-//! The one way from what others wrote to a terminal.
+//! The one way of other processes' text to a terminal.
 //!
 //! A process chooses its name, its command line, its directories and what it writes; a terminal
 //! obeys what is in them. So whatever came from outside goes through [`quoted`] before it is part
 //! of a text for a person.
 
-/// How long a line may be that describes one process, in characters.
+/// Characters of a line that describes one process, at the most.
 pub(crate) const LINE: usize = 200;
 
-/// The same text on one line, with `?` for each character that a terminal may obey. Bytes that are
-/// no UTF-8 are `U+FFFD` already, wherever a text was made of them.
+/// Returns the text on one line, with `?` for each character that a terminal may obey. Bytes that
+/// are no UTF-8 are `U+FFFD` already, wherever a text was made of them.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| match c {
         '\t' => ' ',
@@ -18,7 +18,7 @@ pub(crate) fn quoted(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-/// The same for a text of several lines.
+/// Quotes each line of a text, as [`quoted`] does.
 pub(crate) fn quoted_lines(text: &str) -> String {
     text.split('\n').map(quoted).collect::<Vec<_>>().join("\n")
 }
@@ -36,7 +36,7 @@ pub(crate) fn steers(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Its first characters, with `...` for the rest, so many in all.
+/// Returns the first characters, with `...` for the rest; `most` characters in all.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     if text.chars().nth(most).is_none() {
         return text.to_owned();
@@ -45,8 +45,8 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
     format!("{}...", kept.trim_end())
 }
 
-/// As many of these as fit into so many characters, separated by commas; then how many more there
-/// are of `count`.
+/// Lists as many of these as fit into `most` characters, separated by commas; then how many more
+/// there are of `count`.
 pub(crate) fn enumerated(all: &[String], count: usize, most: usize) -> String {
     let mut text = String::new();
     let mut said = 0;
@@ -55,7 +55,7 @@ pub(crate) fn enumerated(all: &[String], count: usize, most: usize) -> String {
         let after = said + 1;
         let more = if after < count { format!(", {} more", count - after) } else { String::new() };
         let room = most.saturating_sub(text.chars().count() + comma.len() + more.len());
-        // The first one is said, however long it is.
+        // The first one is listed, however long it is.
         let fits = each.chars().nth(room).is_none();
         if !fits && said > 0 {
             break;

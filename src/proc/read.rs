@@ -1,4 +1,4 @@
-//! One process as `/proc` shows it: what can be read at once, and what can block.
+//! Reads one process from `/proc`: what can be read at once, and what can block.
 //!
 //! `stat`, `wchan` and the link to the directory are answered from the kernel's own memory.
 //! `cmdline` is in the memory of the process: the read waits for its memory lock, for as long as
@@ -21,17 +21,19 @@ use procfs_core::process::Stat;
 
 use crate::proc::info::ProcessInfo;
 
-/// More of a file of the kernel's is not read: a `stat` has some 300 bytes.
-const BRIEF: u64 = 4096;
+/// Bytes that are read of a file of the kernel's: a `stat` has some 300.
+const FILE_BYTES: u64 = 4096;
 
-/// A process may stretch its command line over gigabytes (PR_SET_MM_MAP).
-const COMMAND: u64 = 4096;
-const WORDS: usize = 64;
+/// Bytes and words that are read of a command line, which a process may stretch over gigabytes
+/// (PR_SET_MM_MAP).
+const COMMAND_BYTES: u64 = 4096;
+const COMMAND_WORDS: usize = 64;
 
-/// What says of a process that it is the one that had this pid before: when it started.
+/// When a process started, in ticks since boot: tells it from a later one with the same pid.
 pub(crate) type Start = u64;
 
-/// What can be said at once. None if it is gone; one that `/proc` does not show is not.
+/// Reads what does not block. None if the process is gone; one that `/proc` does not show has an
+/// entry that says so.
 pub(crate) fn facts(pid: i32) -> Option<(ProcessInfo, Option<Start>)> {
     match stated(pid) {
         Ok((process, start)) => Some((process, Some(start))),
@@ -40,23 +42,23 @@ pub(crate) fn facts(pid: i32) -> Option<(ProcessInfo, Option<Start>)> {
     }
 }
 
-/// The state letter alone.
+/// Reads the state letter.
 #[cfg(feature = "cli")]
 pub(crate) fn state(pid: i32) -> Option<char> {
     stat_of(pid).map(|stat| stat.state)
 }
 
-/// Asked of the kernel itself: a `/proc` that hides a process says the same as of one that is gone.
+/// Asks the kernel by kill(2): a `/proc` that hides a process looks as if it were gone.
 fn is_gone(pid: i32) -> bool {
     pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }
 
-/// What `/proc/PID/stat` says.
+/// Parses `/proc/PID/stat`.
 pub(crate) fn stat_of(pid: i32) -> Option<Stat> {
     directory(pid).ok().and_then(|dir| stat(&dir).ok())
 }
 
-/// All by one directory: never of a stranger that has got the same pid meanwhile.
+/// Reads all by one open directory: never of another process that has got the same pid meanwhile.
 fn stated(pid: i32) -> Result<(ProcessInfo, Start), String> {
     let dir = directory(pid).map_err(|errno| named(&errno.into()))?;
     let stat = stat(&dir)?;
@@ -85,7 +87,7 @@ pub(crate) fn command(pid: i32, start: Start, process: &mut ProcessInfo) -> Opti
     process.has("command");
     let mut bytes = Vec::new();
     let file = file(&dir, c"cmdline").map_err(io::Error::from);
-    match file.and_then(|file| file.take(COMMAND + 1).read_to_end(&mut bytes)) {
+    match file.and_then(|file| file.take(COMMAND_BYTES + 1).read_to_end(&mut bytes)) {
         Ok(_) => {}
         // It has just ended.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -104,7 +106,8 @@ fn directory(pid: i32) -> Result<File, Errno> {
     open(&*format!("/proc/{pid}"), flags, Mode::empty()).map(File::from)
 }
 
-/// Not blocking, whatever stands in the place of the kernel's file.
+/// Opens a file of the directory; does not block, whatever stands in the place of the kernel's
+/// file.
 fn file(dir: &File, name: &CStr) -> Result<File, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     openat(dir, name, flags, Mode::empty()).map(File::from)
@@ -112,7 +115,7 @@ fn file(dir: &File, name: &CStr) -> Result<File, Errno> {
 
 fn text(dir: &File, name: &CStr) -> Result<String, io::Error> {
     let mut bytes = Vec::new();
-    file(dir, name)?.take(BRIEF).read_to_end(&mut bytes)?;
+    file(dir, name)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -126,21 +129,22 @@ fn named(error: &io::Error) -> String {
     format!("{} ({errno:?})", errno.desc())
 }
 
-/// Each ends in NUL; a process that has written over its own may have more of them. And what was
-/// cut, if anything.
+/// Splits a command line at its NULs, of which a process that has written over its own may have
+/// more at the end; also says what was cut, if anything.
 fn words(bytes: &[u8]) -> (Vec<String>, Option<String>) {
-    let most = usize::try_from(COMMAND).unwrap_or(usize::MAX);
+    let most = usize::try_from(COMMAND_BYTES).unwrap_or(usize::MAX);
     let kept = bytes.get(..most).unwrap_or(bytes);
     let end = kept.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let kept = kept.get(..end).unwrap_or_default();
     if bytes.len() > most {
         let mut all = split(kept);
-        all.truncate(WORDS);
-        return (all, Some(format!("cut after {COMMAND} bytes or {WORDS} words")));
+        all.truncate(COMMAND_WORDS);
+        return (all, Some(format!("cut after {COMMAND_BYTES} bytes or {COMMAND_WORDS} words")));
     }
     let mut all = split(kept);
-    let cut = (all.len() > WORDS).then(|| format!("cut after {WORDS} of {} words", all.len()));
-    all.truncate(WORDS);
+    let cut = (all.len() > COMMAND_WORDS)
+        .then(|| format!("cut after {COMMAND_WORDS} of {} words", all.len()));
+    all.truncate(COMMAND_WORDS);
     (all, cut)
 }
 

@@ -1,8 +1,8 @@
-//! The sockets of this network namespace, asked of the kernel by [sock_diag(7)].
+//! Lists the sockets of this network namespace by [sock_diag(7)].
 //!
 //! `/proc/net/tcp` says the same, but walks the table of *all* connections for it, whose size grows
-//! with the machine's memory: 1,900 us on a small virtual machine, where this takes 20 us. So it is
-//! asked for often, and `/proc` only for other namespaces and where netlink is refused.
+//! with the machine's memory: it takes 1,900 us on a small virtual machine, sock_diag 20 us. So
+//! `/proc` is read only for other namespaces and where netlink is refused.
 //!
 //! [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 
@@ -43,16 +43,16 @@ const TABLE: u64 = 64 << 20;
 const CLOSE: u32 = 7;
 const LISTEN: u32 = 10;
 
-/// A netlink socket to ask with; it belongs to the network namespace that it was made in.
+/// A netlink socket for requests; it belongs to the network namespace that it was made in.
 #[derive(Debug)]
 pub(crate) struct Diag {
     socket: OwnedFd,
-    /// The rest of an answer is in it that was given up: it would be taken for the next one.
+    /// The rest of an abandoned answer is in the socket, and would be taken for the next one.
     spent: Cell<bool>,
 }
 
 impl Diag {
-    /// Refused by some seccomp filters, and where the kernel has no `inet_diag`.
+    /// Opens the socket; some seccomp filters, and kernels without `inet_diag`, refuse it.
     pub(crate) fn open() -> Result<Self, Errno> {
         sys::sock_diag().map(|socket| Self { socket, spent: Cell::new(false) })
     }
@@ -140,7 +140,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The same from `/proc/PID/net`, for the namespace that this process is in; none if it is gone.
+/// Sees the sockets of another process's network namespace, from `/proc/PID/net`; none if the
+/// process is gone.
 pub(crate) fn each_socket_seen_by(
     pid: i32,
     protocol: Protocol,
@@ -163,7 +164,7 @@ pub(crate) fn each_socket_seen_by(
     }
 }
 
-/// One line of such a table.
+/// Parses one line of such a table.
 fn entry(line: &str, protocol: Protocol) -> Option<Socket> {
     // Of these the order of bytes alone matters here.
     let machine = ExplicitSystemInfo {

@@ -1,7 +1,8 @@
-//! Which ports a tree listens on, and who holds a port: sockets matched with processes by inode.
+//! Finds the ports that a tree listens on, and the process that holds a port: sockets are matched
+//! with processes by inode.
 //!
-//! A workload chooses how many sockets there are and how many processes share them: whatever is
-//! read here ends at a deadline, and at a number.
+//! A workload chooses how many sockets there are and how many processes share them: each read here
+//! ends at a deadline, and at a number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,25 +17,25 @@ use nix::sys::stat::Mode;
 use crate::proc::port::{ListeningPort, Protocol};
 use crate::proc::sock_diag::{Diag, Socket, each_socket_seen_by};
 
-/// For all that one question looks at.
+/// The time for all that one query reads.
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// Fds of one process that are looked at.
+/// The most fds of one process that are read.
 const FDS: usize = 16 * 1024;
 
-/// Sockets that are remembered, of all processes.
+/// The most sockets that are remembered, of all processes.
 const HELD: usize = 1 << 20;
 
-/// Ports of one process that are listed with it, and those of a whole tree.
+/// The most ports that are listed of one process, and of a whole tree.
 const PORTS: usize = 64;
 const ALL_PORTS: usize = 16 * 1024;
 
-/// When a look that begins now has to end.
+/// Returns when a query that begins now has to end.
 pub(crate) fn budget() -> Instant {
     Instant::now() + BUDGET
 }
 
-/// What these processes listen on. No table is read where they hold no socket.
+/// Lists the ports of these processes. No table is read where they hold no socket.
 pub(crate) fn listening(pids: &[i32]) -> Vec<ListeningPort> {
     let until = budget();
     let Matched { held, known, .. } = matched(pids, until);
@@ -47,7 +48,7 @@ pub(crate) fn listening(pids: &[i32]) -> Vec<ListeningPort> {
     found
 }
 
-/// What each of these processes listens on, and what was left out of that.
+/// Lists the ports of each of these processes, and says what was left out.
 pub(crate) fn ports_of(pids: &[i32], until: Instant) -> Vec<(Vec<ListeningPort>, Option<String>)> {
     let Matched { held, known, over } = matched(pids, until);
     let each = |pid: &i32| {
@@ -77,7 +78,7 @@ struct Matched {
 fn matched(pids: &[i32], until: Instant) -> Matched {
     let (mut held, mut number) = (BTreeMap::new(), 0);
     let mut over = false;
-    // Half of the time is for the tables: without them nothing is known of all this.
+    // Half of the time is for the tables: without them inodes say nothing.
     let half = until - until.saturating_duration_since(Instant::now()) / 2;
     for &pid in pids {
         let inodes = sockets_of(pid, half);
@@ -106,7 +107,7 @@ fn matched(pids: &[i32], until: Instant) -> Matched {
     Matched { held, known, over: over || Instant::now() >= until }
 }
 
-/// The name is read once, and only of a process that listens.
+/// Lists the known sockets among these as ports. The process's name is read once, if there is one.
 fn entries<'a>(
     pid: i32,
     inodes: &'a BTreeSet<u64>,
@@ -126,18 +127,18 @@ fn comm(pid: i32) -> String {
     String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned()
 }
 
-/// A network namespace: how to ask for its sockets.
+/// A network namespace, and the way to list its sockets.
 #[derive(Debug)]
 pub(crate) enum Space {
-    /// Ours.
+    /// This process's.
     Own(Diag),
-    /// Another one, or ours where netlink is refused: through a process in it.
+    /// Another one, or this process's where netlink is refused: through a process in it.
     Of(i32),
 }
 
 impl Space {
-    /// The namespaces that these processes are in. A process that does not let us see its namespace
-    /// is taken to be in ours.
+    /// Lists the namespaces that these processes are in. A process whose namespace may not be seen
+    /// is taken to be in this process's.
     pub(crate) fn of(pids: &[i32]) -> Vec<Self> {
         if pids.is_empty() {
             return Vec::new();
@@ -155,7 +156,7 @@ impl Space {
         inside.into_iter().map(space).collect()
     }
 
-    /// The number of a process in it, for paths below `/proc`.
+    /// The pid of a process in it, for paths below `/proc`.
     pub(crate) fn witness(&self) -> String {
         match self {
             Self::Own(_) => "self".to_owned(),
@@ -163,7 +164,7 @@ impl Space {
         }
     }
 
-    /// Sees its sockets that wait for peers, as many as there are until then.
+    /// Sees its sockets that wait for peers, as many as can be read until then.
     pub(crate) fn each_socket(
         &self,
         protocol: Protocol,
@@ -186,8 +187,8 @@ fn namespace(pid: &str) -> Option<u64> {
     fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|meta| meta.ino())
 }
 
-/// The inodes of the sockets that a process holds. One whose main thread has exited shows its fds
-/// through another thread only.
+/// Lists the inodes of the sockets that a process holds. A process whose main thread has exited
+/// shows its fds through another thread only.
 pub(crate) fn sockets_of(pid: i32, until: Instant) -> BTreeSet<u64> {
     let inodes = sockets_in(&format!("/proc/{pid}/fd"), until);
     if !inodes.is_empty() {
@@ -195,7 +196,7 @@ pub(crate) fn sockets_of(pid: i32, until: Instant) -> BTreeSet<u64> {
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let others = threads.filter_map(|thread| thread.file_name().to_str()?.parse::<i32>().ok());
-    // They share one table of fds, all but those that took pains not to.
+    // All threads share one table of fds, but for those that have unshared theirs.
     let mut others = others.filter(|thread| *thread != pid).take(FDS);
     let mut paths = std::iter::from_fn(|| (Instant::now() < until).then(|| others.next())?);
     let found = paths.find_map(|thread| {
@@ -205,11 +206,11 @@ pub(crate) fn sockets_of(pid: i32, until: Instant) -> BTreeSet<u64> {
     found.unwrap_or_default()
 }
 
-/// Links such as `socket:[4711]`.
+/// Lists the inodes of links such as `socket:[4711]`.
 fn sockets_in(path: &str, until: Instant) -> BTreeSet<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut dir) = Dir::open(path, flags, Mode::empty()) else { return BTreeSet::new() };
-    // The links are read by this one: the other is at its own place in the list.
+    // `dir` reads the list of names, so the links are read through an fd of their own.
     let Ok(links) = File::open(path) else { return BTreeSet::new() };
     let inode = |target: &[u8]| {
         let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
@@ -221,7 +222,7 @@ fn sockets_in(path: &str, until: Instant) -> BTreeSet<u64> {
     targets.filter_map(|target| inode(target.as_bytes())).collect()
 }
 
-/// The first of these processes that holds one of these sockets.
+/// Finds the first of these processes that holds one of these sockets.
 pub(crate) fn owner_among(pids: &[i32], inodes: &[u64], until: Instant) -> Option<i32> {
     let holds = |pid: &i32| {
         let held = sockets_of(*pid, until);
@@ -230,7 +231,7 @@ pub(crate) fn owner_among(pids: &[i32], inodes: &[u64], until: Instant) -> Optio
     pids.iter().copied().take_while(|_| Instant::now() < until).find(holds)
 }
 
-/// Which process holds one of these sockets, of all that can be seen from here.
+/// Finds a process that holds one of these sockets, among all that this process can see.
 pub(crate) fn holder(inodes: &[u64], until: Instant) -> Option<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -1,10 +1,10 @@
-//! Many processes described, at a bounded cost of time, memory and threads.
+//! Describes many processes at a bounded cost of time, memory and threads.
 //!
-//! What describes comes before what kills, so it must end. A thread reads, because a read may block
-//! (see `read`): when nothing was found for a moment another thread goes on with the rest, and at
-//! the end of the time the blocked ones are left behind, with an entry that says so. A read that is
-//! left behind ends when the kernel lets go of it; so many of them, and no command line is read any
-//! more.
+//! Processes are described before they are killed, so the description must end. A thread reads,
+//! because a read may block (see `read`): when it finds nothing for 50 ms another thread goes on
+//! with the rest, and at the end of the time blocked threads are left behind, with an entry that
+//! says so. A read that is left behind ends when the kernel lets go of it; while 16 of them are
+//! blocked, no command line is read any more.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -15,43 +15,43 @@ use crate::proc::read::{self, Start};
 use crate::proc::sockets::ports_of;
 use crate::sys::SignalsBlocked;
 
-/// For everything that is described at once.
+/// The time for all processes that are described at once.
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// A thread that has found nothing for so long may be blocked: another one goes on. Its own find is
-/// still welcome until the end.
-const MOMENT: Duration = Duration::from_millis(50);
+/// After this long without a find a thread may be blocked, and another one goes on. What the first
+/// one finds still counts until the end.
+const STALLED: Duration = Duration::from_millis(50);
 
-/// Threads at a time.
+/// The most threads at a time.
 const READERS: usize = 8;
 
-/// Threads of earlier times that are blocked still.
+/// The most threads of earlier surveys that are still blocked.
 const LEFT_BEHIND: usize = 16;
 
-/// It reads a few files.
+/// Bytes of a thread's stack: it reads a few files.
 const STACK: usize = 256 * 1024;
 
 const OVER: &str = "not read: the time for it was over";
-const BLOCKED: &str = "not read: the process blocks who reads it";
-const ENOUGH: &str = "not read: earlier reads are blocked still";
+const BLOCKED: &str = "not read: reading it blocks";
+const ENOUGH: &str = "not read: earlier reads are still blocked";
 const ALONE: &str = "not read: no thread could be started for that";
 
-/// Describes the first of these processes; those that are gone by now do not count.
+/// Describes the first 100 of these processes; those that are gone by now do not count.
 pub(crate) fn of(pids: &[i32]) -> Survey {
     gathered(&[pids.to_vec()], false).pop().unwrap_or_default()
 }
 
-/// The same, with the ports they listen on.
+/// Describes these processes, with the ports that they listen on.
 pub(crate) fn with_ports(pids: &[i32]) -> Survey {
     gathered(&[pids.to_vec()], true).pop().unwrap_or_default()
 }
 
-/// The same for several groups; the time is for all of them.
+/// Describes several groups of processes, all in the time for one.
 pub(crate) fn of_each(groups: &[Vec<i32>]) -> Vec<Survey> {
     gathered(groups, false)
 }
 
-/// What can be said without a thread: no command lines.
+/// Describes these processes without a thread, and so without command lines.
 pub(crate) fn in_brief(pids: &[i32]) -> Survey {
     let mut all = Survey::default();
     for &pid in pids.iter().take(Survey::NAMED) {
@@ -74,7 +74,7 @@ fn gathered(groups: &[Vec<i32>], ports: bool) -> Vec<Survey> {
     each.collect()
 }
 
-/// An entry for each of these, in their order; none for one that is gone.
+/// Reads an entry for each of these, in their order; none for one that is gone.
 fn look(pids: Vec<i32>, ports: bool) -> Vec<Option<ProcessInfo>> {
     if pids.is_empty() {
         return Vec::new();
@@ -93,8 +93,8 @@ fn look(pids: Vec<i32>, ports: bool) -> Vec<Option<ProcessInfo>> {
     found
 }
 
-/// What is to be read, and what was found. `Task`s are numbered: first what can be said at once of
-/// each process, then its command line, in the end the ports of all.
+/// What the readers share: what is to be read, and what was found. Tasks are numbered: first the
+/// facts of each process that do not block, then the command lines, in the end the ports of all.
 struct Desk {
     pids: Vec<i32>,
     ports: bool,
@@ -114,7 +114,7 @@ struct State {
     readers: usize,
     threads: Vec<JoinHandle<()>>,
     has_ports: bool,
-    /// Nobody waits for what they find any more.
+    /// The survey is over: what a reader finds from now on is dropped.
     closed: bool,
 }
 
@@ -160,7 +160,7 @@ impl Desk {
         }
     }
 
-    /// A reader: one task after the other, until none is left or the time is over.
+    /// Performs one task after the other, until none is left or the time is over; a reader's loop.
     fn read(&self) {
         let mut kept = None;
         while let Some(task) = self.next(kept.take()) {
@@ -168,8 +168,8 @@ impl Desk {
         }
     }
 
-    /// Takes what the last task has found, and says what is the next one. A reader that is given
-    /// none is gone in the same moment: it is never taken for one that is blocked.
+    /// Stores what the last task has found, and hands out the next one. A reader that is given none
+    /// leaves the count at once, so that it is never taken for one that is blocked.
     fn next(&self, kept: Option<Option<(usize, Entry)>>) -> Option<usize> {
         let mut state = self.lock();
         state.done += usize::from(kept.is_some());
@@ -190,7 +190,7 @@ impl Desk {
         Some(state.next - 1)
     }
 
-    /// What was found, and the place of the process it is about.
+    /// Performs a task: what was found, and the place of the process that it is about.
     fn perform(&self, task: usize) -> Option<(usize, Entry)> {
         let number = self.pids.len();
         let place = task % number;
@@ -207,7 +207,7 @@ impl Desk {
         else {
             return None;
         };
-        // Whatever holds it up there may hold the reader up too.
+        // What holds the process up there may hold the reader up too.
         if process.state == 'D' {
             return None;
         }
@@ -220,7 +220,7 @@ impl Desk {
     }
 
     fn find_ports(&self) -> Option<(usize, Entry)> {
-        // What is found in the end must still be welcome.
+        // The rest of the time is for storing what was found.
         let ports = ports_of(&self.pids, self.until - BUDGET / 5);
         let mut state = self.lock();
         state.has_ports = true;
@@ -232,7 +232,7 @@ impl Desk {
         None
     }
 
-    /// Until all is read or the time is over; where a reader stops others go on.
+    /// Waits until all is read or the time is over; where a reader blocks, another one starts.
     fn wait(self: &Arc<Self>, until: Instant) {
         let mut seen = 0;
         loop {
@@ -241,7 +241,7 @@ impl Desk {
             if state.readers == 0 || state.done >= self.tasks() || left.is_zero() {
                 return;
             }
-            let waited = self.news.wait_timeout(state, MOMENT.min(left));
+            let waited = self.news.wait_timeout(state, STALLED.min(left));
             let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             let stalled = timeout.timed_out() && state.done == seen;
             let more = state.next < self.tasks() && state.readers < READERS;
@@ -253,7 +253,7 @@ impl Desk {
         }
     }
 
-    /// What was found. Readers that are at work still are left behind.
+    /// Ends the survey: what was found. Readers that are still at work are left behind.
     fn close(&self) -> Vec<Option<ProcessInfo>> {
         let mut state = self.lock();
         state.closed = true;
@@ -272,7 +272,7 @@ impl Desk {
         entries.collect()
     }
 
-    /// Where no reader was left behind, none is to be seen any more either.
+    /// Joins the threads, unless one was left behind: then none of a finished survey can be seen.
     fn join(&self) {
         let mut state = self.lock();
         let threads = std::mem::take(&mut state.threads);
@@ -283,7 +283,7 @@ impl Desk {
         }
     }
 
-    /// All but the command lines: nothing else blocks.
+    /// Describes all processes here, without command lines: nothing else blocks.
     fn without_readers(&self, why: &str) -> Vec<Option<ProcessInfo>> {
         let entry = |&pid: &i32| {
             let (mut process, start) = read::facts(pid)?;
@@ -308,7 +308,7 @@ fn facts(pid: i32) -> Entry {
     Entry::Read(Box::new(process), start)
 }
 
-/// The readers that were left behind; a fork of the process has none.
+/// Counts the readers that were left behind; a fork of the process has none.
 struct Behind {
     owner: u32,
     number: usize,

@@ -1,8 +1,8 @@
-//! Who descends from whom, read from `/proc` ([proc(5)]).
+//! Walks the descendants of a process, read from `/proc` ([proc(5)]).
 //!
 //! Nothing here allocates or panics: a keeper walks the tree by these functions too, in a process
-//! that may do neither (see `keeper.rs`). A process is held by its directory below `/proc`: what is
-//! read through that fd is never about a stranger that has got the same pid since.
+//! that may do neither (see `keeper/process.rs`). A process is held by its directory below `/proc`:
+//! what is read through that fd is never about another process that has got the same pid since.
 //!
 //! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
@@ -14,11 +14,11 @@ use nix::sys::stat::Mode;
 
 use crate::sys;
 
-/// Processes whose children are still to be listed in this round. What does not fit is met later,
-/// when its parent is dead.
-const MOST: usize = 1024;
+/// The most processes whose children are still to be listed in this round. A process that does not
+/// fit is met in a later round, when its parent is dead.
+const QUEUED: usize = 1024;
 
-/// The directory of a process; `proc` is that of `/proc`.
+/// Opens the directory of a process; `proc` is that of `/proc`.
 pub(crate) fn open(proc: BorrowedFd<'_>, pid: i32) -> Option<OwnedFd> {
     let mut text = [0; 12];
     open_at(proc, decimal(pid, &mut text)?, OFlag::O_DIRECTORY)
@@ -28,13 +28,13 @@ pub(crate) fn open_at(dir: impl AsFd, name: &CStr, flags: OFlag) -> Option<Owned
     openat(dir, name, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
 }
 
-/// What was read; none at the end and after an error.
+/// Reads into the buffer; none at the end and after an error.
 pub(crate) fn read<'a>(file: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let len = nix::unistd::read(file, buffer).ok().filter(|len| *len > 0)?;
     buffer.get(..len)
 }
 
-/// The pid in decimal, with the NUL that ends it.
+/// Writes the pid in decimal, with the NUL that ends it.
 fn decimal(pid: i32, text: &mut [u8; 12]) -> Option<&CStr> {
     let mut rest = u32::try_from(pid).ok()?;
     let mut start = text.len().checked_sub(1)?;
@@ -49,7 +49,7 @@ fn decimal(pid: i32, text: &mut [u8; 12]) -> Option<&CStr> {
     }
 }
 
-/// What `/proc/PID/stat` says of a process: its state, and its parent.
+/// Reads the state and the parent of a process from `/proc/PID/stat`.
 pub(crate) fn state_and_parent(process: &OwnedFd) -> Option<(u8, i32)> {
     let file = open_at(process, c"stat", OFlag::empty())?;
     let mut buffer = [0; 256];
@@ -60,7 +60,7 @@ pub(crate) fn parent_of(process: &OwnedFd) -> Option<i32> {
     state_and_parent(process).map(|(_, parent)| parent)
 }
 
-/// `PID (NAME) STATE PPID ...`; the name may have anything in it.
+/// Parses `PID (NAME) STATE PPID ...`; the name may have anything in it.
 fn stat(text: &[u8]) -> Option<(u8, i32)> {
     let after = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text.get(after..)?.split(|&byte| byte == b' ').skip(1);
@@ -114,14 +114,15 @@ fn each_entry(process: &OwnedFd, name: &CStr, see: &mut dyn FnMut(&OwnedFd, &CSt
     }
 }
 
-/// A `linux_dirent64`: eight bytes each of inode and offset, two of length, one of type, a name.
+/// Parses a `linux_dirent64`: eight bytes each of inode and offset, two of length, one of type, a
+/// name.
 fn first_entry(entries: &[u8]) -> Option<(&CStr, &[u8])> {
     let len = u16::from_ne_bytes(entries.get(16..18)?.try_into().ok()?);
     let name = CStr::from_bytes_until_nul(entries.get(19..len.into())?).ok()?;
     Some((name, entries.get(len.into()..)?))
 }
 
-/// Numbers that end in a space each; a read may cut one in two.
+/// Sees the numbers of a text, each of which ends in another byte; a read may cut one in two.
 fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
     for &byte in text {
         match byte.checked_sub(b'0').filter(|&digit| digit < 10) {
@@ -136,14 +137,14 @@ fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
 
 /// Pids and their parents' pids, first in, first out.
 pub(crate) struct Queue {
-    places: [(i32, i32); MOST],
+    places: [(i32, i32); QUEUED],
     first: usize,
     end: usize,
 }
 
 impl Queue {
     pub(crate) fn new() -> Self {
-        Self { places: [(0, 0); MOST], first: 0, end: 0 }
+        Self { places: [(0, 0); QUEUED], first: 0, end: 0 }
     }
 
     pub(crate) fn push(&mut self, pid: i32, parent: i32) {

@@ -1,10 +1,10 @@
-//! What a look at a child can find, and what is asked of an HTTP server.
+//! What a check of a child can find, and what is asked of an HTTP server.
 
 use std::net::SocketAddr;
 
 use crate::proc::info::ProcessInfo;
 
-/// What is asked of an HTTP server.
+/// The request to an HTTP server, and the status that it has to answer.
 #[derive(Clone)]
 pub(crate) struct Url {
     pub(crate) host: String,
@@ -13,17 +13,17 @@ pub(crate) struct Url {
     pub(crate) status: Option<u16>,
 }
 
-/// What a look has found.
+/// What a check has found.
 pub(crate) enum Found {
     /// What was waited for.
     It,
-    /// Not yet; what was seen instead, where that is worth a word.
+    /// Not yet; what was seen instead, where an error should say it.
     NotYet(Option<String>),
-    /// Not in what has been read of the log so far: there is more of it, to be read at once.
+    /// Not in what was read of the log so far, of which more is there to be read at once.
     Behind,
     /// A process that is not of the tree has what was waited for.
     Taken(Box<ProcessInfo>),
-    /// An HTTP server of the tree listens: it is to be asked. That takes time.
+    /// An HTTP server of the tree listens. The caller has to ask it, which takes time.
     Ask(Question),
 }
 

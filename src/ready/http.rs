@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::ready::condition::{Found, Question, Url};
 
-/// A server that takes longer is asked again.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server may take to answer before it is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// `HTTP/1.1 200`
+/// Bytes of `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
 pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     let Question { address, url } = question;
     let now = Instant::now();
-    let latest = now + PATIENCE;
+    let latest = now + ANSWER_WITHIN;
     let until = deadline.unwrap_or(latest).clamp(now + Duration::from_millis(1), latest);
     match get(*address, url, until) {
         Ok(Some(status)) => {
@@ -23,17 +23,18 @@ pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
             if fine { Found::It } else { Found::NotYet(Some(format!("last status: {status}"))) }
         }
         Ok(None) => Found::NotYet(Some("last answer: no HTTP".to_owned())),
-        // Cut by the deadline of the wait: what was said before is worth more.
+        // Cut by the deadline of the wait: what the server said before tells more.
         Err(_) if until < latest && Instant::now() >= until => Found::NotYet(None),
         Err(error) => Found::NotYet(Some(format!("last answer: {error}"))),
     }
 }
 
-/// The whole exchange ends then: a server that sends a byte now and then is no reason to wait on.
+/// Sends the GET and reads the status, all of it until then: a server that sends a byte now and
+/// then does not prolong the wait.
 fn get(address: SocketAddr, url: &Url, until: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(until)?)?;
     let Url { host, path, .. } = url;
-    // 1.1, though 1.0 would do for us: Chromium refuses that.
+    // 1.1, though 1.0 would suffice: Chromium refuses that.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let mut rest = request.as_bytes();
     while !rest.is_empty() {
@@ -55,13 +56,13 @@ fn get(address: SocketAddr, url: &Url, until: Instant) -> io::Result<Option<u16>
     Ok(status(&line))
 }
 
-/// What is left of the time; none is an error as of a server that is silent.
+/// Returns what is left of the time; if none is, the error that a silent server causes.
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Reads on for a moment: a server whose answer is cut off complains in its log.
+/// Reads on for 100 ms at the most: a server whose answer is cut off complains in its log.
 fn drain(mut stream: TcpStream, until: Instant) {
     let until = until.min(Instant::now() + Duration::from_millis(100));
     let mut buffer = vec![0; 16 * 1024];
@@ -74,7 +75,7 @@ fn drain(mut stream: TcpStream, until: Instant) {
     }
 }
 
-/// `HTTP/1.1 200 OK`
+/// Parses the status of `HTTP/1.1 200 OK`.
 fn status(line: &[u8]) -> Option<u16> {
     let line = line.strip_prefix(b"HTTP/1.")?;
     std::str::from_utf8(line.get(2..5)?).ok()?.parse().ok()

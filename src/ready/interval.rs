@@ -1,4 +1,4 @@
-//! How often to look: as often as a hundredth of a CPU allows, within reason.
+//! Paces the checks: as often as a hundredth of a CPU allows, every 4 to 250 ms.
 
 use std::os::fd::AsFd;
 use std::thread;
@@ -10,11 +10,11 @@ use crate::child::Child;
 use crate::child::deadline::Scope;
 use crate::sys::poll::{self, earlier};
 
-/// Half of this is how late a thing is found, on average.
+/// The shortest rest: on average a thing is found half of this late.
 const SHORT: Duration = Duration::from_millis(4);
 const LONG: Duration = Duration::from_millis(250);
 
-/// A look that takes 1 us of this thread's CPU time is followed by 150 us of rest at least.
+/// Rest after a check, in multiples of the CPU time that checks take.
 const REST: u32 = 150;
 
 pub(crate) struct Pace {
@@ -27,8 +27,8 @@ impl Pace {
         Self { since: cpu_time(), mean: Duration::ZERO }
     }
 
-    /// Until the next look is due, the deadline or the child's own next step has come, or its main
-    /// process has ended.
+    /// Sleeps until the next check is due, the deadline or the child's own next step has come, or
+    /// its main process has ended.
     pub(crate) fn rest(&mut self, child: &Child, deadline: Option<Instant>) {
         let due = earlier(Some(self.due()), deadline);
         let until = child.sleep_until(Scope::Tree, due);
@@ -40,13 +40,13 @@ impl Pace {
         }
     }
 
-    /// A look begins, by a thread that has done other things since the last one.
+    /// Notes that a check begins, in a thread that has done other work since the last one.
     #[cfg(feature = "tokio")]
     pub(crate) fn look(&mut self) {
         self.since = cpu_time();
     }
 
-    /// When the next one is due, after one by this thread.
+    /// Returns when the next check is due, after one by this thread.
     pub(crate) fn due(&mut self) -> Instant {
         let now = cpu_time();
         let cost = now.saturating_sub(self.since);

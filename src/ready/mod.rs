@@ -1,7 +1,7 @@
-//! Waiting until a child is ready: what to look for, the loop, and what to say when it is not.
+//! Waits until a child is ready: the conditions, the loop, and the errors when it is not.
 //!
-//! What is looked for must be *of the tree*: a port counts when one of its processes listens on it,
-//! so that a server that an earlier run has left is never taken for ours.
+//! A condition must be met *by the tree*: a port counts when one of its processes listens on it, so
+//! that a server that an earlier run has left is never taken for the child.
 
 pub(crate) mod condition;
 pub(crate) mod probe;
@@ -30,8 +30,8 @@ use crate::sys::poll::Deadline;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
 ///
-/// The closures of [`line`](Self::line) and [`when`](Self::when) take what this crate has no
-/// opinion on, a regular expression say.
+/// The closures of [`line`](Self::line) and [`when`](Self::when) are for all other conditions, a
+/// regular expression say.
 ///
 /// # Examples
 /// ```
@@ -60,8 +60,8 @@ impl<'a> Ready<'a> {
         Self::new(Goal::Tcp(Tcp::new(Some(port))), format!("tcp port {port}"))
     }
 
-    /// A process of the tree listens on any TCP port. Which one
-    /// [`Tree::listening_ports`](crate::Tree::listening_ports) says.
+    /// A process of the tree listens on any TCP port;
+    /// [`Tree::listening_ports`](crate::Tree::listening_ports) says on which one.
     #[must_use]
     pub fn any_tcp() -> Self {
         Self::new(Goal::Tcp(Tcp::new(None)), "any tcp port".to_owned())
@@ -128,7 +128,8 @@ impl<'a> Ready<'a> {
         Self::new(Goal::Line(Line::new(matches)), "log line".to_owned())
     }
 
-    /// This is true. Asked every few milliseconds, less often if it takes much CPU time.
+    /// This closure returns true. Called every few milliseconds, less often if it takes much CPU
+    /// time.
     #[must_use]
     pub fn when(condition: impl FnMut() -> bool + Send + 'a) -> Self {
         Self::new(Goal::When(Box::new(condition)), "condition".to_owned())
@@ -160,10 +161,11 @@ fn parse(url: &str) -> Option<Url> {
 }
 
 impl Child {
-    /// Waits until the child is ready. It is looked for every few milliseconds, seldom enough to
-    /// cost less than a hundredth of a CPU.
+    /// Waits until the child is ready. Checks every few milliseconds, seldom enough to cost less
+    /// than a hundredth of a CPU.
     ///
-    /// The child need not live: a server may have become a daemon. Somebody of its tree must.
+    /// The main process need not live, since a server may become a daemon; a process of the tree
+    /// must.
     ///
     /// # Errors
     /// All of these say the last lines of the [`log`](crate::Command::log), if there is one, and
@@ -247,22 +249,22 @@ impl<'a> Search<'a> {
         Ok(Self { child, what, goal, started: Instant::now(), deadline })
     }
 
-    /// Looks, unless nothing of the tree is left: then there is nothing to wait for.
+    /// Checks once; an error if nothing of the tree is left.
     pub(crate) fn look(&mut self, status: Option<ExitStatus>) -> Result<Found> {
         if let Some(status) = status
             && self.child.tree().is_empty()?
         {
-            self.child.log.stop();
+            self.child.log.finish_reading();
             let why = format!("nothing of the tree is left, main process: {status}");
             return Err(self.child.not_ready(&self.what, why, false));
         }
-        // One look is taken however late it is.
+        // One check is made however late it is.
         let latest = budget();
         let until = self.deadline.unwrap_or(latest).max(Instant::now() + AT_LEAST).min(latest);
         Ok(self.goal.look(self.child, until))
     }
 
-    /// Whether that was it; not any more, once the deadline has passed.
+    /// Whether the child is ready; an error if it is not and the deadline has passed.
     pub(crate) fn judge(&mut self, found: Found) -> Result<bool> {
         self.goal.heard(&found);
         let seen = match found {
@@ -282,7 +284,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Some of them, by name; `count` is the number of all.
+/// Lists the first ten; `count` is the number of all.
 fn few(all: &[impl fmt::Display], count: usize) -> String {
     let text: Vec<String> = all.iter().take(10).map(|one| format!("{one:.120}")).collect();
     if count == 0 { "none".to_owned() } else { enumerated(&text, count, 800) }

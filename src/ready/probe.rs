@@ -1,4 +1,4 @@
-//! One look at what a child has done, for each thing that can be waited for.
+//! Checks once whether a child is ready, for each condition.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,23 +7,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
-use crate::log::Watch;
+use crate::log::Follower;
 use crate::log::excerpt::Lines;
 use crate::proc::aside::Aside;
 use crate::ready::condition::{Found, Question, Url};
 use crate::ready::tcp::{Tcp, reachable};
-use crate::ready::unix::Unix;
+use crate::ready::unix::{LOOKUP_WITHIN, Unix};
 
-/// A server that said no is not asked more often: it may write a line for each request.
-const AGAIN: Duration = Duration::from_millis(20);
+/// The least time between two requests to one server: it may log a line for each.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// So long a log is read without a pause for anything else.
+/// How long a log is read without a pause for anything else.
 const SLICE: Duration = Duration::from_millis(5);
 
-/// A path that has not been looked up after this is asked about again.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// What is looked for, and what is remembered from one look to the next.
+/// One condition, and what is remembered from one check to the next.
 pub(crate) enum Goal<'a> {
     Tcp(Tcp),
     Http(Http),
@@ -34,7 +31,7 @@ pub(crate) enum Goal<'a> {
 }
 
 impl Goal<'_> {
-    /// Before the first look.
+    /// Prepares the first check.
     pub(crate) fn begin(&mut self, child: &Child, what: &str) -> Result<()> {
         match self {
             Self::File(change) => change.begin(child),
@@ -44,7 +41,7 @@ impl Goal<'_> {
         Ok(())
     }
 
-    /// Looks, until then at the longest.
+    /// Checks once, until then at the longest.
     pub(crate) fn look(&mut self, child: &Child, until: Instant) -> Found {
         match self {
             Self::Tcp(tcp) => match tcp.look(child, until) {
@@ -59,12 +56,12 @@ impl Goal<'_> {
         }
     }
 
-    /// What was seen before.
+    /// What an earlier check saw, for the error.
     pub(crate) fn seen(&self) -> Option<String> {
         if let Self::Http(http) = self { http.seen.clone() } else { None }
     }
 
-    /// Remembers what the server has answered, for the looks between two questions.
+    /// Remembers what the server has answered, for the checks between two requests.
     pub(crate) fn heard(&mut self, answer: &Found) {
         if let (Self::Http(Http { seen, .. }), Found::NotYet(now @ Some(_))) = (self, answer) {
             seen.clone_from(now);
@@ -76,11 +73,11 @@ fn found(it: bool) -> Found {
     if it { Found::It } else { Found::NotYet(None) }
 }
 
-/// An answer of an HTTP server.
+/// An answer from an HTTP server of the tree.
 pub(crate) struct Http {
     tcp: Tcp,
     pub(crate) url: Url,
-    /// When it may be asked again, and what it said last.
+    /// When the next request may be sent, and what the last one was answered.
     again: Option<Instant>,
     seen: Option<String>,
 }
@@ -96,7 +93,7 @@ impl Http {
         }
         match self.tcp.look(child, until) {
             Ok(address) => {
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + ASK_INTERVAL);
                 Found::Ask(Question { address: reachable(address), url: self.url.clone() })
             }
             Err(Found::NotYet(None)) => Found::NotYet(self.seen.clone()),
@@ -105,8 +102,8 @@ impl Http {
     }
 }
 
-/// A file that is new, or has changed since the spawn. It is looked at aside: it may be on a file
-/// system that hangs.
+/// A file that is new, or has changed since the spawn. A thread of its own looks it up: it may be
+/// on a file system that hangs.
 pub(crate) struct Change {
     path: PathBuf,
     spawned: SystemTime,
@@ -127,14 +124,14 @@ impl Change {
     fn look(&mut self) -> Found {
         let path = self.path.clone();
         let asked = move || fs::metadata(path).ok().and_then(|meta| changed(&meta));
-        match self.aside.ask(PATIENCE, asked) {
+        match self.aside.ask(LOOKUP_WITHIN, asked) {
             Some(change) => found(change.is_some_and(|change| change >= self.spawned)),
             None => Found::NotYet(Some("looking at the file blocks".to_owned())),
         }
     }
 }
 
-/// When a file's content, mode, name or links changed last.
+/// The time at which a file's content, mode, name or links changed last.
 fn changed(meta: &fs::Metadata) -> Option<SystemTime> {
     let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
     let nanos = Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?);
@@ -145,30 +142,31 @@ fn changed(meta: &fs::Metadata) -> Option<SystemTime> {
 pub(crate) struct Line<'a> {
     matches: Box<dyn FnMut(&str) -> bool + Send + 'a>,
     lines: Lines,
-    watch: Option<Watch>,
+    follower: Option<Follower>,
 }
 
 impl<'a> Line<'a> {
     pub(crate) fn new(matches: impl FnMut(&str) -> bool + Send + 'a) -> Self {
-        Self { matches: Box::new(matches), lines: Lines::overlapping(), watch: None }
+        Self { matches: Box::new(matches), lines: Lines::overlapping(), follower: None }
     }
 
     fn begin(&mut self, child: &Child, what: &str) -> Result<()> {
         let none = "the command was given no log to look at (Command::log)";
         let log = child.log.log.as_ref();
         let log = log.ok_or_else(|| Error::invalid(Step::Ready, what, none))?;
-        self.watch = Some(log.watch(child.log.start));
+        self.follower = Some(log.follow(child.log.start));
         Ok(())
     }
 
-    /// Reads on until nothing new is there: a tree that writes much must not hide the line.
+    /// Reads on until nothing new is there, or `SLICE` is over: a tree that writes much must not
+    /// hide the line.
     fn look(&mut self, until: Instant) -> Found {
-        let Some(watch) = &mut self.watch else { return Found::NotYet(None) };
+        let Some(follower) = &mut self.follower else { return Found::NotYet(None) };
         let slice = until.min(Instant::now() + SLICE);
         let (matches, mut hit, mut grown) = (&mut self.matches, false, false);
         let mut each = |line: &str| hit = hit || matches(line);
         loop {
-            let fresh = watch.fresh();
+            let fresh = follower.fresh();
             if fresh.is_empty() {
                 break;
             }
@@ -181,7 +179,7 @@ impl<'a> Line<'a> {
         if grown && !self.lines.partial.is_empty() {
             each(&String::from_utf8_lossy(&self.lines.partial));
         }
-        match (hit, watch.missed()) {
+        match (hit, follower.missed()) {
             (true, _) => Found::It,
             (false, 0) => Found::NotYet(None),
             (false, missed) => {

@@ -1,4 +1,4 @@
-//! Waiting for a TCP port: which sockets listen on it, and whether a process of the tree holds one.
+//! Finds a TCP port: which sockets listen on it, and whether a process of the tree holds one.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,10 +11,10 @@ use crate::proc::sockets::{Space, holder, sockets_of};
 use crate::proc::survey;
 use crate::ready::condition::Found;
 
-/// Listeners that are looked at.
-const MOST: usize = 16 * 1024;
+/// The most listeners that one check considers.
+const LISTENERS: usize = 16 * 1024;
 
-/// Where a client on this machine finds a server that listens on all addresses.
+/// Replaces the address of a server that listens on all of them by the loopback one.
 pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -24,7 +24,7 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The network namespaces of a tree, asked for now and then: a process may move to another one.
+/// The network namespaces of a tree, listed anew every 250 ms: a process may move to another one.
 #[derive(Default)]
 pub(crate) struct Spaces {
     known: Vec<Space>,
@@ -41,13 +41,13 @@ impl Spaces {
     }
 }
 
-/// A TCP port: the table of listeners is cheap to read, who holds one is not. So processes are
-/// looked at only when the port is in the table (or, for any port, when a new listener is).
+/// A TCP port. The table of listeners is cheap to read, the fds of processes are not: they are read
+/// only when the port is in the table (or, for any port, when a new listener is).
 #[derive(Default)]
 pub(crate) struct Tcp {
     port: Option<u16>,
     spaces: Spaces,
-    /// Listeners that are not ours, as far as was looked.
+    /// Listeners that no process of the tree was seen to hold.
     others: BTreeSet<u64>,
     looks: u32,
     strikes: u32,
@@ -58,18 +58,19 @@ impl Tcp {
         Self { port, ..Self::default() }
     }
 
-    /// The address that a process of the tree listens on.
+    /// Finds the address that a process of the tree listens on.
     pub(crate) fn look(&mut self, child: &Child, until: Instant) -> Result<SocketAddr, Found> {
         let port = self.port;
         let mut there: Vec<Socket> = Vec::new();
         for space in self.spaces.of(child) {
             space.each_socket(Protocol::Tcp, until, &mut |socket| {
-                if there.len() < MOST && port.is_none_or(|port| socket.address.port() == port) {
+                if there.len() < LISTENERS && port.is_none_or(|port| socket.address.port() == port)
+                {
                     there.push(socket);
                 }
             });
         }
-        // A listener that was there before may have been handed over since: look again at times.
+        // A listener that was there before may have been handed over since: every 25th check looks.
         self.looks = self.looks.wrapping_add(1);
         let all_known = there.iter().all(|socket| self.others.contains(&socket.inode));
         if there.is_empty() || (port.is_none() && all_known && !self.looks.is_multiple_of(25)) {
@@ -91,9 +92,9 @@ impl Tcp {
     }
 }
 
-/// No process of the tree was seen to hold these sockets. Which one does? A process that was just
-/// born into the tree, or one that is on its way into another network namespace, is no stranger: so
-/// a stranger must be seen twice.
+/// Finds the process that holds one of these sockets, where none of the tree was seen to. A process
+/// just born into the tree, or on its way into another network namespace, may be missed once: so a
+/// process outside must be seen twice.
 pub(crate) fn taken(child: &Child, inodes: &[u64], until: Instant, strikes: &mut u32) -> Found {
     let Some(holder) = holder(inodes, until) else {
         let unseen = "a process that cannot be seen from here has it";

@@ -1,4 +1,4 @@
-//! Waiting for a Unix socket.
+//! Finds a Unix socket that listens, and whether a process of the tree holds it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,17 +13,17 @@ use crate::proc::sockets::{Space, owner_among};
 use crate::ready::condition::Found;
 use crate::ready::tcp::{Spaces, taken};
 
-/// Of the table of all Unix sockets this much is read.
+/// Bytes that are read of the table of all Unix sockets.
 const TABLE: u64 = 64 << 20;
 
-/// Listeners of the right name that are looked at.
-const MOST: usize = 1024;
+/// The most listeners of the right name that one check considers.
+const LISTENERS: usize = 1024;
 
-/// A path that has not been looked up after this is asked about again.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the look-up of a path may take before the check goes on without it.
+pub(crate) const LOOKUP_WITHIN: Duration = Duration::from_millis(100);
 
 /// A Unix socket that listens: found by its path in the table, then by inode among the tree's fds.
-/// Paths are looked up aside: the child's directory may be of a file system that hangs.
+/// A thread of its own looks paths up: the child's directory may be on a file system that hangs.
 pub(crate) struct Unix {
     path: PathBuf,
     strikes: u32,
@@ -43,7 +43,7 @@ impl Unix {
         let is_abstract = path.as_os_str().as_encoded_bytes().starts_with(b"@");
         if !is_abstract {
             let asked = path.clone();
-            match self.exists.ask(PATIENCE, move || asked.exists()) {
+            match self.exists.ask(LOOKUP_WITHIN, move || asked.exists()) {
                 Some(true) => {}
                 Some(false) => return Found::NotYet(None),
                 None => return Found::NotYet(Some("looking at the path blocks".to_owned())),
@@ -69,15 +69,15 @@ impl Unix {
         taken(child, &inodes, until, &mut self.strikes)
     }
 
-    /// Whether what this process has bound by a relative name is this path.
+    /// Whether a socket that this process has bound by a relative name is at this path.
     fn is_same(&mut self, owner: i32, name: &Path) -> bool {
         let (name, path) = (name.to_owned(), self.path.clone());
         let asked = move || same(format!("/proc/{owner}/cwd").as_ref(), &name, &path);
-        self.same.ask(PATIENCE, asked).unwrap_or(false)
+        self.same.ask(LOOKUP_WITHIN, asked).unwrap_or(false)
     }
 }
 
-/// Sockets that accept connections, and may be bound to this path.
+/// Lists the sockets that accept connections and may be bound to this path.
 fn listeners(spaces: &[Space], path: &Path, until: Instant) -> Vec<(u64, PathBuf)> {
     let mut found = Vec::new();
     for space in spaces {
@@ -88,7 +88,7 @@ fn listeners(spaces: &[Space], path: &Path, until: Instant) -> Vec<(u64, PathBuf
             let listener = unix_listener(&line).filter(|(_, name)| {
                 name.file_name() == path.file_name() && (name.is_relative() || *name == path)
             });
-            if let Some((inode, name)) = listener.filter(|_| found.len() < MOST) {
+            if let Some((inode, name)) = listener.filter(|_| found.len() < LISTENERS) {
                 found.push((inode, name.to_owned()));
             }
         }
@@ -96,8 +96,8 @@ fn listeners(spaces: &[Space], path: &Path, until: Instant) -> Vec<(u64, PathBuf
     found
 }
 
-/// `Num RefCount Protocol Flags Type St Inode Path`, for a socket that accepts connections. The
-/// inode is padded with spaces; the path may have some.
+/// Parses `Num RefCount Protocol Flags Type St Inode Path` of a socket that accepts connections.
+/// The inode is padded with spaces; the path may have some.
 fn unix_listener(line: &[u8]) -> Option<(u64, &Path)> {
     const ACCEPTS: u32 = 0x10000;
     let mut rest = line;
@@ -115,7 +115,7 @@ fn unix_listener(line: &[u8]) -> Option<(u64, &Path)> {
     Some((inode.parse().ok()?, Path::new(OsStr::from_bytes(path)))).filter(|_| accepts)
 }
 
-/// Whether a name that was bound in this directory is this path.
+/// Whether a relative name that was bound in this directory is this path.
 fn same(cwd: &Path, name: &Path, path: &Path) -> bool {
     let bound = cwd.join(name);
     let real = |path: &Path| fs::canonicalize(path.parent()?).ok();

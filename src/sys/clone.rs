@@ -1,24 +1,24 @@
-//! The birth of a process: in our memory by clone3, or in a copy of it by fork.
+//! Starts a process: in this process's memory by clone3, or in a copy of it by fork.
 //!
-//! 1. A child that shares our memory (`CLONE_VM`) keeps the cost of a spawn independent of our
-//!    size: a copy of 1 GiB of page tables costs 77 ms.
+//! 1. A child that shares the caller's memory (`CLONE_VM`) keeps the cost of a spawn independent of
+//!    its size: a copy of the page tables of 1 GiB costs 77 ms.
 //! 2. It has a stack of its own, and this thread is not suspended by the kernel (`CLONE_VFORK`): a
 //!    child may be frozen at its birth, or stopped before its exec, and a parent in vfork can then
 //!    do nothing about it, not even die of a signal other than SIGKILL. Instead the kernel clears a
-//!    word of ours and wakes us (`CLONE_CHILD_CLEARTID`) at the same moment: when the child gives
-//!    our memory back, by exec or by its end. A wait for that has a timeout.
+//!    word and wakes the parent (`CLONE_CHILD_CLEARTID`) when the child gives the memory back, by
+//!    exec or by its end. A wait for that has a timeout.
 //! 3. Parent and child have one thread-local storage, and with that one errno: the child makes its
 //!    calls by `raw.rs`, which does not touch it.
 //! 4. A child that is given up gets SIGKILL, and from then on runs no instruction any more. If it
-//!    hangs in the kernel all the same, the kernel may read our memory on its behalf, and clear the
-//!    word: that one is never freed then. The stack is of no use to it.
-//! 5. All signals are blocked meanwhile, libc's own two as well: while another thread changes the
-//!    user of this process (they tell all threads to), no child with the old one's rights may be in
-//!    its memory.
+//!    hangs in the kernel all the same, the kernel may read the shared memory on its behalf, and
+//!    clear the word, which is never freed then. The stack is not used any more.
+//! 5. All signals are blocked meanwhile, libc's own two as well, by which a thread that changes the
+//!    user of this process tells all others to: no child with the old user's rights may be in its
+//!    memory then.
 //!
 //! # Safety
-//! One of the few files of this crate with `unsafe` in them. What a child may do is the business of
-//! `child_side.rs` and of the keeper.
+//! One of the few files of this crate with `unsafe` in them. `exec/child_side.rs` and
+//! `keeper/process.rs` say what a child may do.
 #![expect(unsafe_code, reason = "clone3, fork and raw calls")]
 
 use std::ffi::{c_int, c_long, c_void};
@@ -44,11 +44,13 @@ pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// An exec takes less; after this the parent looks what keeps it, again and again.
+/// When the parent first checks what keeps the child, and the longest time between two checks. An
+/// exec takes less.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
-/// What a child needs until its exec, many times over: it calls a few functions without buffers.
+/// A child's stack until its exec, many times what it needs: it calls a few functions without
+/// buffers.
 #[repr(C, align(16))]
 struct Stack([u8; 16 * 1024]);
 
@@ -56,16 +58,16 @@ struct Stack([u8; 16 * 1024]);
 pub(crate) enum Birth {
     /// The child has executed, or ended.
     Over(Newborn),
-    /// It was given up and has got SIGKILL, but hangs in the kernel.
+    /// The child was given up and has got SIGKILL, but hangs in the kernel.
     Stuck(Newborn),
 }
 
-/// Starts a child, in `cgroup` or beside us, that shares our memory until it execs or exits; other
-/// threads run on. `help` is called again and again for a child that takes long: it answers whether
-/// to wait on.
+/// Starts a child, in `cgroup` or in the caller's own, that shares this process's memory until it
+/// execs or exits; other threads run on. `help` is called again and again for a child that takes
+/// long, and answers whether to wait on.
 ///
-/// `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of ours ever runs in the child. Minimum
-/// Linux version: 5.7 (`CLONE_INTO_CGROUP`); see [clone3(2)].
+/// `CLONE_CLEAR_SIGHAND` makes sure that no signal handler of this process runs in the child.
+/// Minimum Linux version: 5.7 (`CLONE_INTO_CGROUP`); see [clone3(2)].
 ///
 /// # Safety
 /// `entry` must be fit to run in shared memory, beside all threads of this process, this one as
@@ -90,10 +92,10 @@ pub(crate) unsafe fn clone_into(
     }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     let blocked = AllBlocked::new()?;
-    // SAFETY: the caller's obligation; the stack is used by nobody else until `wait` returns.
+    // SAFETY: the caller's obligation; the child alone uses the stack until `wait` returns.
     let pid = check(unsafe { clone3(&args, entry, arg) })?;
     let unwinding = AbortOnDrop;
-    // SAFETY: the kernel has just opened this pidfd for us, and nobody else knows of it.
+    // SAFETY: the kernel has just opened this pidfd for this call, and nothing else has it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let newborn = Newborn { pid, pidfd };
     let over = wait(&newborn, &shares, &blocked, help);
@@ -105,8 +107,8 @@ pub(crate) unsafe fn clone_into(
     Ok(Birth::Stuck(newborn))
 }
 
-/// Until the child does not share our memory any more; false if it was given up and killed, and
-/// does not end.
+/// Waits until the child does not share this process's memory any more; false if it was given up
+/// and killed, and does not end.
 fn wait(
     newborn: &Newborn,
     shares: &AtomicU32,
@@ -122,7 +124,7 @@ fn wait(
         if ended(Duration::ZERO) {
             break;
         }
-        // One that cannot be killed is waited for: our memory is its.
+        // A child that cannot be killed is waited for: it uses this memory.
         if !help(newborn) && sys::pidfd_send_signal(pidfd, libc::SIGKILL).is_ok() {
             return ended(Duration::from_secs(1));
         }
@@ -131,17 +133,17 @@ fn wait(
     true
 }
 
-/// The same for a caller that may not allocate, without a handle, and in our own cgroup; on return
-/// the child has executed or ended. This thread is suspended until then, as by vfork(2): in a fork
-/// of a larger process, where each page that is written is copied first, two that run at the same
-/// time in one memory cost some tenths of a millisecond more. So others must see to it that the
-/// child goes on, or kill it.
+/// Starts such a child for a caller that may not allocate, without a handle, in the caller's own
+/// cgroup; on return the child has executed or ended. This thread is suspended until then, as by
+/// vfork(2): in a fork of a larger process, where each page that is written is copied first, two
+/// that run at the same time in one memory cost some tenths of a millisecond more. So another
+/// process must see to it that the child goes on, or kill it.
 ///
 /// # Safety
 /// As for [`clone_into`], and all signals must be blocked.
 pub(crate) unsafe fn clone_suspended(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
     let args = flags(libc::CLONE_VM | libc::CLONE_VFORK);
-    // SAFETY: the child stands on our stack, below the frame of this call, where nobody else writes
+    // SAFETY: the child stands on this stack, below the frame of this call, where it alone writes
     // until it has executed or ended (CLONE_VFORK); what `entry` may do is the caller's obligation.
     check(unsafe { clone3(&args, entry, arg) })
 }
@@ -162,21 +164,21 @@ fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> libc::clone_ar
     args
 }
 
-/// Whether the child has given our memory back; waits for it for a while.
+/// Whether the child has given the memory back; waits for that this long.
 fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
     let (tv_sec, tv_nsec) = (0, patience.subsec_nanos().into());
     let time = libc::timespec { tv_sec, tv_nsec };
     let word = shares.as_ptr().expose_provenance();
     let time = (&raw const time).expose_provenance();
     if shares.load(Ordering::Acquire) != 0 {
-        // Not the private kind: the kernel's wake-up is none.
+        // Not a private futex: the kernel's wake-up is a shared one.
         // SAFETY: the word and the time live across the call.
         unsafe { call(libc::SYS_futex, [word, libc::FUTEX_WAIT as usize, 1, time, 0]) };
     }
     shares.load(Ordering::Acquire) == 0
 }
 
-/// A panic would give the child's stack to others.
+/// Aborts on a panic, which would free the child's stack.
 struct AbortOnDrop;
 
 impl Drop for AbortOnDrop {
@@ -185,8 +187,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// All signals, libc's own too, blocked for this thread until dropped. Not for what starts a
-/// thread: that would inherit it, and libc could not reach it.
+/// Blocks all signals, libc's own too, for this thread until dropped. Not for code that starts a
+/// thread: that would inherit the mask, and libc could not reach it.
 pub(crate) struct AllBlocked(u64);
 
 impl AllBlocked {
@@ -207,7 +209,7 @@ impl Drop for AllBlocked {
     }
 }
 
-/// The raw call: libc's leaves two signals out.
+/// Sets the mask by the raw call: libc's leaves two signals out.
 fn set_mask(mask: u64) -> Result<u64, Errno> {
     let mut before: u64 = 0;
     let (how, new, old) = (libc::SIG_SETMASK, &raw const mask, &raw mut before);
@@ -216,8 +218,8 @@ fn set_mask(mask: u64) -> Result<u64, Errno> {
     Errno::result(answer).map(|_| before)
 }
 
-/// The parent gets the pid or a negative errno; the child calls `entry`, on its own stack or below
-/// the frame that its suspended parent still needs, and never returns.
+/// Calls clone3: the parent gets the pid or a negative errno; the child calls `entry`, on its own
+/// stack or below the frame that its suspended parent still needs, and never returns.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c_long {
     let answer: c_long;
@@ -271,7 +273,7 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
     answer
 }
 
-/// Elsewhere the caller falls back to [`fork`].
+/// Refuses: on other machines the caller falls back to [`fork`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> c_long {
     -c_long::from(Errno::ENOSYS as i32)
@@ -286,8 +288,9 @@ fn check(answer: c_long) -> Result<i32, Errno> {
 /// never return.
 ///
 /// The child waits until there is a handle on it. Before, its pid is only a number: where SIGCHLD
-/// is ignored, or another thread waits for every child, one that has ended gives it to a stranger.
-/// So a child without a handle is never signalled: it reads the end of the file, and ends.
+/// is ignored, or another thread waits for every child, a child that has ended gives its pid to
+/// another process. So a child without a handle is never signalled: it reads the end of the file,
+/// and ends.
 ///
 /// # Safety
 /// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
@@ -306,12 +309,12 @@ pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, E
         entry(arg);
     }
     let newborn = handle(pid).and_then(|newborn| write(&go, b"1").map(|_| newborn));
-    // Our own end of it was open until here: a write could not meet SIGPIPE.
+    // This process's own end of it was open until here: the write could not meet SIGPIPE.
     drop((hold, go));
     newborn.inspect_err(|_| reap_number(pid))
 }
 
-/// Reaps a child that ends by itself, within a second. Nothing happens if it is none of ours.
+/// Reaps a child that ends by itself, within a second. Does nothing if the pid is no child's.
 fn reap_number(pid: i32) {
     let mut back_off = BackOff::doubling(Duration::from_micros(100), Duration::from_millis(400));
     // SAFETY: a null status is allowed.
@@ -322,7 +325,7 @@ fn reap_number(pid: i32) {
     }
 }
 
-/// The same without a handle: the caller has to get one, or see the child's end.
+/// Forks without a handle: the caller has to get one, or see the child's end.
 ///
 /// # Safety
 /// As for [`fork`].

@@ -1,12 +1,12 @@
-//! Which process this is, told apart from its forked copies.
+//! Tells this process from its forked copies.
 //!
 //! The pid does not tell: in another pid namespace a copy may have its original's. The kernel
 //! clears one page in every copy that fork(2) makes (`MADV_WIPEONFORK`, [madvise(2)], Linux 4.14):
-//! a number that is not there any more was another process's. No lock is taken, since a fork may
+//! a copy finds 0 there instead of its original's number. No lock is taken, since a fork may
 //! come while another thread holds it.
 //!
 //! # Safety
-//! One of the four files of this crate with `unsafe` in them: one page is mapped, never unmapped
+//! One of the few files of this crate with `unsafe` in them: one page is mapped, never unmapped
 //! once it is in use, and used by atomic operations alone.
 //!
 //! [madvise(2)]: https://man7.org/linux/man-pages/man2/madvise.2.html
@@ -15,13 +15,13 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// Any size serves: the kernel rounds up to a page.
+/// Bytes to map, which the kernel rounds up to a page.
 const SIZE: usize = size_of::<AtomicU64>();
 
 /// The page that fork clears.
 static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
-/// The last number given, which a copy inherits: so it takes another one than its original.
+/// The last number given. A copy inherits it, and so takes another number than its original.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// One process; its forked copies are others.
@@ -61,11 +61,12 @@ fn number(page: &AtomicU64) -> u64 {
 fn page() -> Option<&'static AtomicU64> {
     let known = PAGE.load(Ordering::Acquire);
     let page = if known.is_null() { map()? } else { known };
-    // SAFETY: a mapping of ours that starts at a page's border, holds zeroes or numbers, and stays.
+    // SAFETY: a mapping of this module that starts at a page's border, holds zeroes or numbers, and
+    // stays.
     Some(unsafe { &*page })
 }
 
-/// Maps it; another thread may be faster, and then its page counts.
+/// Maps the page; if another thread is faster, its page counts.
 fn map() -> Option<*mut AtomicU64> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -75,7 +76,7 @@ fn map() -> Option<*mut AtomicU64> {
         return None;
     }
     let page = start.cast::<AtomicU64>();
-    // SAFETY: the mapping is ours, and nobody else knows of it yet.
+    // SAFETY: the mapping was just made, and nothing else points to it yet.
     if unsafe { libc::madvise(start, SIZE, libc::MADV_WIPEONFORK) } != 0 {
         unmap(start);
         return None;
@@ -90,7 +91,7 @@ fn map() -> Option<*mut AtomicU64> {
 }
 
 fn unmap(start: *mut libc::c_void) {
-    // SAFETY: a mapping of ours that nobody else has heard of.
+    // SAFETY: a mapping that was just made, to which nothing else points.
     unsafe { libc::munmap(start, SIZE) };
 }
 

@@ -1,8 +1,9 @@
-//! The system calls that nix lacks, as safe functions over owned and borrowed fds.
+//! System calls that nix lacks, as safe functions over owned and borrowed fds, and what is built on
+//! these alone: births (`clone`), waits (`poll`), this process's identity.
 //!
 //! # Safety
-//! One of the few files of this crate with `unsafe` in them. Everything here is a thin wrapper: the
-//! kernel checks what it is given, and no pointer outlives its call.
+//! One of the few files of this crate with `unsafe` in them. The functions of this file are thin
+//! wrappers: the kernel checks what it is given, and no pointer outlives its call.
 #![expect(unsafe_code, reason = "raw system calls that no safe crate of our choice wraps")]
 
 pub(crate) mod bury;
@@ -39,12 +40,12 @@ pub(crate) struct Newborn {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// The handle on a child that is not reaped yet.
+/// Opens the handle on a child that is not reaped yet.
 pub(crate) fn handle(pid: i32) -> Result<Newborn, Errno> {
     pidfd_open(pid).and_then(own_child).map(|pidfd| Newborn { pid, pidfd })
 }
 
-/// A handle on the process that has this pid now. Minimum Linux version: 5.3.
+/// Opens a handle on the process that has this pid now. Minimum Linux version: 5.3.
 pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is involved.
     let answer = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -53,8 +54,8 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The pidfd, if it is a child of ours: where SIGCHLD is ignored, or somebody waits for every
-/// child, the pid of one that has ended may belong to a stranger by now.
+/// Returns the pidfd if it is a child's: where SIGCHLD is ignored, or another thread waits for
+/// every child, the pid of a child that has ended may belong to another process by now.
 fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
     let id = pidfd.as_raw_fd().cast_unsigned();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -63,7 +64,7 @@ fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
     Errno::result(answer).map(|_| pidfd)
 }
 
-/// An fd whose readiness the tokio runtime of the caller hears of.
+/// Registers an fd with the caller's tokio runtime, for its readiness.
 #[cfg(feature = "tokio")]
 pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: an `OwnedFd` is one and the same open fd for as long as this `Arc` is held.
@@ -79,8 +80,7 @@ pub fn reset_sigchld() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Whether this process ignores the signal: what was so when it was started, unless that was
-/// changed since.
+/// Whether this process ignores the signal: by default it does if its parent did at the exec.
 #[must_use]
 #[cfg(feature = "cli")]
 pub fn ignores(signal: i32) -> bool {
@@ -92,7 +92,7 @@ pub fn ignores(signal: i32) -> bool {
     answer == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
-/// A netlink socket to ask about sockets with ([sock_diag(7)]).
+/// Opens a netlink socket for requests about sockets ([sock_diag(7)]).
 ///
 /// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 pub(crate) fn sock_diag() -> Result<OwnedFd, Errno> {
@@ -119,7 +119,8 @@ pub(crate) fn is_signal(number: i32) -> bool {
     (0..=libc::SIGRTMAX()).contains(&number)
 }
 
-/// Reaps the child behind `pidfd` if it has ended. `ECHILD` where somebody else took its status.
+/// Reaps the child behind `pidfd` if it has ended. `ECHILD` where another thread took its status,
+/// or SIGCHLD is ignored.
 ///
 /// Not nix's `waitid`: that one has no value for a real-time signal.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
@@ -131,14 +132,14 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
     Errno::result(answer)?;
     // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
     let info = unsafe { info.assume_init() };
-    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes when nobody has ended.
+    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes where none has ended.
     let pid = unsafe { info.si_pid() };
     // SAFETY: as above.
     let status = unsafe { info.si_status() };
     Ok((pid != 0).then(|| decode(info.si_code, status)))
 }
 
-/// Whether our child behind `pidfd` is stopped, by a signal. Its status stays there for others.
+/// Whether the child behind `pidfd` is stopped by a signal. Its status stays there for other waits.
 pub(crate) fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
     let id = pidfd.as_raw_fd().cast_unsigned();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -151,7 +152,7 @@ pub(crate) fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
     answer == 0 && unsafe { info.si_pid() } != 0
 }
 
-/// The status word of wait(2) from the two fields of waitid(2).
+/// Makes the status word of wait(2) from two fields of waitid(2).
 fn decode(code: i32, status: i32) -> ExitStatus {
     ExitStatus::from_raw(match code {
         libc::CLD_EXITED => (status & 0xff) << 8,
@@ -160,7 +161,8 @@ fn decode(code: i32, status: i32) -> ExitStatus {
     })
 }
 
-/// The same directory in a mount of its own that nobody else sees, without what is mounted below.
+/// Opens the same directory in a detached mount, which no other process sees, without the mounts
+/// below it.
 /// Needs the right to mount. Minimum Linux version: 5.2; see [open_tree(2)].
 ///
 /// [open_tree(2)]: https://man7.org/linux/man-pages/man2/open_tree.2.html
@@ -183,7 +185,7 @@ pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Re
     Errno::result(answer).map(drop)
 }
 
-/// The value of an extended attribute of an open file; `ERANGE` if the buffer is too small for it.
+/// Reads an extended attribute of an open file; `ERANGE` if the buffer is too small for it.
 pub(crate) fn get_attribute<'a>(
     fd: BorrowedFd<'_>,
     name: &CStr,

@@ -1,7 +1,7 @@
-//! An open that may take for ever (a FIFO, a terminal that hung up, a file system that does not
-//! answer), in a process of its own, which can be killed and left behind.
+//! Opens a file, which may take for ever (a FIFO, a terminal that hung up, a file system that does
+//! not answer), in a process of its own, which can be killed and left behind.
 //!
-//! A thread would not do: one that hangs in the kernel keeps its process from ending.
+//! A thread does not suffice: one that hangs in the kernel keeps its process from ending.
 //!
 //! # Safety
 //! One of the few files of this crate with `unsafe` in them. The child is a fork of a process that
@@ -24,10 +24,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use crate::sys::clone::{self, AllBlocked};
 use crate::sys::{self, Newborn, above_two, poll};
 
-/// How long the process may take to die.
-const MOMENT: Duration = Duration::from_millis(200);
+/// How long the killed process is waited for.
+const DIES_WITHIN: Duration = Duration::from_millis(200);
 
-/// An open(2) that goes on elsewhere. Dropping it gives it up.
+/// An open(2) in progress, in another process. Dropping it gives it up.
 #[derive(Debug)]
 pub struct Opening {
     process: Newborn,
@@ -40,7 +40,7 @@ struct Order {
     flags: c_int,
     line: c_int,
     parent: libc::pid_t,
-    /// `/dev/stdin` and its like mean an fd of this process; any other path must not hold them.
+    /// Keep the fds open, for `/dev/stdin` and its like, which mean an fd of this process.
     keep_fds: bool,
 }
 
@@ -66,7 +66,7 @@ impl Opening {
         Ok(Self { process, line })
     }
 
-    /// The file, once this is readable.
+    /// Returns the file; call it once this is readable.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -103,7 +103,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         let pidfd = self.process.pidfd.as_fd();
         let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
-        let _ = poll::ended(pidfd, Some(Instant::now() + MOMENT));
+        let _ = poll::ended(pidfd, Some(Instant::now() + DIES_WITHIN));
         let _ = sys::reap(pidfd);
     }
 }

@@ -1,4 +1,4 @@
-//! What is passed to a process of our own making: fds over a socket, a program in memory.
+//! Passes fds over a socket, and a program in memory, to a process that this crate starts.
 //!
 //! # Safety
 //! As in `sys/mod.rs`: thin wrappers, and no pointer outlives its call.
@@ -37,7 +37,7 @@ pub(crate) fn send_fds(socket: BorrowedFd<'_>, byte: u8, fds: [RawFd; 3]) -> Res
     Errno::result(answer).map(drop)
 }
 
-/// A file in memory that can be executed and never changed again.
+/// Makes a file in memory that can be executed and never changed again.
 ///
 /// Minimum Linux version: 3.17; `MFD_EXEC`, without which some machines allow no exec, is of 6.3.
 pub(crate) fn sealed_program(name: &CStr, program: &[u8]) -> Result<OwnedFd, Errno> {

@@ -1,4 +1,4 @@
-//! Waiting for fds and deadlines: the pidfd of a child is the one thing that says it has ended.
+//! Waits for fds and deadlines. Only a child's pidfd tells that the child has ended.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// When a wait gives up: at a moment ([`Instant`]), or this long after it began ([`Duration`]).
+/// When a wait gives up: at an [`Instant`], or a [`Duration`] after it began.
 /// Every wait with a bound takes either; a time too long for the clock is no bound.
 ///
 /// # Examples
@@ -36,12 +36,13 @@ impl From<Duration> for Deadline {
     }
 }
 
-/// The first of two moments; none is never.
+/// Returns the earlier of two instants; none is never.
 pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
 }
 
-/// How long poll(2) may wait; rounded up, so that a deadline is never found not quite met.
+/// Returns how long poll(2) may wait; rounded up, so that poll never returns just before the
+/// deadline.
 pub(crate) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else {
         return PollTimeout::NONE;
@@ -50,7 +51,7 @@ pub(crate) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
 }
 
-/// Waits until one of these has news; false at the deadline, and now and then before.
+/// Waits until one of these has news; false at the deadline, and after a signal.
 pub(crate) fn news(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool, Errno> {
     match poll(fds, timeout_until(deadline)) {
         Ok(number) => Ok(number > 0),
@@ -82,7 +83,7 @@ pub(crate) fn readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<
 pub(crate) struct BackOff {
     next: Duration,
     last: Duration,
-    /// The next sleep is longer by one of so many parts.
+    /// Each sleep is longer than the one before by one part in this many.
     parts: u32,
 }
 
@@ -91,12 +92,13 @@ impl BackOff {
         Self { next: first, last, parts: 1 }
     }
 
-    /// For what may come at any moment: found late by a quarter of the time it took, at the most.
+    /// Grows by a quarter: an event is found late by a quarter of the time that it took, at the
+    /// most.
     pub(crate) fn gentle(first: Duration, last: Duration) -> Self {
         Self { next: first, last, parts: 4 }
     }
 
-    /// False, without sleeping, once the longest sleep is behind us.
+    /// Sleeps; false, without sleeping, after the longest sleep.
     pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         if self.next > self.last {
             return false;
@@ -108,7 +110,7 @@ impl BackOff {
     }
 }
 
-/// A panic elsewhere leaves nothing half done here.
+/// Locks, even after a panic of another thread: that leaves nothing half done in what is locked so.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

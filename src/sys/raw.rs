@@ -1,4 +1,4 @@
-//! System calls that do not touch errno: what a child that shares our memory makes.
+//! Makes system calls that do not touch errno, for a child that shares its parent's memory.
 //!
 //! # Safety
 //! One of the few files of this crate with `unsafe` in them: two instructions, and thin wrappers of
@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_long};
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 use nix::errno::Errno;
 
-/// A system call that does not touch errno: its answer, or a negative errno.
+/// Makes a system call that does not touch errno: its answer, or a negative errno.
 ///
 /// # Safety
 /// That of the call itself.
@@ -56,7 +56,7 @@ pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize 
     answer
 }
 
-/// Elsewhere no memory is shared, and errno is the child's own.
+/// Makes it by libc: on other machines no memory is shared, and errno is the child's own.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
     // SAFETY: the caller's obligation.
@@ -66,7 +66,7 @@ pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize 
     }
 }
 
-/// The errno of an answer that is one.
+/// The errno in a negative answer.
 #[expect(clippy::cast_possible_truncation, reason = "an errno is less than 4096")]
 pub(crate) fn errno(answer: isize) -> c_int {
     answer.wrapping_neg() as c_int
@@ -77,7 +77,7 @@ pub(crate) const fn int(value: c_int) -> usize {
     value as isize as usize
 }
 
-/// A signal's place in a mask.
+/// The bit of a signal in a mask.
 pub(crate) fn bit(signal: c_int) -> u64 {
     1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
 }
@@ -91,15 +91,15 @@ pub(crate) unsafe fn prctl(option: c_int, value: usize) -> isize {
     unsafe { call(libc::SYS_prctl, [int(option), value, 0, 0, 0]) }
 }
 
-/// The kernel's `sigaction`, as far as its layout is the same everywhere: the handler, then more
-/// than there is.
+/// The kernel's `sigaction`: the handler, whose place is the same on all machines, then zeroes,
+/// more than the largest layout needs.
 #[repr(C)]
 struct Disposition {
     handler: libc::sighandler_t,
     _rest: [usize; 7],
 }
 
-/// Makes a signal ignored or the default.
+/// Sets a signal to be ignored (`SIG_IGN`) or to the default (`SIG_DFL`).
 pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
     let new = Disposition { handler, _rest: [0; 7] };
     let new = (&raw const new).expose_provenance();
@@ -107,7 +107,7 @@ pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
     unsafe { call(libc::SYS_rt_sigaction, [int(signal), new, 0, 8, 0]) }
 }
 
-/// Takes a handler away.
+/// Resets a signal that has a handler to the default.
 pub(crate) fn default_unless_ignored(signal: c_int) {
     let mut now = Disposition { handler: libc::SIG_DFL, _rest: [0; 7] };
     let place = (&raw mut now).expose_provenance();

@@ -1,11 +1,11 @@
-//! What needs no unsafe call, and is as low as those that do.
+//! Signal masks and fds by safe calls, on the same floor as the unsafe ones.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
-/// All signals but libc's own blocked for this thread until dropped: a new thread inherits that,
+/// Blocks all signals but libc's own for this thread until dropped: a new thread inherits the mask,
 /// and libc must reach it.
 pub(crate) struct SignalsBlocked(SigSet);
 
@@ -21,9 +21,8 @@ impl Drop for SignalsBlocked {
     }
 }
 
-/// The same file above the standard streams. A caller that has closed those would get its own fds
-/// there: what it, or a child before exec, then writes to its output must not go into a control
-/// file.
+/// Moves an fd above the standard streams. A process that has closed those gets new fds in their
+/// place: what it, or a child before exec, writes to its output must not go into a control file.
 pub(crate) fn above_two(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);

@@ -1,16 +1,15 @@
-//! Controllers: offered, handed down, and a limit tried on an empty tree.
+//! Probes the controllers: offered, handed down, and a limit tried on an empty tree.
 //!
-//! To try a limit hands its controller down, where that is allowed; what was changed for that is
-//! changed back.
+//! Trying a limit hands its controller down, where that is allowed; the change is undone at the
+//! end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidy_process::cli_support::{CONTROLLERS, Controller, Example};
+use tidy_process::cli_support::{CONTROLLERS, Controller, Example, own_path};
 use tidy_process::{Error, Limits, Supervisor, Tree};
 
 use crate::doctor::finding::Finding;
-use crate::doctor::probe::own;
 
 pub(crate) fn all(base: Option<&Path>, made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
     for each in &CONTROLLERS {
@@ -57,21 +56,22 @@ fn words(dir: &Path, file: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Values that limit nothing on any machine, if they are kept.
+/// Makes a tree with a limit of this controller, so high that it limits nothing on any machine.
 fn try_limit(controller: &Controller, base: &Path, supervisor: &Supervisor) -> Result<(), Error> {
     let example = Example { cpu: first_cpu(base), device: device() };
     let limits = (controller.harmless)(Limits::new(), &example);
     Tree::limited(supervisor, None, &limits)?.finish().map(drop)
 }
 
-/// A CPU that may be used here.
+/// Finds a CPU that may be used here.
 fn first_cpu(base: &Path) -> String {
     let list = words(base, "cpuset.cpus.effective").concat();
     let first: String = list.chars().take_while(char::is_ascii_digit).collect();
     if first.is_empty() { "0".to_owned() } else { first }
 }
 
-/// A block device by its number. Where there is none the kernel says so of the first disk's number.
+/// Finds the number of a block device. Where there is none, the first disk's: the kernel's refusal
+/// tells.
 fn device() -> String {
     let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut devices: Vec<(bool, PathBuf)> = entries
@@ -86,28 +86,28 @@ fn device() -> String {
     numbers.into_iter().next().unwrap_or_else(|| "8:0".to_owned())
 }
 
-/// What stood in the base's `cgroup.subtree_control`, and in which cgroup we were.
+/// What stood in the base's `cgroup.subtree_control`, and which cgroup this process was in.
 pub(crate) struct HandedDown {
     base: Option<PathBuf>,
     before: Vec<String>,
-    own: Option<String>,
+    own: Option<PathBuf>,
 }
 
 impl HandedDown {
     pub(crate) fn note(base: Option<&Path>) -> Self {
         let before = base.map(|base| words(base, "cgroup.subtree_control")).unwrap_or_default();
-        Self { base: base.map(Path::to_owned), before, own: own() }
+        Self { base: base.map(Path::to_owned), before, own: own_path() }
     }
 
-    /// Takes back what the probes have handed down, and goes back to where we were. A run root that
-    /// somebody made meanwhile may rely on it: then it stays.
+    /// Takes back what the probes have handed down, and moves this process back. If another
+    /// supervisor has made a run root meanwhile, which may rely on it, all stays.
     pub(crate) fn restore(self) {
         let Some(base) = self.base else { return };
-        let aside = (own() != self.own).then(|| own_dir(&base)).flatten();
+        let aside = (own_path() != self.own).then(|| own_dir(&base)).flatten();
         if subdirectories(&base).all(|dir| Some(&dir) == aside.as_ref()) {
             for name in words(&base, "cgroup.subtree_control") {
                 if !self.before.contains(&name) {
-                    // What is still in use refuses.
+                    // The kernel refuses to take back what is still in use.
                     let _ = fs::write(base.join("cgroup.subtree_control"), format!("-{name}"));
                 }
             }
@@ -124,9 +124,9 @@ fn subdirectories(dir: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.is_dir())
 }
 
-/// The directory below the base that we stepped aside into, if we did.
+/// The directory below the base that this process has moved to, if it has.
 fn own_dir(base: &Path) -> Option<PathBuf> {
-    let own = own()?;
-    let dir = base.join(Path::new(&own).file_name()?);
+    let own = own_path()?;
+    let dir = base.join(own.file_name()?);
     dir.is_dir().then_some(dir)
 }

@@ -1,4 +1,4 @@
-//! What `doctor` says of one capability.
+//! One capability, as `doctor` reports it.
 
 use serde_json::{Map, Value};
 use tidy_process::Error;
@@ -7,11 +7,11 @@ use crate::exit::Failure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It is there: tried, and it worked.
+    /// The capability was tried, and worked.
     Ok,
-    /// It is not there.
+    /// The capability is missing.
     No,
-    /// Nothing to judge: for information, or it could not be tried.
+    /// For information, or it could not be tried.
     Blank,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Finding {
     pub(crate) found: String,
     /// What closes the gap.
     pub(crate) remedy: Option<String>,
-    /// More, for programs.
+    /// More fields of the JSON.
     facts: Map<String, Value>,
 }
 
@@ -53,13 +53,13 @@ impl Finding {
         Self::new(name, State::Blank, found)
     }
 
-    /// What the library said, and its hint.
+    /// A missing capability: the library's error, and its hint.
     pub(crate) fn error(name: &'static str, error: &Error) -> Self {
         let finding = Self::no(name, error.to_string());
         error.hint().into_iter().fold(finding, Self::remedy)
     }
 
-    /// What `run` would say, and its hint.
+    /// A missing capability: the error that `run` would print, and its hint.
     pub(crate) fn failure(name: &'static str, failure: &Failure) -> Self {
         let finding = Self::no(name, failure.to_string());
         failure.hint().into_iter().fold(finding, Self::remedy)
@@ -70,7 +70,7 @@ impl Finding {
         self
     }
 
-    /// Says more of what was found.
+    /// Adds to what was found.
     pub(crate) fn and(mut self, more: &str) -> Self {
         self.found += more;
         self
@@ -85,7 +85,8 @@ impl Finding {
         self.state == State::Ok
     }
 
-    /// `state`, `found`, `remedy` where there is a gap, and facts of its own.
+    /// Makes the JSON: `state`, `found`, `remedy` where the capability is missing, and its own
+    /// fields.
     pub(crate) fn json(&self) -> Value {
         let mut all = self.facts.clone();
         all.insert("state".to_owned(), self.state.word().into());

@@ -1,4 +1,4 @@
-//! What surrounds us: mounts, service manager, container, namespace. Looked at, nothing is made.
+//! Reads the surroundings: mounts, service manager, container, namespace. Makes nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Uid, geteuid};
+use tidy_process::cli_support::{mounts, quoted};
 
 use crate::doctor::finding::Finding;
 
 /// The first cgroup namespace has this number in every kernel (PROC_CGROUP_INIT_INO).
 const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
-
-const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(systemd());
@@ -26,35 +25,12 @@ pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(nsdelegate());
 }
 
-/// One line of mountinfo: mount point, type, options of the file system.
-struct Mount {
-    point: String,
-    kind: String,
-    options: String,
-}
-
-fn mounts() -> Vec<Mount> {
-    let text = fs::read(MOUNTINFO).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().filter_map(mount).collect()
-}
-
-fn mount(line: &str) -> Option<Mount> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut after = after.split(' ');
-    Some(Mount {
-        point: before.split(' ').nth(4)?.to_owned(),
-        kind: after.next()?.to_owned(),
-        options: after.nth(1)?.to_owned(),
-    })
-}
-
-/// Which hierarchy there is, and where.
+/// Finds the cgroup2 hierarchy.
 pub(crate) fn cgroup2() -> Finding {
-    if let Err(error) = fs::metadata(MOUNTINFO) {
-        let found = format!("cannot be told: {MOUNTINFO}: {error}");
-        return Finding::no("cgroup2", found).remedy("mount -t proc proc /proc");
-    }
-    let mounts = mounts();
+    let mounts = match mounts() {
+        Ok(mounts) => mounts,
+        Err(error) => return Finding::error("cgroup2", &error),
+    };
     let hybrid = mounts.iter().any(|mount| mount.kind == "cgroup");
     let beside = if hybrid { "beside v1 hierarchies (a hybrid host)" } else { "no v1 beside it" };
     let Some(first) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
@@ -65,22 +41,23 @@ pub(crate) fn cgroup2() -> Finding {
              cgroup namespace",
         );
     };
-    let flags = statvfs(Path::new(&first.point)).map(|stat| stat.flags());
+    let flags = statvfs(&first.point).map(|stat| stat.flags());
     let read_only = flags.is_ok_and(|flags| flags.contains(FsFlags::ST_RDONLY));
     let access = if read_only { "read-only" } else { "read-write" };
-    Finding::ok("cgroup2", format!("{}, mounted {access}, {beside}", first.point))
-        .fact("mount", first.point.clone())
+    let point = first.point.to_string_lossy();
+    Finding::ok("cgroup2", format!("{}, mounted {access}, {beside}", quoted(&point)))
+        .fact("mount", point)
         .fact("read_only", read_only)
         .fact("hybrid", hybrid)
 }
 
-/// As sd_booted(3) has it.
+/// Whether systemd runs here, as sd_booted(3) tells.
 pub(crate) fn is_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
 fn systemd() -> Finding {
-    let first = fs::read_to_string("/proc/1/comm").unwrap_or_else(|_| "not to be seen".to_owned());
+    let first = fs::read_to_string("/proc/1/comm").unwrap_or_else(|_| "unreadable".to_owned());
     let first = first.trim();
     if is_systemd() {
         Finding::ok("systemd", format!("runs (pid 1 is {first}, /run/systemd/system is there)"))
@@ -89,10 +66,11 @@ fn systemd() -> Finding {
     }
 }
 
-/// Who would make a scope for us, by its bus: root's is the system's own manager.
+/// Finds the systemd manager that would make a scope, by its bus: root's is the system's own
+/// manager.
 fn manager() -> Finding {
     if !is_systemd() {
-        return Finding::blank("manager", "no systemd, so nobody to ask for a cgroup");
+        return Finding::blank("manager", "no systemd, so no manager that could give a cgroup");
     }
     let uid = geteuid();
     if uid.is_root() {
@@ -109,15 +87,15 @@ fn manager() -> Finding {
     })
 }
 
-/// The environment may be another user's, as after su.
+/// Finds this user's runtime directory: the environment may be another user's, as after su.
 fn runtime_dir(uid: Uid) -> PathBuf {
     let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let is_ours = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
     named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{uid}").into())
 }
 
-/// A socket that takes a connection has somebody who listens. A listener that is stuck must not
-/// keep us.
+/// Whether a process listens on the socket: it takes a connection. A thread of its own tries that,
+/// since a stuck listener must not hold doctor up.
 fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
     let (tell, told) = channel();
     let path = socket.to_owned();
@@ -132,7 +110,7 @@ fn answers(who: &str, socket: &Path) -> Result<Finding, Finding> {
     }
 }
 
-/// Marks that container engines leave, the surest first.
+/// Finds the container's kind by the marks that engines leave, the surest first.
 fn container() -> Finding {
     let finding = |kind: &str, mark: &str| {
         let found = format!("{kind}, by the sign of {mark}");
@@ -158,7 +136,7 @@ fn container() -> Finding {
     Finding::blank("container", "no sign of one")
 }
 
-/// Only root may look.
+/// Reads a variable of pid 1, which only root may do.
 fn variable_of_first(name: &str) -> Option<String> {
     let environ = fs::read("/proc/1/environ").ok()?;
     let text = String::from_utf8_lossy(&environ).into_owned();
@@ -178,9 +156,9 @@ fn namespace() -> Finding {
     }
 }
 
-/// An option of the file system, so the same at every mount.
+/// Finds `nsdelegate`, an option of the file system and so the same at every mount.
 fn nsdelegate() -> Finding {
-    let mounts = mounts();
+    let mounts = mounts().unwrap_or_default();
     let Some(mount) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
         return Finding::blank("nsdelegate", "no cgroup2 is mounted");
     };
@@ -192,31 +170,13 @@ fn nsdelegate() -> Finding {
     }
     let found = "not set: a process of your uid can leave its tree through a cgroup.procs above";
     Finding::no("nsdelegate", found).remedy(format!(
-        "as root, on the machine itself: mount -o remount,nsdelegate {}",
+        "as root, on the machine itself: mount -o remount,nsdelegate {:?}",
         mount.point
     ))
 }
 
-/// For information; nothing is decided by it.
+/// The kernel's release, for information.
 pub(crate) fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_options_of_the_file_system_stand_at_the_end_of_a_line() {
-        let line = "29 23 0:26 / /sys/fs/cgroup ro,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        let mount = mount(line).unwrap_or_else(|| unreachable!("a whole line"));
-        assert_eq!(
-            (mount.point.as_str(), mount.kind.as_str(), mount.options.as_str()),
-            ("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate")
-        );
-        assert!(super::mount("29 23 0:26 / /sys/fs/cgroup ro - cgroup2").is_none());
-        assert!(super::mount("29 23 - cgroup2 cgroup2 rw").is_none());
-        assert!(super::mount("").is_none());
-    }
 }

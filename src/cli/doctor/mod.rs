@@ -1,7 +1,7 @@
 //! `doctor`: what works here, tried on the spot, and what to type for what does not.
 //!
-//! The probes run on a thread: should the kernel not answer one of them, what was found before is
-//! told all the same.
+//! The probes run on a thread: if the kernel does not answer one of them, doctor prints what was
+//! found before.
 
 mod controllers;
 mod finding;
@@ -25,7 +25,8 @@ use crate::exit::{Ended, Failure};
 use crate::print::json::VERSION;
 use crate::print::text::{self, failed, print, print_json};
 
-/// What may be required, in the order of the table; the controllers stand between the two parts.
+/// The capabilities of `--require`, in the order of the table; the controllers stand between the
+/// two parts.
 const BEFORE_CONTROLLERS: [&str; 9] =
     ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "keeper"];
 const AFTER_CONTROLLERS: [&str; 5] = ["sweep", "systemd", "manager", "nsdelegate", "kernel"];
@@ -35,20 +36,20 @@ fn capabilities() -> impl Iterator<Item = &'static str> {
     BEFORE_CONTROLLERS.into_iter().chain(controllers).chain(AFTER_CONTROLLERS)
 }
 
-/// All probes together take some tens of milliseconds; the library gives up after 10 s by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time for all probes. They take some tens of milliseconds; the library gives up after 10 s.
+const PROBES_WITHIN: Duration = Duration::from_secs(60);
 
-/// A required capability is not there.
+/// The exit status if a required capability is missing.
 const UNMET: u8 = 1;
 
 const STATES: &str = "\
 Each line is a capability: ok (tried, and it works), no (it does not), or - (for information,
-or nothing to try), and what was found. Below each gap stands what closes it. Everything is
-tried on a cgroup and processes of its own, which are gone when doctor ends.
+or not tried), and what was found. Below a missing one stands what to do about it. Doctor tries
+all on a cgroup and processes of its own, which are gone when it ends.
 
 Exit status:
-  0    all is told, whatever it is; with --require: all that is required is there
-  1    something required is not there: one line for each on standard error
+  0    all probes have run; with --require: all that is required is there
+  1    a required capability is missing: one line for each on standard error
   125  bad usage, or doctor itself failed
 
 Examples:
@@ -86,16 +87,16 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
     }
     if !complete {
         let last = findings.last().map_or("start", |finding| finding.name);
-        return failed(&Failure::NoAnswer { after: last, patience: PATIENCE });
+        return failed(&Failure::NoAnswer { after: last, patience: PROBES_WITHIN });
     }
     Ended { exit: unmet(&args.require, &findings), by_signal: None }
 }
 
-/// All findings, and whether the probes came to their end.
+/// Runs the probes; returns their findings, and whether all came to their end.
 fn examine(site: impl FnOnce() -> Site + Send + 'static) -> (Vec<Finding>, bool) {
     let (tell, told) = channel();
     thread::spawn(move || probe(&site(), &tell));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PROBES_WITHIN;
     let mut findings = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -108,11 +109,11 @@ fn examine(site: impl FnOnce() -> Site + Send + 'static) -> (Vec<Finding>, bool)
 }
 
 fn probe(site: &Site, tell: &Sender<Finding>) {
-    // Nobody listens any more: then nobody wants to know.
+    // The receiver is gone once doctor has given up: then the finding is dropped.
     let tell = |finding| drop(tell.send(finding));
     tell(host::cgroup2());
     tell(site.finding());
-    // Before anything is made: making it must not tidy it away.
+    // Before a run root is made: that may sweep the leftovers away.
     let leftovers = probe::leftovers(site);
     let (made, kernel) = probe::make(site, &tell);
     tell(probe::keeper());
@@ -162,7 +163,7 @@ fn json(findings: &[Finding]) -> Value {
     json!({ "v": VERSION, "works": works(findings), "capabilities": all })
 }
 
-/// The exit status; says what is missing.
+/// Prints a line for each requirement that is not met; returns the exit status.
 fn unmet(required: &[String], findings: &[Finding]) -> u8 {
     let mut exit = 0;
     for name in required.iter().filter(|name| !has(findings, name)) {

@@ -1,6 +1,5 @@
-//! Cgroups, tried: a run root is made, a process in it is frozen and killed, all of it goes again.
+//! Tries cgroups: makes a run root, freezes and kills a process in it, and removes all of it again.
 
-use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use crate::doctor::host::{is_systemd, release};
 use crate::exit::{Ended, Failure};
 use crate::place::scope::{self, Wish};
 
-/// Where `run` starts from.
+/// The base that `run` would use, and the options that choose it.
 pub(crate) struct Site {
     parent: Option<PathBuf>,
     no_systemd: bool,
@@ -43,13 +42,14 @@ impl Site {
         } else if cli_support::named_base().is_some() {
             "named by TIDY_PROCESS_PARENT".to_owned()
         } else {
-            format!("the cgroup of this process, {}", own().unwrap_or_default())
+            let own = cli_support::own_path().unwrap_or_default();
+            format!("the cgroup of this process, {}", own.display())
         };
         Finding::ok("base", format!("{}: {why}", path.display()))
             .fact("path", path.display().to_string())
     }
 
-    /// The way of `run`, limits included: it may move this process to a scope of systemd's.
+    /// Makes a supervisor as `run` with limits does: it may move this process to a systemd scope.
     fn supervisor(&self, guard: bool) -> Result<(Supervisor, Option<String>), Failure> {
         let wish = Wish {
             parent: self.parent.as_deref(),
@@ -62,19 +62,13 @@ impl Site {
         scope::supervisor(Supervisor::builder().sweep(false).guard(guard), &wish)
     }
 
-    /// As it is typed.
+    /// The option `--parent`, as it is typed.
     fn option(&self) -> String {
         self.parent.as_ref().map_or(String::new(), |path| format!(" --parent {}", path.display()))
     }
 }
 
-/// The path of our own cgroup, as the kernel says it.
-pub(crate) fn own() -> Option<String> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
-/// A look, no more.
+/// Lists what a sweep would remove, and removes nothing.
 pub(crate) fn leftovers(site: &Site) -> Finding {
     let Some(base) = site.path() else {
         return Finding::blank("sweep", "not looked for: see base");
@@ -97,8 +91,8 @@ pub(crate) fn leftovers(site: &Site) -> Finding {
     finding.fact("run_roots", paths).fact("processes", processes)
 }
 
-/// Makes a run root of our own, with its guard, and tries everything on it. If the guard cannot
-/// start, without. What this says of the kernel is for the end of the table.
+/// Makes a run root with its guard, or without if the guard cannot start, and tries everything on
+/// it. The finding on the kernel is returned, for the end of the table.
 pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, Finding) {
     let (made, guard) = match site.supervisor(true) {
         Ok(made) => {
@@ -132,7 +126,7 @@ pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, 
     }
 }
 
-/// All that follows is said of this scope.
+/// The scope that this process has moved to, if it has: the probes that follow run there.
 fn moved(scope: Option<&str>) -> Finding {
     match scope {
         Some(name) => {
@@ -152,7 +146,7 @@ fn guard(made: &Supervisor) -> Finding {
         .remedy("see what kills it (dmesg, a security module), or do without: --no-guard")
 }
 
-/// Where there is no systemd to delegate a cgroup, root does it by hand.
+/// Why no run root can be made; where no systemd can delegate a cgroup, how root does it by hand.
 fn refused(site: &Site, failure: &Failure) -> Finding {
     let finding = Finding::failure("create", failure);
     let Failure::Library(error) = failure else { return finding };
@@ -165,7 +159,8 @@ fn refused(site: &Site, failure: &Failure) -> Finding {
     }
 }
 
-/// By trying: what a kernel before 5.14 lacks is `cgroup.kill`. Its number is for information.
+/// Whether the kernel has `cgroup.kill`, which one before 5.14 lacks: by what was tried, not by its
+/// number, which is for information.
 fn kernel(refused: Option<&Failure>) -> Finding {
     let release = release();
     let lacks = |failure: &Failure| failure.hint().is_some_and(|hint| hint.starts_with(NO_KILL));
@@ -177,10 +172,10 @@ fn kernel(refused: Option<&Failure>) -> Finding {
     .fact("release", release)
 }
 
-/// How the library's hint begins.
+/// The beginning of the library's hint.
 const NO_KILL: &str = "this kernel has no cgroup.kill";
 
-/// What root types for an ordinary user, whose shell is our parent.
+/// What root types for an ordinary user, whose shell is the parent of this process.
 fn by_hand(base: &Path) -> String {
     let (uid, shell) = (geteuid(), getppid());
     let dir = base.join(format!("user-{uid}"));
@@ -191,7 +186,7 @@ fn by_hand(base: &Path) -> String {
     )
 }
 
-/// Freezes and kills a process that would run on for as long as we do.
+/// Freezes and kills a process that would run for as long as this one.
 fn on_a_process(supervisor: &Supervisor) -> Vec<Finding> {
     let child = match idle(supervisor).spawn() {
         Ok(child) => child,
@@ -217,7 +212,7 @@ fn kill(name: &'static str, child: &Child, found: &str) -> Finding {
     }
 }
 
-/// What there is without any cgroup.
+/// Tries a keeper, which needs no cgroup.
 pub(crate) fn keeper() -> Finding {
     let made = Supervisor::builder().containment(Containment::Keeper).build();
     match made.and_then(|supervisor| idle(&supervisor).spawn()) {
@@ -229,10 +224,10 @@ pub(crate) fn keeper() -> Finding {
     }
 }
 
-/// Our own program once more, which reads its input to the end; so it ends with us.
+/// Makes a command of this very program, which reads its input to the end, and so ends with doctor.
 fn idle(supervisor: &Supervisor) -> Command {
     let own = Path::new("/proc/self/exe");
-    // In a chroot without /proc: as the shell found us.
+    // In a chroot without /proc: the name by which this process was started.
     let named = || std::env::args_os().next().unwrap_or_default();
     let program = if own.exists() { own.into() } else { named() };
     let mut command = Command::new(program);
@@ -241,7 +236,7 @@ fn idle(supervisor: &Supervisor) -> Command {
     command
 }
 
-/// `tidy-process idle`, hidden: whatever ends the input ends the wait.
+/// `tidy-process idle`, hidden: waits for the end of its input.
 pub(crate) fn be_idle() -> Ended {
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     Ended { exit: 0, by_signal: None }

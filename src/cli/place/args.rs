@@ -1,5 +1,5 @@
-//! What `run` and `with` are told of the place and the means: where the cgroups are made, and what
-//! holds where there are none.
+//! The options of `run` and `with` on where cgroups are made, and what holds a tree where none can
+//! be made.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub(crate) struct GroundArgs {
     /// What holds a command and its descendants together [default: $TIDY_PROCESS_CONTAINMENT, else
     /// cgroup]
     #[arg(long, value_name = "HOW", value_enum)]
-    pub(crate) containment: Option<Hold>,
+    pub(crate) containment: Option<ContainmentArg>,
 
     /// Start no guard: if tidy-process itself is killed with SIGKILL, everything runs on
     #[arg(long)]
@@ -53,7 +53,7 @@ impl GroundArgs {
 
 /// What holds a tree together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Hold {
+pub(crate) enum ContainmentArg {
     /// A cgroup; an error where none can be made
     Cgroup,
     /// A cgroup where one can be made, else a keeper, which is said
@@ -62,12 +62,12 @@ pub(crate) enum Hold {
     Keeper,
 }
 
-impl From<Hold> for Containment {
-    fn from(hold: Hold) -> Self {
+impl From<ContainmentArg> for Containment {
+    fn from(hold: ContainmentArg) -> Self {
         match hold {
-            Hold::Cgroup => Self::Cgroup,
-            Hold::BestEffort => Self::BestEffort,
-            Hold::Keeper => Self::Keeper,
+            ContainmentArg::Cgroup => Self::Cgroup,
+            ContainmentArg::BestEffort => Self::BestEffort,
+            ContainmentArg::Keeper => Self::Keeper,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the cgroups are made: what the arguments say of it, and whether to move to a scope.
+//! Decides where the cgroups are made: the options on that, and whether to move to a scope.
 
 pub(crate) mod args;
 pub(crate) mod scope;

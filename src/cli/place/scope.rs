@@ -1,11 +1,13 @@
-//! Whether to stay in the cgroup that we were started in, or to ask systemd for a scope.
+//! Decides whether to stay in the cgroup that this process was started in, or to ask systemd for a
+//! scope.
 //!
-//! What was delegated is used as it is. An ordinary user who may make no cgroups goes to a scope of
-//! their own systemd; so does who asks for limits and shares the cgroup, since one that hands down
-//! controllers holds no processes. Root's directories are not to stand in a session's scope, which
-//! is systemd's. A service is left only if nothing else is possible, and a delegated one never: its
-//! stop and its limits are somebody's intent. A tree of another supervisor is not left either.
-//! A keeper needs no cgroup and so no scope; with best effort it comes last.
+//! A delegated cgroup is used as it is. An ordinary user without the right to make cgroups goes to
+//! a scope of the user's own systemd; so does a run with limits in a cgroup that other processes
+//! share, since a cgroup that hands down controllers holds no processes. Root's directories must
+//! not stand in a session's scope, which is systemd's. A service is left only if nothing else is
+//! possible, and a delegated one never: an administrator has set its limits and its stop. A tree of
+//! another supervisor is not left either. A keeper needs no cgroup and so no scope; with best
+//! effort it comes last.
 
 use std::path::{Path, PathBuf};
 
@@ -24,10 +26,10 @@ pub(crate) struct Wish<'a> {
     pub(crate) parent: Option<&'a Path>,
     pub(crate) no_systemd: bool,
     pub(crate) containment: Containment,
-    /// Limits or delegation are asked for.
+    /// The command has limits, or delegates.
     pub(crate) controllers: bool,
     pub(crate) verbose: bool,
-    /// What others have left beside our scope is tidied away.
+    /// Sweeps the scopes beside the new one.
     pub(crate) sweep: bool,
 }
 
@@ -46,7 +48,8 @@ fn plan(place: &Place, root: bool, controllers: bool) -> Plan {
         return Plan::Stay;
     }
     match root {
-        // What is root's may be everybody's: only the mark makes it ours to hand down from.
+        // Root owns all cgroups: only the mark says that controllers may be handed down in this
+        // one.
         true if scope || controllers => Plan::Move,
         true => Plan::Stay,
         false if shared => Plan::Move,
@@ -54,7 +57,8 @@ fn plan(place: &Place, root: bool, controllers: bool) -> Plan {
     }
 }
 
-/// The supervisor, where it can be had, and the name of the scope that we moved to for it.
+/// Makes the supervisor; returns the name of the scope too, if this process has moved to one for
+/// it.
 pub(crate) fn supervisor(
     builder: SupervisorBuilder,
     wish: &Wish<'_>,
@@ -84,7 +88,7 @@ fn in_cgroup(builder: &SupervisorBuilder) -> tidy_process::Result<Supervisor> {
     builder.clone().containment(Containment::Cgroup).build()
 }
 
-/// Whoever agrees to a keeper gets one where there is no cgroup.
+/// Makes a supervisor with a keeper, if best effort was asked for; else the error.
 fn or_keeper(
     builder: SupervisorBuilder,
     wish: &Wish<'_>,
@@ -96,7 +100,7 @@ fn or_keeper(
     }
 }
 
-/// Where a scope cannot be had, but cgroups can be made, that has to do.
+/// Moves to a scope and makes the supervisor there; without a scope, where cgroups can be made.
 fn moved(
     builder: SupervisorBuilder,
     place: Place,
@@ -126,13 +130,13 @@ fn moved(
     }
 }
 
-/// A scope cures a lack of permission; it does not cure a read-only file system.
+/// Whether a scope would help: with a lack of permission, not with a read-only file system.
 fn is_refusal(error: &Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     error.is_no_cgroup() && matches!(errno, Some(Errno::EACCES | Errno::EPERM))
 }
 
-/// Our place, if systemd is to be asked for another at all.
+/// The place of this process, if systemd may be asked for another one.
 fn under_systemd(forbidden: bool) -> Option<Place> {
     if forbidden
         || cli_support::named_base().is_some()
@@ -143,8 +147,8 @@ fn under_systemd(forbidden: bool) -> Option<Place> {
     cli_support::place().ok()
 }
 
-/// What died together with its guard stays in its scope until somebody comes by: no supervisor
-/// follows it there.
+/// Sweeps the scopes of earlier runs. What is left of a run that died together with its guard stays
+/// in its scope, where no other supervisor makes a run root.
 fn sweep_scopes() {
     let Ok(place) = cli_support::place() else { return };
     let beside = place.path.parent().map(Path::to_owned).unwrap_or_default();
@@ -157,8 +161,8 @@ fn sweep_scopes() {
     }
 }
 
-/// Where `ps`, `sweep` and `kill` look: under systemd each `run` may be in a scope of its own, so
-/// it is the whole hierarchy, unless we are in somebody's tree ourselves.
+/// The directory that `ps`, `sweep` and `kill` search: under systemd, where each `run` may be in a
+/// scope of its own, the whole hierarchy, unless this process is in a supervisor's tree.
 pub(crate) fn everywhere(parent: Option<&Path>) -> Option<PathBuf> {
     match (parent, under_systemd(false)) {
         (Some(parent), _) => Some(parent.to_owned()),
@@ -167,7 +171,7 @@ pub(crate) fn everywhere(parent: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// No cgroup here, and no scope.
+/// Makes the failure: no cgroup here, and no scope.
 fn nowhere(error: &Error, trouble: &Trouble, unit: Option<&str>) -> Failure {
     let uid = geteuid();
     let user = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);

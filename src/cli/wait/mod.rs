@@ -1,4 +1,4 @@
-//! Waiting for a command and for signals, and the terminal that both share.
+//! Waits for a command and for signals; saves and restores the terminal.
 
 pub(crate) mod open;
 pub(crate) mod watch;

@@ -1,4 +1,4 @@
-//! Opening files where signals and the timeout are in force: it may take for ever.
+//! Opens files, which may take for ever, with signals and the timeout in force.
 
 use std::fs::File;
 use std::io;
@@ -14,13 +14,13 @@ use tidy_process::cli_support::Opening;
 use crate::exit::{Failure, open_failure};
 use crate::wait::signals::{Asked, Signals, suspend};
 
-/// For reading, as a command's input.
+/// Flags for reading, as a command's input.
 pub(crate) const INPUT: OFlag = OFlag::O_RDONLY;
 
-/// For writing, made if it is missing, else made empty.
+/// Flags for writing: the file is made, or made empty.
 pub(crate) const OUTPUT: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_TRUNC);
 
-/// To be read, and written at its end.
+/// Flags for reading, and writing at the end.
 pub(crate) const APPENDING: OFlag = OFlag::O_RDWR.union(OFlag::O_APPEND);
 
 /// Opens files until its deadline, or until a signal asks the tool to end.
@@ -31,7 +31,7 @@ pub(crate) struct Opener<'a> {
 
 impl Opener<'_> {
     pub(crate) fn open(&self, path: &Path, how: OFlag) -> Result<File, Failure> {
-        // What a name like /dev/stdin means is found only by a process that has our fds.
+        // A name like /dev/stdin means an fd, which only a process with the same fds finds.
         match self.attempt(path, how, false)? {
             Ok(file) => Ok(file),
             Err(_) => self.attempt(path, how, true)?.map_err(|error| open_failure(path, error)),
@@ -60,7 +60,7 @@ impl Opener<'_> {
         }
     }
 
-    /// Why to wait no longer.
+    /// Answers signals; an error if one, or the deadline, ends the wait.
     fn look(&self, path: &Path) -> Result<(), Failure> {
         while let Some(asked) = self.signals.next()? {
             match asked {
@@ -79,13 +79,14 @@ impl Opener<'_> {
     }
 }
 
-/// When a timeout that begins now ends; 0 is never.
+/// Returns when a timeout that begins now ends; 0 is never.
 pub(crate) fn end_of(timeout: Option<std::time::Duration>) -> Option<Instant> {
     let timeout = timeout.filter(|timeout| !timeout.is_zero());
     timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
 
-/// Rounded up, so that a deadline is never found not quite met.
+/// Returns how long poll(2) may wait; rounded up, so that it never returns just before the
+/// deadline.
 fn until(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else {
         return PollTimeout::NONE;

@@ -1,4 +1,4 @@
-//! The signals that tidy-process answers, read from a signalfd: no handler, no race with the wait.
+//! Reads the signals that tidy-process answers from a signalfd: no handler, no race with the wait.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use tidy_process::cli_support;
@@ -8,14 +8,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// What a signal asks for.
 pub(crate) enum Asked {
-    /// End the command; `from_terminal`: its process group has got the signal too.
+    /// End the command; `from_terminal`: the terminal has sent the signal to its process group too.
     Stop { signal: Signal, from_terminal: bool },
     /// Stop until SIGCONT.
     Suspend,
 }
 
 impl Asked {
-    /// The signal that asked us to end.
+    /// The signal, if it asks this process to end.
     pub(crate) fn signal(self) -> Option<Signal> {
         match self {
             Self::Stop { signal, .. } => Some(signal),
@@ -27,7 +27,7 @@ impl Asked {
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks and collects the signals we answer. Those that are ignored stay ignored (nohup).
+    /// Blocks and collects the signals that are answered. Ignored ones stay ignored (nohup).
     pub(crate) fn collect() -> nix::Result<Self> {
         let mut set = SigSet::empty();
         let answered =
@@ -44,12 +44,12 @@ impl Signals {
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
     }
 
-    /// The next signal that has come.
+    /// Returns the next signal that has come.
     pub(crate) fn next(&self) -> nix::Result<Option<Asked>> {
         while let Some(info) = self.0.read_signal()? {
             return Ok(Some(match Signal::try_from(info.ssi_signo.cast_signed())? {
                 Signal::SIGTSTP => Asked::Suspend,
-                // It has done its work: a wait has ended.
+                // SIGCHLD has done its work: it has ended a wait.
                 Signal::SIGCHLD => continue,
                 signal => Asked::Stop { signal, from_terminal: info.ssi_code == SI_KERNEL },
             }));
@@ -81,7 +81,7 @@ pub(crate) fn suspend() -> nix::Result<()> {
     only.thread_block()
 }
 
-/// Ends this process by the signal, so that whoever waits for it learns the truth.
+/// Ends this process by the signal, so that its parent sees that in the status.
 pub(crate) fn end_by(signal: Signal) {
     let _ = raise(signal);
     let _ = SigSet::from(signal).thread_unblock();

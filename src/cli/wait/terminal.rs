@@ -1,4 +1,4 @@
-//! The terminal's modes: a program that is killed cannot put back what it has changed.
+//! Restores the terminal's modes, which a program that is killed cannot do.
 
 use std::fs::{File, OpenOptions};
 use std::io::stdin;
@@ -10,12 +10,13 @@ use nix::fcntl::OFlag;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// How the terminal was, if there is one.
+/// The terminal, if there is one, and the modes that it had.
 pub(crate) struct Modes(Option<(OwnedFd, Termios)>);
 
 impl Modes {
-    /// The controlling terminal is what a program asks for its password on, wherever its streams
-    /// go. Without one, standard input may still be a terminal.
+    /// Saves the modes of the controlling terminal, on which a program asks for its password
+    /// wherever its streams go; without one, those of standard input, which may still be a
+    /// terminal.
     pub(crate) fn save() -> Self {
         let controlling = controlling().map(OwnedFd::from);
         let terminal = controlling.or_else(|| stdin().as_fd().try_clone_to_owned().ok());
@@ -25,13 +26,14 @@ impl Modes {
         }))
     }
 
-    /// Puts them back, unless the terminal is another job's now: in the background that would stop
-    /// us.
+    /// Restores them, unless another process group is in the foreground now: from the background
+    /// that would stop this process.
     pub(crate) fn put_back(&self) {
         let Some((terminal, modes)) = &self.0 else { return };
         match tcgetpgrp(terminal) {
             Ok(group) if group == getpgrp() => {}
-            // Nobody's controlling terminal, or another session's: it has no background for us.
+            // No session's controlling terminal, or another session's: this process cannot be in
+            // its background.
             Err(Errno::ENOTTY) => {}
             _ => return,
         }
@@ -39,7 +41,7 @@ impl Modes {
     }
 }
 
-/// The driver of a terminal that has hung up shall not keep us.
+/// Opens the controlling terminal, without blocking: it may have hung up.
 fn controlling() -> Option<File> {
     let how = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     OpenOptions::new().read(true).write(true).custom_flags(how.bits()).open("/dev/tty").ok()

@@ -1,4 +1,4 @@
-//! Waiting for a command and for signals at the same time.
+//! Waits for a command and for signals at the same time.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tidy_process::{Child, cli_support};
 use crate::exit::Failure;
 use crate::wait::signals::{Asked, Signals, is_init, suspend};
 
-/// How a command is asked to stop.
+/// How a command is stopped: the signal, and the time until the kill.
 #[derive(Clone, Copy)]
 pub(crate) struct Stop {
     pub(crate) signal: i32,
@@ -23,9 +23,9 @@ pub(crate) struct Watch<'a> {
     child: &'a Child,
     signals: &'a Signals,
     stop: Stop,
-    /// They are suspended with it, and it shall not outlive them.
+    /// Suspended together with the command, which is ended when one of them ends.
     servers: &'a [&'a Child],
-    /// The first signal that asked us to end.
+    /// The first signal that asked this process to end.
     pub(crate) asked: Option<Signal>,
     kill_at: Option<Instant>,
 }
@@ -56,8 +56,8 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Until the command has ended or, unless we were asked to end, nothing is left of a server:
-    /// its number.
+    /// Waits until the command has ended or nothing is left of a server, whose number it returns,
+    /// unless a signal has asked this process to end.
     pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
         while self.child.try_wait()?.is_none() {
             for (number, server) in self.servers.iter().enumerate() {
@@ -71,8 +71,8 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    /// The first process of a container has to wait for every orphan in it. What is ours has a
-    /// handle that does.
+    /// Reaps orphans if this is the first process of a container, whose duty that is. The command
+    /// and the servers are reaped by their handles.
     fn reap_orphans(&self) {
         if is_init() {
             let ours = self.servers.iter().chain([&self.child]).map(|child| child.id());
@@ -80,7 +80,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A Ctrl-C reaches the servers too, and may end one before we have it: give it a moment.
+    /// Whether a signal comes within 50 ms: a Ctrl-C reaches the servers too, and may end one
+    /// before this process sees it.
     fn signal_comes(&mut self) -> Result<bool, Failure> {
         let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::from(50u8)) {
@@ -98,8 +99,8 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Until `fd` has news, a signal has come, a server may have ended, or the next step of a
-    /// timeout is due.
+    /// Sleeps until `fd` has news, a signal has come, a server may have ended, or the next step of
+    /// a timeout is due; answers signals.
     pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
         let mut next = self.kill_at;
         let mut fds =
@@ -141,9 +142,9 @@ impl<'a> Watch<'a> {
                 self.asked = Some(signal);
                 cli_support::note_stop(self.child, self.stop.kill_after);
                 self.kill_at = Instant::now().checked_add(self.stop.kill_after);
-                // Ctrl-C has reached the whole foreground group already: a second signal on its
-                // heels would cut off a handler that is just cleaning up. Who is outside that group
-                // has not heard.
+                // Ctrl-C has reached the whole foreground group already: a second signal just
+                // behind it would cut off a handler that is cleaning up. A process outside that
+                // group has got none yet.
                 if from_terminal {
                     let group = nix::unistd::getpgrp();
                     let outside = |pid: u32| group_of(pid) != Some(group);
@@ -157,7 +158,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Whether nothing of it is left: a daemon may have outlived the main process.
+/// Whether nothing of the server is left: a daemon may have outlived the main process.
 fn is_over(server: &Child) -> Result<bool, Failure> {
     Ok(server.try_wait()?.is_some() && server.tree().wait_empty(Instant::now())?)
 }

@@ -1,4 +1,4 @@
-//! What may be asked of `tidy-process with`: `--server`, and the options that belong to the one
+//! The arguments of `tidy-process with`: `--server`, and the options that belong to the server
 //! before them.
 
 use std::ffi::{OsStr, OsString};
@@ -57,11 +57,11 @@ pub(crate) struct WithArgs {
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// Say what the servers say, and how it ended
+    /// Print what the servers write, and how the command ended
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
@@ -70,21 +70,21 @@ pub(crate) struct WithArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The servers of `with`, in their order.
+/// The servers, in the order of the command line.
 #[derive(Debug, Default)]
 pub(crate) struct Servers(pub(crate) Vec<ServerArgs>);
 
 #[derive(Debug)]
 pub(crate) struct ServerArgs {
     pub(crate) command: OsString,
-    pub(crate) ready: Option<What>,
+    pub(crate) ready: Option<ReadyArg>,
     pub(crate) name: Option<String>,
     pub(crate) log: Option<PathBuf>,
 }
 
-/// What a server has done when it is ready.
+/// The value of `--ready`: what a server has done when it is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum ReadyArg {
     Tcp(Option<u16>),
     Http(String),
     Unix(PathBuf),
@@ -92,7 +92,7 @@ pub(crate) enum What {
     File(PathBuf),
 }
 
-impl What {
+impl ReadyArg {
     pub(crate) fn ready(&self) -> tidy_process::Result<Ready<'static>> {
         Ok(match self {
             Self::Tcp(Some(port)) => Ready::tcp(*port),
@@ -104,7 +104,7 @@ impl What {
         })
     }
 
-    /// The port that it names.
+    /// The port that the value names.
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(port) => *port,
@@ -118,36 +118,36 @@ impl What {
     }
 }
 
-/// A path need not be text.
-fn readiness(word: &OsStr) -> Result<What, String> {
+/// Parses `--ready`; a path in it need not be UTF-8.
+fn ready_word(word: &OsStr) -> Result<ReadyArg, String> {
     let path = |kind: &[u8]| {
         let path = word.as_bytes().strip_prefix(kind).filter(|path| !path.is_empty());
         path.map(|path| PathBuf::from(OsStr::from_bytes(path)))
     };
     match word.to_str() {
-        Some(text) => what(text),
+        Some(text) => ready_arg(text),
         None => path(b"file:")
-            .map(What::File)
-            .or_else(|| path(b"unix:").map(What::Unix))
+            .map(ReadyArg::File)
+            .or_else(|| path(b"unix:").map(ReadyArg::Unix))
             .ok_or_else(|| "only the path of file: and unix: may be other than UTF-8".to_owned()),
     }
 }
 
-fn what(text: &str) -> Result<What, String> {
+fn ready_arg(text: &str) -> Result<ReadyArg, String> {
     if text.starts_with("http://") {
         return Ready::http(text)
             .map_err(|error| error.to_string())
-            .map(|_| What::Http(text.into()));
+            .map(|_| ReadyArg::Http(text.into()));
     }
     match text.split_once(':') {
-        None if text == "tcp" => Ok(What::Tcp(None)),
+        None if text == "tcp" => Ok(ReadyArg::Tcp(None)),
         Some(("tcp", port)) => match port.parse() {
-            Ok(port) if port != 0 => Ok(What::Tcp(Some(port))),
+            Ok(port) if port != 0 => Ok(ReadyArg::Tcp(Some(port))),
             _ => Err("a port is a number from 1 to 65535".to_owned()),
         },
-        Some(("unix", path)) if !path.is_empty() => Ok(What::Unix(path.into())),
-        Some(("file", path)) if !path.is_empty() => Ok(What::File(path.into())),
-        Some(("log", line)) if !line.is_empty() => Ok(What::Log(line.into())),
+        Some(("unix", path)) if !path.is_empty() => Ok(ReadyArg::Unix(path.into())),
+        Some(("file", path)) if !path.is_empty() => Ok(ReadyArg::File(path.into())),
+        Some(("log", line)) if !line.is_empty() => Ok(ReadyArg::Log(line.into())),
         _ => {
             Err("give it as tcp:PORT, tcp, http://HOST:PORT/PATH, unix:PATH, log:TEXT or file:PATH"
                 .to_owned())
@@ -172,12 +172,12 @@ impl Args for Servers {
         let ready = "Wait until the server is ready: tcp:PORT, tcp (any port), \
             http://HOST:PORT/PATH, unix:PATH, log:TEXT or file:PATH";
         let name_help = "Name the server; its port is in TIDY_<NAME>_PORT [default: server1, ...]";
-        let log = "Write what the server says to FILE";
+        let log = "Write the server's output to FILE";
         command
             .arg(option("server", "CMD", server).value_parser(value_parser!(OsString)))
             .arg(
                 option("ready", "WHAT", ready)
-                    .value_parser(OsStringValueParser::new().try_map(|word| readiness(&word))),
+                    .value_parser(OsStringValueParser::new().try_map(|word| ready_word(&word))),
             )
             .arg(option("name", "NAME", name_help).value_parser(name))
             .arg(option("log", "FILE", log).value_parser(value_parser!(PathBuf)))
@@ -229,7 +229,7 @@ impl ServerArgs {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// Its name as a part of variables' names.
+    /// Its name, as it stands in the names of variables.
     pub(crate) fn variable(&self) -> String {
         self.name().to_ascii_uppercase().replace(['-', '.'], "_")
     }
@@ -265,26 +265,26 @@ mod tests {
 
     #[test]
     fn readiness_has_six_forms() {
-        assert_eq!(what("tcp"), Ok(What::Tcp(None)));
-        assert_eq!(what("tcp:80"), Ok(What::Tcp(Some(80))));
-        assert_eq!(what("log:a:b"), Ok(What::Log("a:b".to_owned())));
-        assert_eq!(what("unix:/run/x"), Ok(What::Unix("/run/x".into())));
-        assert_eq!(what("file:x"), Ok(What::File("x".into())));
-        let http = What::Http("http://localhost:81/x".to_owned());
-        assert_eq!((http.port(), what("http://localhost:81/x")), (Some(81), Ok(http)));
-        assert_eq!(What::Http("http://a/".to_owned()).port(), Some(80));
+        assert_eq!(ready_arg("tcp"), Ok(ReadyArg::Tcp(None)));
+        assert_eq!(ready_arg("tcp:80"), Ok(ReadyArg::Tcp(Some(80))));
+        assert_eq!(ready_arg("log:a:b"), Ok(ReadyArg::Log("a:b".to_owned())));
+        assert_eq!(ready_arg("unix:/run/x"), Ok(ReadyArg::Unix("/run/x".into())));
+        assert_eq!(ready_arg("file:x"), Ok(ReadyArg::File("x".into())));
+        let http = ReadyArg::Http("http://localhost:81/x".to_owned());
+        assert_eq!((http.port(), ready_arg("http://localhost:81/x")), (Some(81), Ok(http)));
+        assert_eq!(ReadyArg::Http("http://a/".to_owned()).port(), Some(80));
         for odd in ["", "tcp:", "tcp:0", "tcp:x", "unix:", "log:", "https://a/", "http://"] {
-            assert!(what(odd).is_err(), "{odd:?} was taken");
+            assert!(ready_arg(odd).is_err(), "{odd:?} was taken");
         }
     }
 
     #[test]
     fn a_path_to_wait_for_need_not_be_text() {
         let path = PathBuf::from(OsStr::from_bytes(b"/x\xff"));
-        assert_eq!(readiness(OsStr::from_bytes(b"file:/x\xff")), Ok(What::File(path.clone())));
-        assert_eq!(readiness(OsStr::from_bytes(b"unix:/x\xff")), Ok(What::Unix(path)));
-        assert!(readiness(OsStr::from_bytes(b"tcp:\xff")).is_err());
-        assert!(readiness(OsStr::from_bytes(b"file")).is_err());
+        assert_eq!(ready_word(OsStr::from_bytes(b"file:/x\xff")), Ok(ReadyArg::File(path.clone())));
+        assert_eq!(ready_word(OsStr::from_bytes(b"unix:/x\xff")), Ok(ReadyArg::Unix(path)));
+        assert!(ready_word(OsStr::from_bytes(b"tcp:\xff")).is_err());
+        assert!(ready_word(OsStr::from_bytes(b"file")).is_err());
     }
 
     #[test]

@@ -19,13 +19,13 @@ use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
 use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
 use crate::wait::watch::{Stop, Watch};
-use crate::with::args::{ServerArgs, What, WithArgs};
+use crate::with::args::{ReadyArg, ServerArgs, WithArgs};
 use crate::{script, words};
 
-/// How much of what a server says is kept for its epitaph, where it has no log file.
+/// Bytes of a server's output that are kept for its epitaph, where it has no log file.
 const KEPT: usize = 64 * 1024;
 
-/// A hundred years.
+/// A hundred years: a deadline that is never met.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(crate) fn with(args: &WithArgs) -> Ended {
@@ -50,8 +50,8 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
     }
 }
 
-/// The report of the main command, if it came to that, and the signal that we are to end by.
-/// Everything that was made is gone when this returns.
+/// Runs the servers and the command. Returns the command's report, if it was started, and the
+/// signal that this process has to end by. All that was made is gone on return.
 fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken> {
     let signals = Signals::collect()?;
     let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
@@ -76,12 +76,12 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken
     }
 }
 
-/// The servers that run, and what the next one and the main command are told of them.
+/// The servers that run, and the variables that tell the next one and the main command of them.
 struct Up<'a> {
     args: &'a WithArgs,
     supervisor: Supervisor,
     signals: Signals,
-    /// For files to be opened: CMD has its timeout for itself.
+    /// Bounds the opening of files; the timeout of CMD begins with CMD.
     deadline: Option<Instant>,
     servers: Vec<(&'a ServerArgs, Child, Log)>,
     variables: Vec<(String, String)>,
@@ -100,7 +100,7 @@ impl<'a> Up<'a> {
         command
     }
 
-    /// Starts a server and waits until it is ready; a signal that came meanwhile ends that.
+    /// Starts a server and waits until it is ready, or until a signal asks this process to end.
     fn start(&mut self, server: &'a ServerArgs) -> Result<Option<Signal>, Failure> {
         let failed = |error| Failure::Server { name: server.name().to_owned(), error };
         let log = self.log(server)?;
@@ -119,7 +119,7 @@ impl<'a> Up<'a> {
         Ok(None)
     }
 
-    /// As [`Log::create`], where signals and the timeout are in force.
+    /// Makes the server's log as [`Log::create`] does, with signals and the timeout in force.
     fn log(&self, server: &ServerArgs) -> Result<Log, Failure> {
         let opener = Opener { signals: &self.signals, deadline: self.deadline };
         let log = match &server.log {
@@ -134,11 +134,11 @@ impl<'a> Up<'a> {
         Ok(if self.args.verbose { log.on_line(say) } else { log })
     }
 
-    /// The wait is a thread's, which ends at once when the server is killed; signals are ours.
+    /// Waits in a thread, which ends at once when the server is killed; this one answers signals.
     fn until_ready(
         &self,
         child: &Child,
-        what: &What,
+        what: &ReadyArg,
     ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
         let deadline = in_time(self.args.ready_timeout);
         let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
@@ -162,9 +162,10 @@ impl<'a> Up<'a> {
         })
     }
 
-    /// `TIDY_SERVERS`, `TIDY_<NAME>_PID` and, where it listens on one, `TIDY_<NAME>_PORT`.
+    /// Sets `TIDY_SERVERS`, `TIDY_<NAME>_PID` and, if the server listens on a port,
+    /// `TIDY_<NAME>_PORT`.
     fn tell(&mut self, server: &ServerArgs, child: &Child) -> Result<(), Failure> {
-        let named = server.ready.as_ref().and_then(What::port);
+        let named = server.ready.as_ref().and_then(ReadyArg::port);
         let found = || {
             let ports = child.tree().listening_ports()?;
             Ok::<_, tidy_process::Error>(ports.first().map(|port| port.address.port()))
@@ -202,16 +203,16 @@ impl<'a> Up<'a> {
         }
     }
 
-    /// The last one that was started goes first: it may need the others.
+    /// Ends the servers, the last one first: it may need those before it.
     fn down(self) -> Result<(), Failure> {
         let ends = self.servers.into_iter().rev().map(|(_, child, _)| child.finish());
-        // Each of them, whatever became of those before it; the first error is told.
+        // Each server is ended, even after an error; the first error is returned.
         let errors: Vec<_> = ends.filter_map(Result::err).collect();
         errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
-/// A time that no clock reaches is as good as never.
+/// Returns the instant this long from now; a hundred years if the clock does not reach that far.
 fn in_time(time: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(time).or_else(|| now.checked_add(NEVER)).unwrap_or(now)

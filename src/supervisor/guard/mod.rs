@@ -28,7 +28,7 @@ use crate::exec::child_side::Aside;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
 use crate::exec::program::Program;
-use crate::exec::stdio::{Stdio, Stream};
+use crate::exec::stdio::{ChildStream, Stdio};
 use crate::sys::identity::Identity;
 use crate::sys::pass;
 use crate::sys::poll;
@@ -106,7 +106,8 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
     program.cwd = Some("/".into());
     let mut image = Image::new(&program)?;
     let [line, base, owner] = streams;
-    let streams = [Stream::make(0, line)?, Stream::make(1, base)?, Stream::make(2, owner)?];
+    let streams =
+        [ChildStream::make(0, line)?, ChildStream::make(1, base)?, ChildStream::make(2, owner)?];
     let mut launch = Launch {
         program: &program,
         closures: &mut [],

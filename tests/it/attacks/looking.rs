@@ -218,7 +218,7 @@ fn a_process_that_cannot_be_looked_at_is_named_without_its_command_line() {
             let locked = all.iter().find(|process| process.pid != child.id()).unwrap();
             assert!(locked.command.is_empty() && !locked.name.is_empty(), "{locked:?}");
             assert_eq!(locked.ppid, child.id());
-            assert!(locked.particulars().contains("blocks who reads it"), "{locked:?}");
+            assert!(locked.particulars().contains("reading it blocks"), "{locked:?}");
             // The one that can be looked at has its command line all the same.
             let main = all.iter().find(|process| process.pid == child.id()).unwrap();
             assert!(!main.command.is_empty() && main.gaps.is_empty(), "{main:?}");
