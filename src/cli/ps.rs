@@ -47,8 +47,7 @@ pub(crate) struct KillArgs {
     #[arg(value_parser = clap::builder::OsStringValueParser::new())]
     pub(crate) name: OsString,
 
-    /// Kill other users' trees of this name too (as root); a tree's whole path needs no such
-    /// consent
+    /// Kill other users' trees of this name too (as root); not needed with a tree's whole path
     #[arg(long)]
     pub(crate) all_users: bool,
 

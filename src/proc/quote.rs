@@ -1,4 +1,4 @@
-//! The one way of other processes' text to a terminal.
+//! Quotes what other processes wrote, for a terminal.
 //!
 //! A process chooses its name, its command line, its directories and what it writes; a terminal
 //! obeys what is in them. So whatever came from outside goes through [`quoted`] before it is part

@@ -56,8 +56,8 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Waits until the command has ended or nothing is left of a server, whose number it returns,
-    /// unless a signal has asked this process to end.
+    /// Waits until the command has ended or nothing is left of a server, whose number it returns.
+    /// Once a signal has asked this process to end, the end of a server does not count.
     pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
         while self.child.try_wait()?.is_none() {
             for (number, server) in self.servers.iter().enumerate() {

@@ -57,11 +57,11 @@ pub(crate) struct WithArgs {
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
-    /// Print nothing but errors
+    /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// Print what the servers write, and how the command ended
+    /// Say what the servers write, and how the command ended
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
