@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use crate::error::Step;
-pub(crate) use crate::exec::orders::{Aside, Closure, Orders, RUNNING, UNBORN};
+pub(crate) use crate::exec::orders::{Closure, GuardImage, Orders, RUNNING, UNBORN};
 use crate::sys::Newborn;
 use crate::sys::clone::{self, Birth};
 use crate::sys::raw::{call, default_unless_ignored, dispose, errno, int, prctl};
@@ -102,10 +102,10 @@ impl Orders<'_> {
     fn follow(&self) -> Failure {
         match self.prepare_tied() {
             Err(failure) => failure,
-            Ok(()) => match self.aside {
+            Ok(()) => match self.guard {
                 None => self.exec(),
-                Some(Aside::Program(program)) => self.exec_open(program),
-                Some(Aside::Fork(live)) => self.live(live),
+                Some(GuardImage::Program(program)) => self.exec_open(program),
+                Some(GuardImage::Fork(live)) => self.live(live),
             },
         }
     }
@@ -166,9 +166,9 @@ impl Orders<'_> {
             let answer = unsafe { call(libc::SYS_setpgid, [0, int(group), 0, 0, 0]) };
             ok(Step::ProcessGroup, answer)?;
         }
-        match self.aside {
+        match self.guard {
             None => self.signals()?,
-            Some(_) => self.stand_aside()?,
+            Some(_) => self.stand_apart()?,
         }
         self.pre_exec()
     }
@@ -211,7 +211,7 @@ impl Orders<'_> {
     /// Makes a session of its own and keeps no fds but the three streams. All signals stay blocked,
     /// as they were at birth: what a terminal or a service manager sends never reaches the guard,
     /// from its first instruction on.
-    fn stand_aside(&self) -> Result<(), Failure> {
+    fn stand_apart(&self) -> Result<(), Failure> {
         // SAFETY: no memory is involved.
         let answer = unsafe { call(libc::SYS_setsid, [0; 5]) };
         ok(Step::Guard, answer)?;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step, errno_of};
-use crate::exec::child_side::{self, Aside, Closure, Orders, RUNNING, UNBORN};
+use crate::exec::child_side::{self, Closure, GuardImage, Orders, RUNNING, UNBORN};
 use crate::exec::image::Image;
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::program::Program;
@@ -50,7 +50,7 @@ pub(crate) enum Home<'a> {
     /// In `entry`; the supervisor owns it and all above it up to the run root.
     Cgroup { entry: &'a Cgroup, root: &'a Cgroup },
     /// In the caller's own cgroup: a guard.
-    Aside(Aside<'a>),
+    Guard(GuardImage<'a>),
     /// Below a keeper.
     Kept,
 }
@@ -63,7 +63,7 @@ impl<'a> Home<'a> {
     fn cgroups(self) -> Option<(&'a Cgroup, &'a Cgroup)> {
         match self {
             Self::Cgroup { entry, root } => Some((entry, root)),
-            Self::Aside(_) | Self::Kept => None,
+            Self::Guard(_) | Self::Kept => None,
         }
     }
 }
@@ -204,8 +204,8 @@ impl<'a> Launch<'a> {
             channel,
             join,
             forked: channel >= 0,
-            aside: match self.home {
-                Home::Aside(aside) => Some(aside),
+            guard: match self.home {
+                Home::Guard(guard) => Some(guard),
                 Home::Cgroup { .. } | Home::Kept => None,
             },
             stdio: [stdin.child, stdout.child, stderr.child],

@@ -16,7 +16,7 @@ pub(crate) const RUNNING: u32 = u32::MAX;
 
 /// What a guard executes, which shares nothing with the supervisor but its three streams.
 #[derive(Clone, Copy)]
-pub(crate) enum Aside<'a> {
+pub(crate) enum GuardImage<'a> {
     /// An open program.
     Program(BorrowedFd<'a>),
     /// A function that is given the first argument, in a fork.
@@ -32,7 +32,7 @@ pub(crate) struct Orders<'a> {
     pub(crate) join: c_int,
     pub(crate) forked: bool,
     /// The child is a guard.
-    pub(crate) aside: Option<Aside<'a>>,
+    pub(crate) guard: Option<GuardImage<'a>>,
     pub(crate) stdio: [c_int; 3],
     pub(crate) groups: Option<&'a [libc::gid_t]>,
     pub(crate) gid: Option<libc::gid_t>,

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::sys::SignalsBlocked;
 
-type Question<T> = Box<dyn FnOnce() -> T + Send>;
+type BoxedQuestion<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// Asks questions of one kind, one after the other, in one thread.
 pub(crate) struct Aside<T>(Option<Thread<T>>);
 
 struct Thread<T> {
-    questions: Sender<Question<T>>,
+    questions: Sender<BoxedQuestion<T>>,
     answers: Receiver<T>,
     /// The thread has a question that it has not answered yet.
     busy: bool,
@@ -61,7 +61,7 @@ impl<T: Send + 'static> Aside<T> {
 }
 
 fn start<T: Send + 'static>() -> Option<Thread<T>> {
-    let (questions, asked) = channel::<Question<T>>();
+    let (questions, asked) = channel::<BoxedQuestion<T>>();
     let (said, answers) = channel();
     // A signal must never find this thread: the caller's threads know what to do with it.
     let _blocked = SignalsBlocked::new();

@@ -24,7 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::beneath::{DIRECTORY, look};
 use crate::cgroup::names::GUARD_PROGRAM;
 use crate::error::{Error, Result, Step, errno_of};
-use crate::exec::child_side::Aside;
+use crate::exec::child_side::GuardImage;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
 use crate::exec::program::Program;
@@ -55,12 +55,12 @@ impl Guard {
         let streams = [Stdio::from(OwnedFd::from(theirs)), Stdio::from(copied), Stdio::from(me)];
         let image = pass::sealed_program(c"tidy-guard", GUARD_PROGRAM);
         let executed = image.ok().and_then(|image| {
-            let aside = Aside::Program(image.as_fd());
+            let aside = GuardImage::Program(image.as_fd());
             launch(id, &streams, aside).ok()
         });
         let process = match executed {
             Some(process) => process,
-            None => launch(id, &streams, Aside::Fork(program::live))?,
+            None => launch(id, &streams, GuardImage::Fork(program::live))?,
         };
         Ok(Self { process, line, owner: Some(Identity::of_this_process()) })
     }
@@ -99,7 +99,7 @@ impl Guard {
     }
 }
 
-fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
+fn launch(id: &str, streams: &[Stdio; 3], aside: GuardImage<'_>) -> Result<Newborn> {
     let mut program = Program::new("tidy-guard".as_ref());
     program.args = vec![OsString::from(id)];
     program.env_clear = true;
@@ -111,10 +111,10 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: Aside<'_>) -> Result<Newborn> {
     let mut launch = Launch {
         program: &program,
         closures: &mut [],
-        force_join: matches!(aside, Aside::Fork(_)),
+        force_join: matches!(aside, GuardImage::Fork(_)),
         image: &mut image,
         streams: &streams,
-        home: Home::Aside(aside),
+        home: Home::Guard(aside),
         until: None,
     };
     let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;
