@@ -44,6 +44,8 @@ use crate::tree::container::Container;
 /// ```
 /// use tidy_process::Tree;
 ///
+/// # // A keeper's tree has a command of its own.
+/// # if matches!(Tree::new(), Err(error) if error.is_unsupported()) { return Ok(()) }
 /// let tree = Tree::new()?;
 /// let mut command = std::process::Command::new("sh");
 /// command.args(["-c", "sleep 30 & echo started"]);
