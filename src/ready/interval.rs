@@ -19,12 +19,13 @@ const REST: u32 = 150;
 
 pub(crate) struct Pace {
     since: Duration,
-    mean: Duration,
+    /// None before the first check, which also opens what the others use.
+    mean: Option<Duration>,
 }
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { since: cpu_time(), mean: Duration::ZERO }
+        Self { since: cpu_time(), mean: None }
     }
 
     /// Sleeps until the next check is due, the deadline or the child's own next step has come, or
@@ -51,8 +52,9 @@ impl Pace {
         let now = cpu_time();
         let cost = now.saturating_sub(self.since);
         self.since = now;
-        self.mean = (self.mean * 7 + cost) / 8;
-        Instant::now() + (self.mean * REST).clamp(SHORT, LONG)
+        let mean = self.mean.map_or(Duration::ZERO, |mean| (mean * 7 + cost) / 8);
+        self.mean = Some(mean);
+        Instant::now() + (mean * REST).clamp(SHORT, LONG)
     }
 }
 

@@ -24,18 +24,25 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The network namespaces of a tree, listed anew every 250 ms: a process may move to another one.
+/// The network namespaces of a tree, listed anew every 250 ms, and less often where that is dear (a
+/// link is read for each process): a process may move to another one.
 #[derive(Default)]
 pub(crate) struct Spaces {
     known: Vec<Space>,
-    asked: Option<Instant>,
+    due: Option<Instant>,
+}
+
+/// Time between two lists: 250 ms, and 300 times what the last one took.
+fn list_interval(took: Duration) -> Duration {
+    Duration::from_millis(250).max(took * 300)
 }
 
 impl Spaces {
     pub(crate) fn of(&mut self, child: &Child) -> &[Space] {
-        if self.asked.is_none_or(|asked| asked.elapsed() >= Duration::from_millis(250)) {
+        let began = Instant::now();
+        if self.due.is_none_or(|due| began >= due) {
             self.known = Space::of(&child.tree().pids());
-            self.asked = Some(Instant::now());
+            self.due = Some(Instant::now() + list_interval(began.elapsed()));
         }
         &self.known
     }
