@@ -304,8 +304,8 @@ fn a_condition_is_asked_until_it_is_true() {
 #[serial]
 fn a_port_is_found_within_ten_milliseconds_of_the_listen() {
     let Some(stage) = Stage::set() else { return };
-    // What others burn on this machine counts as cost of the checks, which then come less often: the
-    // best of three counts.
+    // What others burn on this machine counts as cost of the checks, which then come less often:
+    // the best of three counts.
     let best = (0..3).map(|_| median_delay(&stage)).find(|median| *median < PROMISED_DELAY);
     assert!(best.is_some(), "three times later than {PROMISED_DELAY:?}");
     stage.close(Alone::Yes);
