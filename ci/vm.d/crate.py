@@ -57,7 +57,10 @@ def without_debug_information(root, path):
     small = os.path.join(root, "target", "vm-programs", os.path.basename(path))
     if not os.path.exists(small) or os.path.getmtime(small) < os.path.getmtime(path):
         os.makedirs(os.path.dirname(small), exist_ok=True)
-        output("strip", "--strip-debug", "-o", small, path)
+        made = f"{small}.{os.getpid()}"
+        output("strip", "--strip-debug", "-o", made, path)
+        # Two machines are made at a time.
+        os.rename(made, small)
     return small
 
 
