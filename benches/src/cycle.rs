@@ -57,7 +57,7 @@ fn entries<'a>(
     supervisor: &'a Supervisor,
     ballast: usize,
 ) -> Res<Vec<Entry<'a>>> {
-    let raw = Raw::new(supervisor.path())?;
+    let raw = Raw::new(supervisor.path().unwrap())?;
     let mut python = Python::start(&options.python, supervisor, ballast)?;
     let mut entries = vec![Entry::new(LIMIT, move || raw.cycle())];
     entries.extend(peers::entries(supervisor)?);

@@ -49,7 +49,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
 /// In this process, which another one steps through: between SIGSTOP and SIGUSR1 lies one cycle.
 pub(crate) fn play(words: &[&str]) -> Res {
     let supervisor = Supervisor::builder().guard(false).build()?;
-    let raw = Raw::new(supervisor.path())?;
+    let raw = Raw::new(supervisor.path().unwrap())?;
     let cycle = || -> Res {
         match words {
             [LIMIT] => raw.cycle()?,

@@ -124,7 +124,7 @@ pub(crate) fn play(words: &[&str]) -> Res {
     let [how, who, count] = words else { return Err("live: many|series WHO COUNT".into()) };
     let count: usize = count.parse()?;
     let supervisor = Supervisor::builder().build()?;
-    let raw = Raw::new(supervisor.path())?;
+    let raw = Raw::new(supervisor.path().unwrap())?;
     match (*how, *who) {
         ("many", "tidy-process") => many(count, || {
             Ok(Command::new("/bin/sleep").arg("600").supervisor(&supervisor).spawn()?)

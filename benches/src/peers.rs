@@ -23,7 +23,7 @@ pub(crate) fn runtime() -> Res<tokio::runtime::Runtime> {
 
 pub(crate) fn entries<'a>(supervisor: &'a Supervisor) -> Res<Vec<Entry<'a>>> {
     let (tokio, kit) = (runtime()?, runtime()?);
-    let root = supervisor.path().to_owned();
+    let root = supervisor.path().unwrap().to_owned();
     Ok(vec![
         Entry::new("tidy-process", || {
             Command::new(TRUE).supervisor(supervisor).run()?;

@@ -37,7 +37,7 @@ const CASES: [Case; 5] = [
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let supervisor = Supervisor::builder().build()?;
     let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
-    let raw = Raw::new(supervisor.path())?;
+    let raw = Raw::new(supervisor.path().unwrap())?;
     for (title, what, count, bound, group) in CASES {
         let victim = victim::command(what)?;
         let mut entries = vec![

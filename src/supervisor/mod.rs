@@ -148,10 +148,10 @@ impl Supervisor {
         }
     }
 
-    /// The run root's directory; an empty path where trees have keepers.
+    /// The run root's directory; none where trees have keepers.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        self.root().map_or(Path::new(""), Cgroup::path)
+    pub fn path(&self) -> Option<&Path> {
+        self.root().map(Cgroup::path)
     }
 
     /// What holds its trees together.

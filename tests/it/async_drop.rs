@@ -187,7 +187,7 @@ fn a_detached_tree_lives_on() {
         assert_eq!(stage.alive(), [pid]);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
-        let left = std::fs::read_dir(stage.supervisor.path()).unwrap().flatten();
+        let left = std::fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
         left.filter(|entry| entry.path().is_dir())
             .for_each(|entry| std::fs::remove_dir(entry.path()).unwrap());
     });

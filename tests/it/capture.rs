@@ -183,7 +183,7 @@ fn a_stranger_who_holds_the_pipe_is_not_waited_for() {
 #[serial]
 fn a_detached_child_is_still_read() {
     let Some(stage) = Stage::set() else { return };
-    let supervisor = Supervisor::builder().base(stage.supervisor.path()).build().unwrap();
+    let supervisor = Supervisor::builder().base(stage.supervisor.path().unwrap()).build().unwrap();
     let log = Log::bounded(100, 100);
     let mut command = server(&stage, "read\nsay late\nstay");
     let mut child =

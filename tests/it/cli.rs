@@ -302,7 +302,7 @@ fn ignored_signals_stay_ignored() {
     let tool = crate::support::tool();
     let script = format!("trap '' HUP; exec {tool} run -q sh -c 'echo ready; read x; exit 8'");
     let mut command = StdCommand::new("sh");
-    command.args(["-c", &script]).env("TIDY_PROCESS_PARENT", stage.supervisor.path());
+    command.args(["-c", &script]).env("TIDY_PROCESS_PARENT", stage.supervisor.path().unwrap());
     let mut tool = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     read_ready(tool.stdout.take().unwrap());
     send(&tool, Signal::SIGHUP);
@@ -319,7 +319,7 @@ fn sigtstp_freezes_the_tree_and_sigcont_thaws_it() {
     // stop.
     let mut tool = ready(&stage, &[], "echo ready; sleep 0.3; exit 4");
     send(&tool, Signal::SIGTSTP);
-    let tree = std::fs::read_dir(stage.supervisor.path()).unwrap().flatten();
+    let tree = std::fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
     let root = tree.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
     let events = root.join("0/cgroup.events");
     let start = Instant::now();
@@ -343,7 +343,8 @@ fn a_closed_standard_error_does_not_matter() {
     let script = "exec \"$T\" run -v sh -c 'sleep 20 & exit 6' 2>&-";
     let mut command = StdCommand::new("sh");
     command.args(["-c", script]).env("T", crate::support::tool());
-    let status = command.env("TIDY_PROCESS_PARENT", stage.supervisor.path()).status().unwrap();
+    let status =
+        command.env("TIDY_PROCESS_PARENT", stage.supervisor.path().unwrap()).status().unwrap();
     assert_eq!(status.code(), Some(6));
     stage.close(Alone::No);
 }

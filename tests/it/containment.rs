@@ -111,7 +111,7 @@ fn a_read_only_cgroupfs_is_no_hindrance_if_one_says_so() {
 fn best_effort_is_a_cgroup_where_one_can_be_made_with_its_guard() {
     let Some(stage) = Stage::set() else { return };
     let best = || Supervisor::builder().containment(Containment::BestEffort);
-    let supervisor = best().base(stage.supervisor.path()).build().unwrap();
+    let supervisor = best().base(stage.supervisor.path().unwrap()).build().unwrap();
     assert_eq!(supervisor.mechanism(), Mechanism::Cgroup);
     assert!(supervisor.why_no_cgroup().is_none());
     drop(supervisor);

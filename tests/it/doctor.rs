@@ -45,7 +45,7 @@ fn in_a_namespace(stage: &Stage, script: &str) -> Output {
     let mut command = Command::new("unshare");
     command.args(["-C", "-m", "--propagation", "private", "sh", "-c", script]);
     stage.mark_std(&mut command);
-    command.env("T", tool()).env("P", stage.supervisor.path()).output().unwrap()
+    command.env("T", tool()).env("P", stage.supervisor.path().unwrap()).output().unwrap()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn what_works_is_told_by_trying_it() {
         ["cgroup2", "base", "create", "guard", "kill", "freeze", "clone", "keeper", "kernel"];
     assert_states(&all, "ok", &tried);
     assert_states(&all, "ok", &["sweep"]);
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     assert_eq!(Path::new(text(&all, "base", "path")), base);
     assert!(text(&all, "base", "found").ends_with("named by TIDY_PROCESS_PARENT"));
     assert!(base.starts_with(text(&all, "cgroup2", "mount")));
@@ -236,7 +236,7 @@ fn shell_of_nobody(stage: &Stage, script: &str) -> Option<std::process::Child> {
         return None;
     }
     let passing = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(stage.supervisor.path(), passing).unwrap();
+    fs::set_permissions(stage.supervisor.path().unwrap(), passing).unwrap();
     let mut shell = Command::new("sh");
     stage.mark_std(shell.args(["-c", script]));
     shell.uid(NOBODY).gid(NOBODY).env("T", tool());
@@ -271,7 +271,7 @@ fn an_ordinary_user_without_systemd_is_told_what_root_has_to_type() {
     drop(shell.stdin.take());
     let works = answers.next().unwrap().unwrap();
     shell.wait().unwrap();
-    let dir = stage.supervisor.path().join(format!("user-{NOBODY}"));
+    let dir = stage.supervisor.path().unwrap().join(format!("user-{NOBODY}"));
     // The guard has its exec behind it, and the directory is nobody's any more.
     let removed = crate::support::until(SOON, || fs::remove_dir(&dir).is_ok());
     assert!(removed, "{dir:?} is not empty");
@@ -285,11 +285,12 @@ fn an_ordinary_user_without_systemd_is_told_what_root_has_to_type() {
 #[serial]
 fn a_delegated_cgroup_is_as_before_when_doctor_has_ended() {
     let Some(stage) = Stage::set() else { return };
-    let offered = fs::read_to_string(stage.supervisor.path().join("cgroup.controllers")).unwrap();
-    let dir = stage.supervisor.path().join("mine");
+    let offered =
+        fs::read_to_string(stage.supervisor.path().unwrap().join("cgroup.controllers")).unwrap();
+    let dir = stage.supervisor.path().unwrap().join("mine");
     fs::create_dir(&dir).unwrap();
     for controller in offered.split_whitespace() {
-        let file = stage.supervisor.path().join("cgroup.subtree_control");
+        let file = stage.supervisor.path().unwrap().join("cgroup.subtree_control");
         fs::write(file, format!("+{controller}")).unwrap();
     }
     for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {

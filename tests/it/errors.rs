@@ -194,8 +194,9 @@ fn a_read_only_base_is_named_with_its_remedy() {
         "mount --bind \"$P\" \"$P\" && mount -o remount,bind,ro \"$P\" && exec \"$T\" run true";
     let mut command = std::process::Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", script]);
-    command.env("P", stage.supervisor.path()).env("T", crate::support::tool());
-    let output = command.env("TIDY_PROCESS_PARENT", stage.supervisor.path()).output().unwrap();
+    command.env("P", stage.supervisor.path().unwrap()).env("T", crate::support::tool());
+    let output =
+        command.env("TIDY_PROCESS_PARENT", stage.supervisor.path().unwrap()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("make cgroup") && said.contains("(EROFS)"), "{said}");
@@ -213,7 +214,7 @@ fn a_base_of_somebody_else_is_named_with_its_remedy() {
     let Some(stage) = Stage::set() else { return };
     let mut command = std::process::Command::new(crate::support::tool());
     std::os::unix::process::CommandExt::uid(&mut command, 65534);
-    let base = stage.supervisor.path().parent().unwrap();
+    let base = stage.supervisor.path().unwrap().parent().unwrap();
     let output = command.args(["run", "--parent"]).arg(base).arg("true").output();
     match output {
         Ok(output) => {
@@ -231,7 +232,7 @@ fn a_base_of_somebody_else_is_named_with_its_remedy() {
 #[parallel]
 fn a_limit_on_the_number_of_cgroups_is_named_with_its_remedy() {
     let Some(stage) = Stage::set() else { return };
-    std::fs::write(stage.supervisor.path().join("cgroup.max.descendants"), "1").unwrap();
+    std::fs::write(stage.supervisor.path().unwrap().join("cgroup.max.descendants"), "1").unwrap();
     let held = stage.command("sleep").arg("20").spawn().unwrap();
     let error = stage.command("true").spawn().unwrap_err();
     assert!(error.to_string().starts_with("make cgroup"), "{error}");

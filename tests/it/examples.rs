@@ -56,7 +56,8 @@ fn the_first_programs_do_what_they_say() {
 #[parallel]
 fn the_program_with_limits_is_kept_to_them_or_says_what_is_missing() {
     let Some(stage) = Stage::set() else { return };
-    let offered = std::fs::read_to_string(stage.supervisor.path().join("cgroup.controllers"));
+    let offered =
+        std::fs::read_to_string(stage.supervisor.path().unwrap().join("cgroup.controllers"));
     let offered = offered.unwrap();
     let (code, said) = run(&stage, "limits", &[]);
     assert_eq!(code, Some(0), "{said}");

@@ -157,7 +157,7 @@ fn the_next_supervisor_cleans_up_where_the_guard_was_killed_too() {
         child.wait().unwrap();
         assert_eq!(stage.cgroups(), 1, "round {round}: somebody else has cleaned up");
         assert!(!stage.alive().is_empty());
-        let next = Supervisor::builder().base(stage.supervisor.path()).build().unwrap();
+        let next = Supervisor::builder().base(stage.supervisor.path().unwrap()).build().unwrap();
         assert_eq!(stage.cgroups(), 1, "round {round}: only the new run root may be there");
         assert!(stage.alive().is_empty());
         drop(next);
@@ -197,9 +197,10 @@ fn a_guard_holds_nothing_of_its_owner_and_hears_no_terminal() {
     let targets: Vec<_> =
         fds.map(|fd| std::fs::read_link(fd.path()).unwrap().display().to_string()).collect();
     // The line, the base, the owner's pidfd, and three of the run root.
-    let root = format!("{}/tidy-process-{}-", stage.supervisor.path().display(), child.id());
+    let root =
+        format!("{}/tidy-process-{}-", stage.supervisor.path().unwrap().display(), child.id());
     let is_its_own = |to: &&String| {
-        let is_base = Some(to.as_str()) == stage.supervisor.path().to_str();
+        let is_base = Some(to.as_str()) == stage.supervisor.path().unwrap().to_str();
         to.starts_with("socket:") || to.contains("pidfd") || is_base || to.starts_with(&root)
     };
     assert_eq!(targets.iter().filter(is_its_own).count(), 6, "{targets:?}");
@@ -219,7 +220,7 @@ fn a_guard_holds_nothing_of_its_owner_and_hears_no_terminal() {
 #[serial]
 fn who_wants_no_guard_gets_none_and_can_see_it() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let with = Supervisor::builder().base(base).build().unwrap();
     let without = Supervisor::builder().base(base).guard(false).build().unwrap();
     assert!(with.is_guarded() && !without.is_guarded());

@@ -79,7 +79,11 @@ fn cpu_time_where_nothing_watches_it_is_refused() {
     let limits = Limits::new().cpu_time(SOON);
     let child = stage.command("sleep").arg("20").spawn().unwrap();
     let errors = [
-        Supervisor::builder().base(stage.supervisor.path()).limits(limits.clone()).build().err(),
+        Supervisor::builder()
+            .base(stage.supervisor.path().unwrap())
+            .limits(limits.clone())
+            .build()
+            .err(),
         Tree::limited(&stage.supervisor, None, &limits).err(),
         child.tree().set_limits(&limits).err(),
     ];
@@ -106,7 +110,7 @@ fn what_has_run_out_is_no_lack_of_cgroups() {
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
         assert!(!error.is_no_cgroup(), "{error}");
     }
-    fs::write(stage.supervisor.path().join("cgroup.max.descendants"), "0").unwrap();
+    fs::write(stage.supervisor.path().unwrap().join("cgroup.max.descendants"), "0").unwrap();
     let error = stage.command("true").spawn().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
     assert!(!error.is_no_cgroup(), "{error}");

@@ -231,7 +231,7 @@ fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
 #[serial]
 fn best_effort_is_a_keeper_where_a_seccomp_filter_refuses_the_guard() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path().to_owned();
+    let base = stage.supervisor.path().unwrap().to_owned();
     let mechanism = in_time("build", move || {
         refuse(libc::SYS_close_range, Errno::EPERM);
         let best = Supervisor::builder().containment(Containment::BestEffort);

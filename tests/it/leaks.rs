@@ -17,7 +17,7 @@ fn guard() -> Option<NoLeaks> {
 
 /// What the guard panics with, if it does, and that nothing is left then.
 fn verdict(guard: NoLeaks, test: impl FnOnce(&NoLeaks)) -> Option<String> {
-    let root = guard.supervisor().path().to_owned();
+    let root = guard.supervisor().path().unwrap().to_owned();
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let guard = guard;
         test(&guard);

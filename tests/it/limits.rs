@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 /// Whether limits of this kind can be enforced here. Where they cannot, the error has to say all
 /// there is to say.
 fn enforced(stage: &Stage, controller: &str, limits: &Limits) -> bool {
-    let base = stage.supervisor.path().parent().unwrap();
+    let base = stage.supervisor.path().unwrap().parent().unwrap();
     // A base without processes hands down all that it has itself, once it is asked to.
     let ours = std::fs::read_to_string(base.join("cgroup.procs")).unwrap().is_empty();
     let file = if ours { "cgroup.controllers" } else { "cgroup.subtree_control" };
@@ -237,7 +237,7 @@ fn cpu_time_is_a_limit_for_the_whole_tree() {
 
 /// A supervisor below the stage's base with a budget, if that can be had here.
 fn budget(stage: &Stage, controller: &str, limits: Limits) -> Option<Supervisor> {
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     enforced(stage, controller, &limits).then(|| {
         let base = base.parent().unwrap();
         Supervisor::builder().base(base).limits(limits).build().unwrap()
@@ -254,7 +254,7 @@ fn eight_trees_share_a_budget_of_processes() {
             command.supervisor(&supervisor).spawn().unwrap()
         };
         let trees: Vec<Child> = (0..8).map(spawn).collect();
-        let file = supervisor.path().join("pids.peak");
+        let file = supervisor.path().unwrap().join("pids.peak");
         for child in trees {
             child.wait().unwrap();
         }
@@ -290,7 +290,7 @@ fn of_eight_trees_under_a_budget_of_memory_the_greedy_one_goes() {
 #[serial]
 fn a_budget_that_cannot_be_had_leaves_no_run_root() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let before = stage.cgroups();
     let limits = Limits::new().cpus(f64::NAN);
     let error = Supervisor::builder().base(base).limits(limits).build().unwrap_err();

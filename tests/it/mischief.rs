@@ -12,7 +12,7 @@ const FOR_EVER: &str = "while :; do sleep 0.01; done";
 
 /// A script whose shell leaves its tree at once.
 fn escape(stage: &Stage, then: &str) -> String {
-    let above = stage.supervisor.path().parent().unwrap().join("cgroup.procs");
+    let above = stage.supervisor.path().unwrap().parent().unwrap().join("cgroup.procs");
     format!("echo $$ > {} && echo ready && {then}", above.display())
 }
 
@@ -82,9 +82,10 @@ fn a_supervisor_that_cannot_be_made_leaves_no_guard() {
     let Some(stage) = Stage::set() else { return };
     let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
     let before = children();
-    std::fs::write(stage.supervisor.path().join("cgroup.max.descendants"), "0").unwrap();
+    std::fs::write(stage.supervisor.path().unwrap().join("cgroup.max.descendants"), "0").unwrap();
     for _ in 0..10 {
-        let error = Supervisor::builder().base(stage.supervisor.path()).build().unwrap_err();
+        let error =
+            Supervisor::builder().base(stage.supervisor.path().unwrap()).build().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
     }
     assert_eq!(children(), before, "guards are left, dead or alive");
@@ -127,7 +128,7 @@ fn an_ordinary_users_workload_cannot_hide_behind_permissions() {
             .unwrap();
     }
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(stage.supervisor.path(), open).unwrap();
+    std::fs::set_permissions(stage.supervisor.path().unwrap(), open).unwrap();
     let path = tree.path().unwrap().display();
     let hide = format!(
         "D=$(echo {path}/tidy-process-*/0); mkdir $D/x $D/x/y; chmod 0 $D/x/y $D/x $D/cgroup.* $D; \

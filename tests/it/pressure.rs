@@ -59,7 +59,7 @@ fn fill(supervisor: &Supervisor) -> (Vec<Child>, Error) {
 }
 
 fn trees(supervisor: &Supervisor) -> u64 {
-    directories(supervisor.path())
+    directories(supervisor.path().unwrap())
 }
 
 /// A directory of a cgroup has two links and one for each below it: no fd is needed to count them.
@@ -219,7 +219,7 @@ fn play(stage: &Stage, tree: &Tree, role: &str, user: Option<u32>) -> Option<Exi
     tree.enroll(&mut command).unwrap();
     if let Some(user) = user {
         let passable = std::fs::Permissions::from_mode(0o711);
-        std::fs::set_permissions(stage.supervisor.path(), passable).unwrap();
+        std::fs::set_permissions(stage.supervisor.path().unwrap(), passable).unwrap();
         for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
             let path = tree.path().unwrap().join(file);
             nix::unistd::chown(&path, Some(user.into()), Some(user.into())).unwrap();

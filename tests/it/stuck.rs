@@ -60,7 +60,7 @@ fn a_process_in_state_d_is_named_at_the_deadline_and_removed_once_it_goes() {
     };
     // One ends by its guard's patience, one by sweep.
     for guarded in [true, false] {
-        let base = stage.supervisor.path();
+        let base = stage.supervisor.path().unwrap();
         let supervisor = Supervisor::builder().base(base).guard(guarded).build().unwrap();
         let script = format!("echo ready; read go; echo x > {}/file", disk.dir.display());
         let mut command = stage.sh(&script);
@@ -83,7 +83,7 @@ fn a_process_in_state_d_is_named_at_the_deadline_and_removed_once_it_goes() {
         assert_eq!(error.survivors()[0].pid, pid);
         let text = error.to_string();
         assert!(text.contains(&format!("{pid} sh (state D, wchan ")), "{text}");
-        let root = supervisor.path().to_owned();
+        let root = supervisor.path().unwrap().to_owned();
         drop((child, supervisor));
         assert!(root.exists(), "the process is still there");
         disk.freeze(false).unwrap();

@@ -10,7 +10,7 @@ use crate::support::{Alone, Stage};
 fn a_run_root_is_private_named_after_us_and_leased() {
     use std::os::unix::fs::MetadataExt;
     let Some(stage) = Stage::set() else { return };
-    let path = stage.supervisor.path();
+    let path = stage.supervisor.path().unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(name.starts_with(&format!("tidy-process-{}-", std::process::id())), "{name}");
     assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
@@ -23,7 +23,7 @@ fn a_run_root_is_private_named_after_us_and_leased() {
 #[parallel]
 fn supervisors_do_not_share_their_run_roots() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let all: Vec<_> = (0..20).map(|_| Supervisor::builder().base(base).build().unwrap()).collect();
     assert_eq!(stage.cgroups(), 20);
     drop(all);
@@ -34,8 +34,8 @@ fn supervisors_do_not_share_their_run_roots() {
 #[parallel]
 fn the_run_root_goes_with_the_last_handle_and_tree() {
     let Some(stage) = Stage::set() else { return };
-    let supervisor = Supervisor::builder().base(stage.supervisor.path()).build().unwrap();
-    let path = supervisor.path().to_owned();
+    let supervisor = Supervisor::builder().base(stage.supervisor.path().unwrap()).build().unwrap();
+    let path = supervisor.path().unwrap().to_owned();
     let mut command = stage.command("sleep");
     let child = command.arg("20").supervisor(&supervisor).spawn().unwrap();
     drop(command);
@@ -71,7 +71,7 @@ fn trees_are_spawned_from_many_threads() {
 fn the_base_is_found_without_making_anything() {
     use tidy_process::cli_support::find_base;
     let Some(stage) = Stage::set() else { return };
-    let path = stage.supervisor.path();
+    let path = stage.supervisor.path().unwrap();
     assert_eq!(find_base(Some(path)).unwrap(), path);
     let error = find_base(Some("/tmp".as_ref())).unwrap_err();
     assert!(error.to_string().ends_with("not on a cgroup2 file system"), "{error}");

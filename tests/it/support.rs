@@ -45,7 +45,7 @@ impl Stage {
         match Supervisor::builder().containment(containment).build() {
             Ok(supervisor) => {
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-                let root = supervisor.path().to_owned();
+                let root = root_of(&supervisor).to_owned();
                 let mark = format!("{}-{number}-{}", std::process::id(), root.display());
                 Some(Self { supervisor, root, mark, fds })
             }
@@ -119,6 +119,11 @@ impl Stage {
             assert!(new.is_empty(), "fds are left open: {new:?}");
         }
     }
+}
+
+/// The run root; an empty path where trees have keepers.
+pub(crate) fn root_of(supervisor: &Supervisor) -> &Path {
+    supervisor.path().unwrap_or(Path::new(""))
 }
 
 /// Whether other tests run in this process at the same time.

@@ -24,7 +24,7 @@ fn abandon(stage: &Stage, role: &str) {
 #[serial]
 fn sweep_removes_what_has_no_owner_and_names_it() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     assert!(sweep(Some(base), false).unwrap().is_empty());
     abandon(&stage, "idle");
     let looked = sweep(Some(base), true).unwrap();
@@ -40,7 +40,7 @@ fn sweep_removes_what_has_no_owner_and_names_it() {
 #[serial]
 fn sweep_never_touches_what_lives_or_is_not_ours() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let other = Supervisor::builder().base(base).build().unwrap();
     let child = Command::new("sleep").arg("20").supervisor(&other).spawn().unwrap();
     fs::create_dir(base.join("tidy-process-scratch")).unwrap();
@@ -63,7 +63,7 @@ fn sweep_never_touches_what_lives_or_is_not_ours() {
 #[serial]
 fn no_live_tree_is_touched_while_all_sweep() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path().to_owned();
+    let base = stage.supervisor.path().unwrap().to_owned();
     let witness = Supervisor::builder().base(&base).build().unwrap();
     let live = Command::new("sleep").arg("60").supervisor(&witness).spawn().unwrap();
     for round in 0..rounds(1, 3) {
@@ -98,7 +98,7 @@ fn no_live_tree_is_touched_while_all_sweep() {
 #[serial]
 fn list_shows_trees_with_their_owners_and_names() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let other = Supervisor::builder().base(base).build().unwrap();
     let _tree = Tree::within(&other, None).unwrap();
     let mut command = Command::new("sleep");
@@ -121,7 +121,7 @@ fn list_shows_trees_with_their_owners_and_names() {
 #[serial]
 fn a_thousand_trees_are_listed_and_swept_quickly() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     abandon(&stage, "many");
     let start = Instant::now();
     let roots = list(Some(base)).unwrap();

@@ -75,7 +75,7 @@ fn a_workload_that_takes_permissions_away_is_removed_all_the_same() {
          chmod 0 $D/a/b/cgroup.* $D/a/b $D/a $D/cgroup.* $D; echo ready; wait";
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
-    let base = stage.supervisor.path().parent().unwrap().display().to_string();
+    let base = stage.supervisor.path().unwrap().parent().unwrap().display().to_string();
     let mount = base.strip_suffix(own.trim_end_matches('/')).unwrap_or(&base);
     let mut command = stage.sh(script);
     let mut child = command.env("M", mount).stdout(Stdio::piped()).spawn().unwrap();
@@ -123,7 +123,7 @@ fn a_hundred_processes_die_at_once() {
 #[serial]
 fn a_forked_copy_of_the_caller_tears_nothing_down() {
     let Some(stage) = Stage::set() else { return };
-    let supervisor = Supervisor::builder().base(stage.supervisor.path()).build().unwrap();
+    let supervisor = Supervisor::builder().base(stage.supervisor.path().unwrap()).build().unwrap();
     let child = stage.command("sleep").arg("20").supervisor(&supervisor).spawn().unwrap();
     // SAFETY: the forked copy only drops what it holds, which allocates nothing, and ends at once.
     #[expect(unsafe_code, reason = "fork without exec is what is tested")]
@@ -141,7 +141,7 @@ fn a_forked_copy_of_the_caller_tears_nothing_down() {
         nix::unistd::ForkResult::Parent { child: copy } => {
             nix::sys::wait::waitpid(copy, None).unwrap();
             assert_eq!(child.try_wait().unwrap(), None, "it was killed");
-            assert!(child.tree().path().unwrap().exists() && supervisor.path().exists());
+            assert!(child.tree().path().unwrap().exists() && supervisor.path().unwrap().exists());
             child.finish().unwrap();
             drop(supervisor);
         }

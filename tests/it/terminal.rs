@@ -204,7 +204,7 @@ fn a_shell_stops_the_job_and_takes_it_up_again() {
     terminal.types(CTRL_Z);
     terminal.shows("Stopped");
     terminal.shows("prompt> ");
-    let frozen = std::fs::read_dir(stage.supervisor.path()).unwrap().flatten();
+    let frozen = std::fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
     let mut frozen = frozen.map(|entry| entry.path().join("0/cgroup.events"));
     let events = frozen.find(|path| path.exists()).unwrap();
     assert!(std::fs::read_to_string(events).unwrap().contains("frozen 1"));

@@ -80,7 +80,7 @@ fn what_is_not_measured_is_none_and_has_a_reason() {
 #[serial]
 fn memory_and_bytes_are_counted_where_the_controllers_are() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path().parent().unwrap();
+    let base = stage.supervisor.path().unwrap().parent().unwrap();
     let supervisor = Supervisor::builder().base(base).account(true).build().unwrap();
     let mut command = load(&stage, "memory 60");
     let usage = command.supervisor(&supervisor).run().unwrap().usage;
@@ -117,7 +117,7 @@ fn memory_and_bytes_are_counted_where_the_controllers_are() {
 #[serial]
 fn runs_with_a_memory_limit_leave_nothing_behind_in_the_kernel() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path().parent().unwrap().to_owned();
+    let base = stage.supervisor.path().unwrap().parent().unwrap().to_owned();
     let dying = || -> u64 {
         let text = std::fs::read_to_string(base.join("cgroup.stat")).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("nr_dying_descendants "));

@@ -260,7 +260,7 @@ fn a_leftover_says_who_it_is() {
 #[parallel]
 fn an_escaped_main_process_is_found_and_killed() {
     let Some(stage) = Stage::set() else { return };
-    let above = stage.supervisor.path().parent().unwrap().join("cgroup.procs");
+    let above = stage.supervisor.path().unwrap().parent().unwrap().join("cgroup.procs");
     let script = format!("echo $$ > {} && echo ready && exec sleep 20", above.display());
     let mut child = stage.sh(&script).stdout(Stdio::piped()).spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
@@ -277,7 +277,7 @@ fn a_detached_child_lives_until_its_supervisor_ends() {
     let pid = child.id().cast_signed();
     child.detach();
     assert_eq!(stage.alive(), [pid]);
-    let root = stage.supervisor.path().to_owned();
+    let root = stage.supervisor.path().unwrap().to_owned();
     let Stage { supervisor, .. } = stage;
     drop(supervisor);
     assert!(!root.exists());

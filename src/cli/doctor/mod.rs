@@ -117,7 +117,7 @@ fn probe(site: &Site, tell: &Sender<Finding>) {
     let leftovers = probe::leftovers(site);
     let (made, kernel) = probe::make(site, &tell);
     tell(probe::keeper());
-    let base = made.as_ref().and_then(|made| made.path().parent()).or(site.path());
+    let base = made.as_ref().and_then(|made| made.path()?.parent()).or(site.path());
     let handed_down = controllers::HandedDown::note(base);
     controllers::all(base, made.as_ref(), &tell);
     drop(made);

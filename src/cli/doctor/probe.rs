@@ -108,7 +108,7 @@ pub(crate) fn make(site: &Site, tell: &dyn Fn(Finding)) -> (Option<Supervisor>, 
     match made {
         Ok((supervisor, scope)) => {
             tell(moved(scope.as_deref()));
-            let name = supervisor.path().file_name().unwrap_or_default().display();
+            let name = supervisor.path().and_then(Path::file_name).unwrap_or_default().display();
             tell(Finding::ok("create", format!("made {name}, which goes with doctor")));
             tell(guard);
             on_a_process(&supervisor).into_iter().for_each(tell);

@@ -64,8 +64,8 @@ impl Voice {
 
 /// What was wanted and could not be had, and whose the place is.
 pub(crate) fn mechanism(supervisor: &Supervisor) {
-    if let Some(user) = supervisor.foreign_owner() {
-        let base = supervisor.path().parent().unwrap_or(supervisor.path());
+    if let (Some(user), Some(root)) = (supervisor.foreign_owner(), supervisor.path()) {
+        let base = root.parent().unwrap_or(root);
         let may = "who may kill, or take out of it, what runs there";
         line(format_args!("warning: cgroup {base:?} belongs to user {user}, {may}"));
     }

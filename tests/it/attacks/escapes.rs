@@ -113,7 +113,7 @@ fn directories_are_quoted_in_the_list_of_trees() {
     let name: Vec<u8> = EVIL.iter().copied().filter(|byte| *byte != b'\n').collect();
     let dir = trees.join(OsStr::from_bytes(&[b"7-", &name[..]].concat()));
     fs::create_dir(&dir).unwrap();
-    let parent = stage.supervisor.path().parent().unwrap().to_owned();
+    let parent = stage.supervisor.path().unwrap().parent().unwrap().to_owned();
     let looks = |args: &[&str]| {
         let seen = measured({
             let mut tool = stage.tool(args);

@@ -26,7 +26,7 @@ const PATHS: [(bool, Placement); 2] = [(false, Placement::Born), (true, Placemen
 #[serial]
 fn a_command_that_freezes_the_run_root_keeps_no_other_from_starting() {
     let Some(stage) = Stage::set() else { return };
-    let root = stage.supervisor.path().to_owned();
+    let root = stage.supervisor.path().unwrap().to_owned();
     for (joined, placement) in PATHS {
         let script = format!("echo 1 >'{}/cgroup.freeze'; exec sleep 30", root.display());
         let hostile = stage.sh(&script).spawn().unwrap();
@@ -46,7 +46,7 @@ fn a_command_that_freezes_the_run_root_keeps_no_other_from_starting() {
 #[serial]
 fn nor_does_one_that_freezes_it_again_and_again() {
     let Some(stage) = Stage::set() else { return };
-    let root = stage.supervisor.path().display().to_string();
+    let root = stage.supervisor.path().unwrap().display().to_string();
     let script = format!("while :; do echo 1 >'{root}/cgroup.freeze'; done");
     let inside = stage.sh(&script).spawn().unwrap();
     // From outside the run root, and slower: nothing else lets a child run at all.
@@ -72,7 +72,7 @@ fn nor_does_one_that_freezes_it_again_and_again() {
 
 /// A directory of ours in which another supervisor has its run root.
 fn base(stage: &Stage) -> (PathBuf, Supervisor) {
-    let base = stage.supervisor.path().join("base");
+    let base = stage.supervisor.path().unwrap().join("base");
     fs::create_dir(&base).unwrap();
     let supervisor = Supervisor::builder().base(&base).build().unwrap();
     (base, supervisor)
@@ -97,7 +97,10 @@ fn a_frozen_ancestor_that_is_not_ours_is_named() {
         assert!(said.contains("exec \"true\": not executed after "), "{said}");
         assert!(said.contains(&format!("{:?} is frozen", base.display().to_string())), "{said}");
         assert!(error.is_timed_out() && error.hint().unwrap().contains("cgroup.freeze"), "{said}");
-        assert_eq!(fs::read_dir(supervisor.path()).unwrap().flatten().filter(is_dir).count(), 0);
+        assert_eq!(
+            fs::read_dir(supervisor.path().unwrap()).unwrap().flatten().filter(is_dir).count(),
+            0
+        );
     }
     // Without a timeout it takes longer, but not for ever.
     let mut command = stage.command("true");

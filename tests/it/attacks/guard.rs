@@ -111,7 +111,7 @@ fn a_user_who_may_have_no_further_process_is_tidied_all_the_same() {
         std::os::unix::fs::chown(tree.path().unwrap().join(file), Some(USER), Some(USER)).unwrap();
     }
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    fs::set_permissions(stage.supervisor.path(), open).unwrap();
+    fs::set_permissions(stage.supervisor.path().unwrap(), open).unwrap();
     let mut command = attack(&stage, "many");
     command.uid(USER).gid(USER).env_remove("TIDY_PROCESS_PARENT");
     // SAFETY: one system call.
@@ -142,7 +142,7 @@ fn a_mount_over_the_hierarchy_hides_nothing() {
         return;
     }
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path().to_owned();
+    let base = stage.supervisor.path().unwrap().to_owned();
     let above = base.parent().unwrap().to_owned();
     let covers = format!("covers {}", above.display());
     gone(&stage, begin(&mut attack_apart(&stage, &covers)), SECOND, &covers);
@@ -157,7 +157,7 @@ fn a_mount_over_the_hierarchy_hides_nothing() {
 fn swept(stage: &Stage, what: &str) {
     let start = Instant::now();
     while stage.cgroups() > 0 {
-        sweep(Some(stage.supervisor.path()), false).unwrap();
+        sweep(Some(stage.supervisor.path().unwrap()), false).unwrap();
         assert!(start.elapsed() < SOON, "{what}: not to be swept");
     }
 }

@@ -96,8 +96,8 @@ fn late() {
         let made = Supervisor::builder().build();
         let said = made.map(|made| {
             let ran = Command::new("true").env_remove(ROLE).supervisor(&made).run();
-            let roots = list(made.path().parent()).unwrap();
-            let lives = roots.iter().any(|root| root.path == made.path() && root.owner_lives);
+            let roots = list(made.path().unwrap().parent()).unwrap();
+            let lives = roots.iter().any(|root| Some(&*root.path) == made.path() && root.owner_lives);
             format!("{} {lives}", ran.unwrap().status.success())
         });
         say(&said.unwrap_or_else(|error| error.to_string()));
@@ -117,7 +117,7 @@ fn copies(flags: CloneFlags, containment: Containment) {
     let child = sleeper(&supervisor);
     let idle = (containment == Containment::Cgroup).then(|| Tree::within(&supervisor, None));
     let idle = idle.map(Result::unwrap);
-    let global = Supervisor::global().map(|global| global.path().to_owned());
+    let global = Supervisor::global().map(|global| global.path().unwrap().to_owned());
     unshare(flags).unwrap();
     let me = std::process::id();
     let Some(copy) = fork() else {
@@ -135,7 +135,7 @@ fn copies(flags: CloneFlags, containment: Containment) {
         note("close", supervisor.close().err());
         drop((command, idle, supervisor));
         // Of its own it may have all.
-        let own = Supervisor::global().map(|own| own.path() != global.unwrap());
+        let own = Supervisor::global().map(|own| own.path() != Some(&*global.unwrap()));
         said.push(format!("global: {own:?}"));
         Supervisor::global().unwrap().close().unwrap();
         say(&said.join("\n"));
@@ -151,7 +151,7 @@ fn copies(flags: CloneFlags, containment: Containment) {
 fn daemon() {
     let supervisor = Supervisor::builder().build().unwrap();
     let child = sleeper(&supervisor);
-    let path = supervisor.path().to_owned();
+    let path = supervisor.path().unwrap().to_owned();
     if fork().is_none() {
         let gone = until(SOON, || !path.exists());
         let mut command = Command::new("true");
@@ -196,7 +196,7 @@ fn kill_with_guard(owner: &mut StdChild) {
 #[serial]
 fn a_fork_of_a_dead_owner_keeps_nobody_from_sweeping() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     for role in ["fork", "bare fork"] {
         let mut owner = actor(&stage, role).spawn().unwrap();
         read_ready(owner.stdout.take().unwrap());
@@ -221,7 +221,7 @@ fn a_fork_of_a_dead_owner_keeps_nobody_from_sweeping() {
 #[serial]
 fn an_owner_that_is_a_zombie_is_dead() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let mut owner = actor(&stage, "fork").spawn().unwrap();
     read_ready(owner.stdout.take().unwrap());
     let stdin = owner.stdin.take();
@@ -241,7 +241,7 @@ fn an_owner_that_is_a_zombie_is_dead() {
 #[serial]
 fn the_next_supervisor_removes_what_a_fork_holds() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let mut owner = actor(&stage, "fork").spawn().unwrap();
     read_ready(owner.stdout.take().unwrap());
     let stdin = owner.stdin.take();
@@ -262,7 +262,7 @@ fn an_owner_in_another_pid_namespace_is_never_taken_for_dead() {
         return skip("only root can make a pid namespace");
     }
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     for mounts in [&["--mount-proc"][..], &[]] {
         let mut command = StdCommand::new("unshare");
         stage.mark_std(command.env(ROLE, "fork").args(["-p", "-f", "--kill-child"]));
@@ -290,7 +290,7 @@ fn an_owner_in_another_pid_namespace_is_never_taken_for_dead() {
 #[serial]
 fn a_record_that_says_nonsense_is_passed_over() {
     let Some(stage) = Stage::set() else { return };
-    let base = stage.supervisor.path();
+    let base = stage.supervisor.path().unwrap();
     let supervisor = Supervisor::builder().base(base).build().unwrap();
     let child = sleeper(&supervisor);
     for record in ["", "x", "0 0 0 0", "-1 1 1 1", "99999999999999999999 1", "1 2 3", "\u{0}\u{1}"]
@@ -299,7 +299,8 @@ fn a_record_that_says_nonsense_is_passed_over() {
         let script = "import os, sys; os.setxattr(sys.argv[1], 'user.tidy-process', \
             bytes.fromhex(sys.argv[2]))";
         let hex: String = record.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let status = set.args(["-c", script]).arg(supervisor.path()).arg(hex).status().unwrap();
+        let status =
+            set.args(["-c", script]).arg(supervisor.path().unwrap()).arg(hex).status().unwrap();
         assert!(status.success());
         assert_eq!(sweep(Some(base), false).unwrap().len(), 0, "{record:?}");
         assert_eq!(child.try_wait().unwrap(), None, "{record:?}");

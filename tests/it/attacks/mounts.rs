@@ -117,7 +117,7 @@ fn act_as(role: &str, tracer: &[&str]) {
     }
     succeeds(&mut unshared(&stage, role, tracer), role);
     // The mounts went with their namespace; what they kept from being removed goes now.
-    sweep(Some(stage.supervisor.path()), false).unwrap();
+    sweep(Some(stage.supervisor.path().unwrap()), false).unwrap();
     stage.close(Alone::Yes);
 }
 
@@ -172,7 +172,7 @@ fn attacked(supervisor: &Supervisor, stranger: &Stranger, attack: &str, join: bo
     let script = format!("set -e; L=$(echo $R/*-it); {attack}; TIDY_VICTIM=dead-leader exec $V");
     let mut command = Command::new("sh");
     command.args(["-c", &script]).name("it").supervisor(supervisor).force_join(join);
-    command.env("R", supervisor.path()).env("TIDY_MARK", mark());
+    command.env("R", supervisor.path().unwrap()).env("TIDY_MARK", mark());
     stranger.tell(&mut command);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
@@ -268,7 +268,7 @@ pub(crate) fn play_owner() {
     let script = "set -e; L=$(echo $R/*-it); eval \"$ATTACK\"; TIDY_VICTIM=dead-leader exec $V";
     let mut command = Command::new("sh");
     command.args(["-c", script]).name("it").supervisor(&supervisor).env_remove(ROLE);
-    command.env("R", supervisor.path()).env("V", victim::exe());
+    command.env("R", supervisor.path().unwrap()).env("V", victim::exe());
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     nix::unistd::write(std::io::stdout(), b"ready\n").unwrap();

@@ -28,7 +28,7 @@ fn enter() {
     }
     let made = if role == "global" { Supervisor::global() } else { builder.build() };
     let said = match &made {
-        Ok(supervisor) => supervisor.path().display().to_string(),
+        Ok(supervisor) => supervisor.path().unwrap().display().to_string(),
         Err(error) => format!("{error}; hint: {}", error.hint().unwrap_or("none")),
     };
     println!("{said}");
@@ -59,7 +59,11 @@ struct Outside(PathBuf);
 
 impl Outside {
     fn make(stage: &Stage, name: &str) -> Self {
-        let path = stage.supervisor.path().with_file_name(format!("{name}-{}", std::process::id()));
+        let path = stage
+            .supervisor
+            .path()
+            .unwrap()
+            .with_file_name(format!("{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -79,11 +83,14 @@ fn the_library_makes_its_run_root_in_the_tree_that_it_stands_in() {
     let outside = Outside::make(&stage, "tidy-elsewhere");
     for join in [false, true] {
         for role in ["build", "global"] {
-            for variable in [&outside.0, stage.supervisor.path(), Path::new("/no/such")] {
+            for variable in [&outside.0, stage.supervisor.path().unwrap(), Path::new("/no/such")] {
                 let said = nested(player(&stage, join), role, variable);
                 let tree = "-outer/tidy-process-";
                 assert!(said.contains(tree), "{role}, {variable:?}: {said}");
-                assert!(said.starts_with(stage.supervisor.path().to_str().unwrap()), "{said}");
+                assert!(
+                    said.starts_with(stage.supervisor.path().unwrap().to_str().unwrap()),
+                    "{said}"
+                );
             }
         }
     }
@@ -99,7 +106,7 @@ fn a_base_that_lies_in_the_own_tree_is_as_good_as_another() {
         TIDY_NESTED=build \"$0\"; TIDY_NESTED=\"base $d/mine\" \"$0\"; \
         TIDY_NESTED=\"base $d/mine/../mine\" \"$0\"";
     let mut command = stage.sh(script);
-    command.arg(victim::exe()).env("BASE", stage.supervisor.path()).name("outer");
+    command.arg(victim::exe()).env("BASE", stage.supervisor.path().unwrap()).name("outer");
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said.matches("/mine/tidy-process-").count(), 3, "{said}");
@@ -112,7 +119,7 @@ fn a_base_that_lies_in_the_own_tree_is_as_good_as_another() {
 fn an_explicit_base_outside_is_refused_with_a_hint() {
     let Some(stage) = Stage::set() else { return };
     let outside = Outside::make(&stage, "tidy-refused");
-    let root = stage.supervisor.path();
+    let root = stage.supervisor.path().unwrap();
     let back = root.join(format!("../{}", outside.0.file_name().unwrap().display()));
     for join in [false, true] {
         for base in [outside.0.as_path(), root, &back] {
@@ -156,7 +163,7 @@ fn a_supervisor_that_cannot_see_its_place_does_not_leave_it() {
         return skip("only root can make these namespaces");
     }
     let Some(stage) = Stage::set() else { return };
-    let root = stage.supervisor.path();
+    let root = stage.supervisor.path().unwrap();
     let play = format!("exec {:?}", victim::exe());
     for hidden in [
         format!("exec unshare -m sh -c 'mount -t tmpfs none /proc && {play}'"),
@@ -296,7 +303,7 @@ fn leftovers_of_a_nested_supervisor_are_named() {
 #[parallel]
 fn the_tool_refuses_a_parent_outside_of_its_tree() {
     let Some(stage) = Stage::set() else { return };
-    let (tool, root) = (crate::support::tool(), stage.supervisor.path().display());
+    let (tool, root) = (crate::support::tool(), stage.supervisor.path().unwrap().display());
     for command in ["run", "with --server 'sleep 60'"] {
         let script = format!("exec {tool} {command} --parent {root} -- true");
         let output = stage.tool(&["run", "-q", "sh", "-c", &script]).output().unwrap();
@@ -323,7 +330,7 @@ fn what_was_added_to_a_tree_below_a_keeper_ends_with_it() {
     let mut stranger = stranger.arg("60").spawn().unwrap();
     let mut command = Command::new(victim::exe());
     command.supervisor(&kept.supervisor).env("TIDY_NESTED_ADD", stranger.id().to_string());
-    command.env("TIDY_PROCESS_PARENT", stage.supervisor.path()).stdout(Stdio::piped());
+    command.env("TIDY_PROCESS_PARENT", stage.supervisor.path().unwrap()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     assert_eq!(stage.cgroups(), 1);

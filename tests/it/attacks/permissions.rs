@@ -48,7 +48,7 @@ pub(crate) fn delegated(stage: &Stage) -> Option<Tree> {
         chown(tree.path().unwrap().join(file), Some(65534), Some(65534)).unwrap();
     }
     let passing = PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(stage.supervisor.path(), passing).unwrap();
+    std::fs::set_permissions(stage.supervisor.path().unwrap(), passing).unwrap();
     Some(tree)
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn play() {
             let script = format!("set -e; L=$(echo $R/*-it); {attack}; exec $V");
             let mut command = Command::new("sh");
             command.args(["-c", &script]).name("it").supervisor(&supervisor).force_join(join);
-            command.env("R", supervisor.path()).env("V", victim::exe()).env("B", &base);
+            command.env("R", supervisor.path().unwrap()).env("V", victim::exe()).env("B", &base);
             command.env("TIDY_MARK", &mark).env("TIDY_VICTIM", victim).env_remove(ROLE);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             drop(command);
@@ -105,7 +105,7 @@ pub(crate) fn play() {
             drop(again);
             let report = ended.unwrap_or_else(|error| panic!("{what}: again: {error}"));
             assert_eq!(report.status.code(), Some(3), "{what}");
-            let root = supervisor.path().to_owned();
+            let root = supervisor.path().unwrap().to_owned();
             drop(supervisor);
             assert!(!exists(&root), "{what}: {root:?} is left");
             assert!(start.elapsed() < Duration::from_secs(5), "{what}: {:?}", start.elapsed());

@@ -26,7 +26,7 @@ fn the_error_of_a_failed_teardown_has_the_report() {
         return skip("only root can mount");
     }
     succeeds(&mut unshared(&stage, "report", &[]), "report");
-    sweep(Some(stage.supervisor.path()), false).unwrap();
+    sweep(Some(stage.supervisor.path().unwrap()), false).unwrap();
     stage.close(Alone::Yes);
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn play() {
     let supervisor = Supervisor::builder().guard(false).build().unwrap();
     let tree = Tree::within(&supervisor, Some("it")).unwrap();
     let mut command = StdCommand::new("sh");
-    command.args(["-c", SCRIPT]).env("R", supervisor.path()).env_remove(ROLE);
+    command.args(["-c", SCRIPT]).env("R", supervisor.path().unwrap()).env_remove(ROLE);
     tree.enroll(&mut command).unwrap();
     assert_eq!(command.status().unwrap().code(), Some(3));
     let error = tree.finish().unwrap_err();
@@ -62,7 +62,7 @@ fn with_report(join: bool, run: impl FnOnce(&mut Command) -> Result<(), Error>) 
     let start = Instant::now();
     let supervisor = Supervisor::builder().guard(false).account(true).build().unwrap();
     let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT]).name("it").env("R", supervisor.path()).env_remove(ROLE);
+    command.args(["-c", SCRIPT]).name("it").env("R", supervisor.path().unwrap()).env_remove(ROLE);
     command.supervisor(&supervisor).force_join(join);
     let error = run(&mut command).unwrap_err();
     assert!(error.to_string().contains("mounted"), "{error}");
@@ -128,7 +128,11 @@ pub(crate) fn play_taken() {
         let supervisor = Supervisor::builder().guard(false).build().unwrap();
         let mut command = Command::new("sh");
         let script = "L=$(echo $R/*-it); mkdir -p $L/x/y; echo ready; read go; exit 3";
-        command.args(["-c", script]).name("it").env("R", supervisor.path()).env_remove(ROLE);
+        command
+            .args(["-c", script])
+            .name("it")
+            .env("R", supervisor.path().unwrap())
+            .env_remove(ROLE);
         let command = command.supervisor(&supervisor).force_join(join).stdout(Stdio::inherit());
         let child = command.spawn().unwrap();
         let taken = child.tree().path().unwrap().join("x/y");
@@ -173,7 +177,7 @@ fn the_tool_fails_and_says_how_the_command_ended() {
             assert_eq!(report["leftovers"].as_array().unwrap().len(), 1, "{report}");
             assert!(report["error"].as_str().unwrap().contains("mounted"), "{report}");
         }
-        sweep(Some(stage.supervisor.path()), false).unwrap();
+        sweep(Some(stage.supervisor.path().unwrap()), false).unwrap();
     }
     // The server's teardown fails, and CMD's end is known.
     let server = "L=$(echo $TIDY_PROCESS_PARENT/tidy-process-*/0-it); mkdir $L/x; \
@@ -187,6 +191,6 @@ fn the_tool_fails_and_says_how_the_command_ended() {
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("something is mounted on it"), "{said}");
     assert!(said.contains("the command itself exited with 4"), "{said}");
-    sweep(Some(stage.supervisor.path()), false).unwrap();
+    sweep(Some(stage.supervisor.path().unwrap()), false).unwrap();
     stage.close(Alone::Yes);
 }

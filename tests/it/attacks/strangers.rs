@@ -133,12 +133,16 @@ pub(crate) fn play_moved() {
     for join in [false, true] {
         let mut command = Command::new("sh");
         let script = "echo $PPID >$(echo $R/*-it)/cgroup.procs; sleep 20 & exit 3";
-        command.args(["-c", script]).name("it").env("R", supervisor.path()).env_remove(ROLE);
+        command
+            .args(["-c", script])
+            .name("it")
+            .env("R", supervisor.path().unwrap())
+            .env_remove(ROLE);
         let report = command.supervisor(&supervisor).force_join(join).run().unwrap();
         assert_eq!((report.status.code(), report.leftovers.len()), (Some(3), 1), "{report:?}");
         let pids = std::fs::read_to_string("/proc/self/cgroup").unwrap();
         let place = pids.lines().last().unwrap();
-        let root = supervisor.path().file_name().unwrap().to_str().unwrap();
+        let root = supervisor.path().unwrap().file_name().unwrap().to_str().unwrap();
         assert!(!place.contains(root), "still in it: {place}");
     }
 }

@@ -85,7 +85,7 @@ struct Base(PathBuf);
 
 impl Base {
     fn new(stage: &Stage) -> Self {
-        let above = stage.supervisor.path().parent().unwrap();
+        let above = stage.supervisor.path().unwrap().parent().unwrap();
         let dir = above.join(format!("tidy-test-user-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         Self(dir)
@@ -150,7 +150,7 @@ fn a_leftover_of_another_pid_namespace_is_an_entry() {
         let mut lines = BufReader::new(inner.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         let mut stranger = StdCommand::new("sleep").arg("25").spawn().unwrap();
-        let runs = fs::read_dir(stage.supervisor.path()).unwrap().flatten();
+        let runs = fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
         let run = runs.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
         fs::write(run.join("0/cgroup.procs"), stranger.id().to_string()).unwrap();
         inner.stdin.take().unwrap().write_all(b"\n").unwrap();
