@@ -54,7 +54,6 @@ fn dies(name: &str) {
         for end in [End::Finish, End::Drop, End::Panic] {
             let placement = if join { Placement::Joined } else { Placement::Born };
             by_library(&stage, stage.victim(name).force_join(join), name, end, placement);
-            stage.assert_clean(&format!("{name}, joined: {join}, {end:?}"));
         }
         #[cfg(feature = "cli")]
         {
@@ -75,6 +74,7 @@ pub(crate) fn by_library(
     let mut child = victim.spawn().unwrap();
     read_ready(child.stdout.take().unwrap());
     seen_alive(stage, &child, name);
+    let start = Instant::now();
     match end {
         End::Finish => {
             let report = child.finish().unwrap();
@@ -89,6 +89,7 @@ pub(crate) fn by_library(
             assert!(panicked.is_err());
         }
     }
+    stage.assert_clean(&format!("{name}, {end:?}, after {:?}", start.elapsed()));
 }
 
 /// The positive control: what is to die was alive, and inside.
