@@ -97,7 +97,8 @@ fn late() {
         let said = made.map(|made| {
             let ran = Command::new("true").env_remove(ROLE).supervisor(&made).run();
             let roots = list(made.path().unwrap().parent()).unwrap();
-            let lives = roots.iter().any(|root| Some(&*root.path) == made.path() && root.owner_lives);
+            let lives =
+                roots.iter().any(|root| Some(&*root.path) == made.path() && root.owner_lives);
             format!("{} {lives}", ran.unwrap().status.success())
         });
         say(&said.unwrap_or_else(|error| error.to_string()));
