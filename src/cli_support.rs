@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags};
 
 pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
 use crate::cgroup::nesting;
-pub use crate::cgroup::nesting::named_base;
+pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::command::Command;

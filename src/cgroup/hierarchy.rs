@@ -173,7 +173,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 /// The path on the line that starts with `0::`; v1 lines are of no interest.
-fn own_cgroup(cgroup: &[u8]) -> Option<PathBuf> {
+pub(crate) fn own_cgroup(cgroup: &[u8]) -> Option<PathBuf> {
     let mut lines = cgroup.split(|&byte| byte == b'\n');
     let path = lines.find_map(|line| line.strip_prefix(b"0::"))?;
     Some(PathBuf::from(OsStr::from_bytes(path)))

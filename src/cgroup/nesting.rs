@@ -24,8 +24,10 @@ use crate::sys;
 /// The environment variable that names the base of the outermost supervisor.
 const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
 
-/// The inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO` in the kernel).
-const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
+/// The link to the first cgroup namespace, which has this number in every kernel
+/// (`PROC_CGROUP_INIT_INO`).
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
+pub const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
 
 /// Searches this many directories at the most where the own cgroup cannot be read.
 const SEARCHED: usize = 20_000;

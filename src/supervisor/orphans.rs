@@ -8,8 +8,10 @@
 //!
 //! [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use nix::sys::prctl::get_child_subreaper;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use crate::cgroup::hierarchy::own_cgroup;
 use crate::proc::walk::each_child;
 use crate::sys::poll::BackOff;
 
@@ -84,14 +87,15 @@ fn our_children() -> Vec<i32> {
 
 /// Whether a process was in the tree when it ended, by the names of the tree and of its run root.
 fn was_in(pid: i32, tree: &Path) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("0::")).is_some_and(|path| is_below(path, tree))
+    let text = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    own_cgroup(&text).is_some_and(|path| is_below(&path, tree))
 }
 
 /// Whether the path of a process's cgroup is in the tree. The kernel appends " (deleted)" to the
 /// path of a removed cgroup.
-fn is_below(path: &str, tree: &Path) -> bool {
-    let path = Path::new(path.strip_suffix(" (deleted)").unwrap_or(path));
+fn is_below(path: &Path, tree: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let path = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
     let (Some(root), Some(leaf)) = (tree.parent().and_then(Path::file_name), tree.file_name())
     else {
         return false;
@@ -112,11 +116,11 @@ mod tests {
             "/a/tidy-process-7-0123abcd/3-x y (deleted)",
             "/../tidy-process-7-0123abcd/3-x y/deeper (deleted)",
         ] {
-            assert!(is_below(path, tree), "{path}");
+            assert!(is_below(Path::new(path), tree), "{path}");
         }
         for path in ["/", "/a/tidy-process-7-0123abcd", "/a/tidy-process-7-0123abcd/3-x", "/3-x y"]
         {
-            assert!(!is_below(path, tree), "{path}");
+            assert!(!is_below(Path::new(path), tree), "{path}");
         }
     }
 }

@@ -10,12 +10,9 @@ use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Uid, geteuid};
-use tidy_process::cli_support::{mounts, quoted};
+use tidy_process::cli_support::{FIRST_NAMESPACE, mounts, quoted};
 
 use crate::doctor::finding::Finding;
-
-/// The first cgroup namespace has this number in every kernel (PROC_CGROUP_INIT_INO).
-const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
 
 pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(systemd());
