@@ -199,11 +199,14 @@ fn has(dir: &Path, file: &str, controller: &str) -> bool {
 fn on_v1(controller: &str) -> bool {
     let known = CONTROLLERS.iter().find(|known| known.name == controller);
     let v1 = known.map_or(controller, |known| known.v1_name);
-    let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    lines.any(
-        |fields| matches!(fields.as_slice(), [name, number, ..] if *name == v1 && *number != "0"),
-    )
+    is_numbered(&fs::read_to_string("/proc/cgroups").unwrap_or_default(), v1)
+}
+
+pub(crate) fn is_numbered(cgroups: &str, controller: &str) -> bool {
+    let mut lines = cgroups.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(|fields| {
+        matches!(fields.as_slice(), [name, number, ..] if *name == controller && *number != "0")
+    })
 }
 
 fn open_in(dir: &Path, file: &str, access: OFlag) -> Result<OwnedFd, Errno> {
@@ -248,7 +251,7 @@ fn same(setting: &Setting, back: &str) -> bool {
 }
 
 /// The device's line has our keys among others: `8:0 rbps=1 wbps=max riops=max wiops=2`.
-fn io_same(value: &str, back: &str) -> bool {
+pub(crate) fn io_same(value: &str, back: &str) -> bool {
     let mut wanted = value.split(' ');
     let device = wanted.next();
     let mut lines = back.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -256,14 +259,23 @@ fn io_same(value: &str, back: &str) -> bool {
     line.is_some_and(|line| wanted.all(|pair| line.contains(&pair)))
 }
 
-/// `0-2,4` is 0, 1, 2, 4.
-fn cpus(list: &str) -> Option<std::collections::BTreeSet<u32>> {
-    let mut all = std::collections::BTreeSet::new();
-    for part in list.split(',') {
+/// The ranges of a list, merged: `0-1,2,4` is 0 to 2 and 4 to 4.
+pub(crate) fn cpus(list: &str) -> Option<Vec<(u32, u32)>> {
+    let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        all.extend(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?);
+        let range = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (range.0 <= range.1).then_some(range)
+    };
+    let mut all = list.split(',').map(range).collect::<Option<Vec<(u32, u32)>>>()?;
+    all.sort_unstable();
+    let mut merged: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in all {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
     }
-    Some(all)
+    Some(merged)
 }
 
 #[cfg(test)]
@@ -275,6 +287,7 @@ mod tests {
         assert_eq!(cpus("0-2,4"), cpus("0,1,2,4"));
         assert_ne!(cpus("0-1"), cpus("0"));
         assert_eq!(cpus("x"), None);
+        assert_eq!(cpus("0-4294967295,7"), cpus("2147483648-4294967295,0-2147483647"));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(crate) fn owner(name: &OsStr) -> Option<u32> {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
     let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('-')?;
     let hex = random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if hex { pid.parse().ok() } else { None }
+    // As it is written, or it is another name: no sign, no zero in front.
+    pid.parse().ok().filter(|number: &u32| hex && number.to_string() == pid)
 }
 
 /// Checks a name that becomes part of a directory's name.
@@ -99,6 +100,8 @@ mod tests {
             "tidy-process-4711-89abcdef0",
             "system.slice",
             "tidy-process-scratch",
+            "tidy-process-+4711-89abcdef",
+            "tidy-process-04711-89abcdef",
         ] {
             assert_eq!(owner(other.as_ref()), None, "{other}");
         }

@@ -126,26 +126,29 @@ impl Reader<'_> {
         self.read(file, field)?.trim().parse().ok()
     }
 
-    /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`
     fn pressure(&mut self, file: &'static str, field: Metric) -> Option<Duration> {
-        let text = self.read(file, field)?;
-        let line = text.lines().find(|line| line.starts_with("some "))?;
-        let (_, total) = line.rsplit_once("total=")?;
-        total.trim().parse().ok().map(Duration::from_micros)
+        stalled(&self.read(file, field)?)
     }
 }
 
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`
+pub(crate) fn stalled(pressure: &str) -> Option<Duration> {
+    let line = pressure.lines().find(|line| line.starts_with("some "))?;
+    let (_, total) = line.rsplit_once("total=")?;
+    total.trim().parse().ok().map(Duration::from_micros)
+}
+
 /// The number behind a key at the start of a line.
-fn value(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn value(text: &str, key: &str) -> Option<u64> {
     let numbers = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(numbers)
 }
 
 /// The sum over all devices of `key=number`.
-fn sum(text: &str, key: &str) -> u64 {
+pub(crate) fn sum(text: &str, key: &str) -> u64 {
     let numbers =
         text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
-    numbers.sum()
+    numbers.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -166,5 +169,6 @@ mod tests {
         let text = "8:0 rbytes=10 wbytes=1 rios=1\n8:16 rbytes=5 wbytes=2 rios=1\n";
         assert_eq!((sum(text, "rbytes="), sum(text, "wbytes=")), (15, 3));
         assert_eq!(sum("", "rbytes="), 0);
+        assert_eq!(sum("a=18446744073709551615 a=1", "a="), u64::MAX);
     }
 }

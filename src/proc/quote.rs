@@ -54,9 +54,10 @@ pub(crate) fn enumerated(all: &[String], count: usize, most: usize) -> String {
         let comma = if said == 0 { "" } else { ", " };
         let after = said + 1;
         let more = if after < count { format!(", {} more", count - after) } else { String::new() };
-        let room = most.saturating_sub(text.chars().count() + comma.len() + more.len());
+        let taken = text.chars().count() + comma.len() + more.len();
+        let room = most.saturating_sub(taken);
         // The first one is listed, however long it is.
-        let fits = each.chars().nth(room).is_none();
+        let fits = taken <= most && each.chars().nth(room).is_none();
         if !fits && said > 0 {
             break;
         }
@@ -103,5 +104,6 @@ mod tests {
         assert_eq!(enumerated(&all, 9, 17), "1 aaaa, 8 more");
         assert_eq!(enumerated(&all[..1], 9, 12), "1..., 8 more");
         assert_eq!(enumerated(&[], 4, 9), "4 more");
+        assert_eq!(enumerated(&["a".into(), String::new(), String::new()], 9, 9), "a, 8 more");
     }
 }

@@ -22,7 +22,7 @@ use procfs_core::process::Stat;
 use crate::proc::info::ProcessInfo;
 
 /// Bytes that are read of a file of the kernel's: a `stat` has some 300.
-const FILE_BYTES: u64 = 4096;
+pub(crate) const FILE_BYTES: u64 = 4096;
 
 /// Bytes and words that are read of a command line, which a process may stretch over gigabytes
 /// (PR_SET_MM_MAP).
@@ -121,7 +121,17 @@ fn text(dir: &File, name: &CStr) -> Result<String, io::Error> {
 
 fn stat(dir: &File) -> Result<Stat, String> {
     let text = text(dir, c"stat").map_err(|error| named(&error))?;
-    Stat::from_read(text.as_bytes()).map_err(|_| "it cannot be understood".to_owned())
+    understood(&text).ok_or_else(|| "it cannot be understood".to_owned())
+}
+
+/// Parses `PID (NAME) STATE ...`. What stands in the place of the kernel's file may be anything,
+/// and procfs panics where the brackets or the spaces around them are missing.
+pub(crate) fn understood(text: &str) -> Option<Stat> {
+    let text = text.trim();
+    let (before, behind) = text.split_once('(')?;
+    let (_, behind) = behind.rsplit_once(')')?;
+    let is_whole = before.ends_with(' ') && behind.starts_with(' ');
+    is_whole.then(|| Stat::from_read(text.as_bytes()).ok()).flatten()
 }
 
 fn named(error: &io::Error) -> String {
@@ -131,7 +141,7 @@ fn named(error: &io::Error) -> String {
 
 /// Splits a command line at its NULs, of which a process that has written over its own may have
 /// more at the end; also says what was cut, if anything.
-fn words(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+pub(crate) fn words(bytes: &[u8]) -> (Vec<String>, Option<String>) {
     let most = usize::try_from(COMMAND_BYTES).unwrap_or(usize::MAX);
     let kept = bytes.get(..most).unwrap_or(bytes);
     let end = kept.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -170,6 +180,17 @@ fn ticks(ticks: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Such a file stands in the place of the kernel's: a made-up `/proc`.
+    #[test]
+    fn a_stat_that_no_kernel_writes_is_not_understood() {
+        let fields = " S 1 7 7 0 -1".to_owned() + &" 1".repeat(44);
+        assert_eq!(understood(&format!("7 (a) (b){fields}\n")).map(|stat| stat.ppid), Some(1));
+        for odd in ["", "(", ")", "(a) S", ") (a", "7(a)", "7 (a)\u{fffd}1", "\u{fffd}(a) S 1"] {
+            assert!(understood(&format!("{odd}{fields}")).is_none(), "{odd:?}");
+            assert!(understood(odd).is_none(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn a_command_line_is_cut_and_says_so() {

@@ -7,22 +7,22 @@
 //! say) counts as alive for as long as the lease is held.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use procfs_core::FromRead;
-use procfs_core::process::Stat;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::names::RECORD;
+use crate::proc::read::{FILE_BYTES, understood};
 use crate::sys::{self, poll};
 
 /// Bytes of a buffer for the record: four numbers have 83 at the most.
 const RECORD_LEN: usize = 128;
 
 #[derive(Debug, PartialEq, Eq)]
-struct Owner {
+pub(crate) struct Owner {
     pid: i32,
     /// The inode of its pid namespace.
     namespace: u64,
@@ -57,12 +57,12 @@ impl Owner {
         })
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let Self { pid, namespace, started, clock } = self;
         format!("{pid} {namespace} {started} {clock}")
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(text).ok()?.split(' ');
         let mut number = || fields.next()?.parse::<u64>().ok();
         let (pid, namespace, started, clock) = (number()?, number()?, number()?, number()?);
@@ -91,8 +91,12 @@ impl Owner {
 /// The inode of a namespace of this thread: the main thread may have ended, and has none then.
 fn namespace(kind: &str) -> Option<u64> {
     let link = fs::read_link(format!("/proc/thread-self/ns/{kind}")).ok()?;
-    let inode = link.to_str()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?;
-    inode.parse().ok()
+    inode(link.to_str()?, kind)
+}
+
+/// 4711 of `pid:[4711]`.
+pub(crate) fn inode(link: &str, kind: &str) -> Option<u64> {
+    link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The start of the process behind a pidfd. Its fdinfo has the pid that this `/proc` calls it by,
@@ -100,13 +104,21 @@ fn namespace(kind: &str) -> Option<u64> {
 fn started_behind(pidfd: BorrowedFd<'_>) -> Option<u64> {
     let info =
         fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim();
-    let pid: u32 = pid.parse().ok().filter(|pid| *pid > 0)?;
-    started(&pid.to_string())
+    started(&pid_in(&info)?.to_string())
+}
+
+/// The pid in the fdinfo of a pidfd; none for -1, an ended process, and 0, one of a namespace that
+/// is not below ours.
+pub(crate) fn pid_in(fdinfo: &str) -> Option<u32> {
+    let pid = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim();
+    pid.parse().ok().filter(|pid| *pid > 0)
 }
 
 fn started(process: &str) -> Option<u64> {
-    Stat::from_read(fs::File::open(format!("/proc/{process}/stat")).ok()?).ok().map(|s| s.starttime)
+    let mut text = String::new();
+    let file = fs::File::open(format!("/proc/{process}/stat")).ok()?;
+    file.take(FILE_BYTES).read_to_string(&mut text).ok()?;
+    understood(&text).map(|stat| stat.starttime)
 }
 
 #[cfg(test)]
