@@ -55,6 +55,9 @@ mod no_leaks;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli_support;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 // What every stage stands on.
 mod cgroup;
 mod keeper;

@@ -108,7 +108,7 @@ fn read(path: &str) -> Result<Vec<u8>> {
 #[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "doctor reads it"))]
 pub struct Mount {
     /// The directory of the file system that is mounted; of cgroup2, a cgroup's path.
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The directory that it is mounted on.
     pub point: PathBuf,
     /// The type of the file system.
@@ -138,7 +138,7 @@ fn cgroup2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
     parsed(mountinfo).filter(|mount| mount.kind == "cgroup2").collect()
 }
 
-fn parsed(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
+pub(crate) fn parsed(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
     mountinfo.split(|&byte| byte == b'\n').filter_map(mount)
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn own_cgroup(cgroup: &[u8]) -> Option<PathBuf> {
 /// The kernel appends " (deleted)" to the path of a cgroup that was removed; a live cgroup may have
 /// that in its name, hence both are tried. A path that starts with "/.." is outside our cgroup
 /// namespace: only a mount with such a root shows it.
-fn candidates(mounts: &[Mount], own: &Path) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn candidates(mounts: &[Mount], own: &Path) -> impl Iterator<Item = PathBuf> {
     let undeleted = own.as_os_str().as_bytes().strip_suffix(b" (deleted)");
     let paths = [Some(own), undeleted.map(|path| Path::new(OsStr::from_bytes(path)))];
     let seen = paths.into_iter().flatten().flat_map(move |path| {

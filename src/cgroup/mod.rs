@@ -175,7 +175,7 @@ impl Cgroup {
     fn says(&self, line: &[u8]) -> Result<Option<bool>, Errno> {
         let mut text = [0; 128];
         match pread(&self.events, &mut text, 0) {
-            Ok(_) => Ok(Some(text.split(|&byte| byte == b'\n').any(|each| each == line))),
+            Ok(_) => Ok(Some(has_line(&text, line))),
             Err(Errno::ENODEV) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -292,6 +292,10 @@ impl Cgroup {
             errno => Error::at(Step::RemoveCgroup, &path, errno),
         }
     }
+}
+
+pub(crate) fn has_line(text: &[u8], line: &[u8]) -> bool {
+    text.split(|&byte| byte == b'\n').any(|each| each == line)
 }
 
 /// Reads a whole kernel file. std's `read_to_end` asks for the size first (it is 0), then reads in

@@ -261,17 +261,22 @@ fn listed(dir: BorrowedFd<'_>, manner: Manner) -> Result<Vec<i32>, Errno> {
             Err(Errno::EINTR) => continue,
             len => len?,
         };
-        for &byte in buffer.get(..len).unwrap_or_default() {
-            match byte {
-                b'0'..=b'9' => {
-                    let before = number.unwrap_or(0).saturating_mul(10);
-                    number = Some(before.saturating_add(i32::from(byte - b'0')));
-                }
-                _ => pids.extend(number.take()),
-            }
-        }
+        each_pid(buffer.get(..len).unwrap_or_default(), &mut number, &mut pids);
     }
     Ok(pids)
+}
+
+/// Takes the numbers of one piece of the file; the end of a piece may cut one in two.
+pub(crate) fn each_pid(text: &[u8], number: &mut Option<i32>, pids: &mut Vec<i32>) {
+    for &byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                let before = number.unwrap_or(0).saturating_mul(10);
+                *number = Some(before.saturating_add(i32::from(byte - b'0')));
+            }
+            _ => pids.extend(number.take()),
+        }
+    }
 }
 
 /// The pids that a directory lists, by its path; none if it is no cgroup.

@@ -22,7 +22,7 @@ pub(crate) fn each_idle(
     let maps = open(proc, pid).and_then(|dir| open_at(&dir, c"maps", OFlag::empty()));
     let Some(maps) = maps else { return };
     let mut buffer = [0; 1024];
-    let mut line = MapsLine { text: [0; 128], len: 0 };
+    let mut line = MapsLine::new();
     let mut end_of_file = 0;
     while let Some(text) = read(maps.as_fd(), &mut buffer) {
         for &byte in text {
@@ -39,23 +39,27 @@ pub(crate) fn each_idle(
     }
 }
 
-struct Map {
-    start: usize,
-    end: usize,
+pub(crate) struct Map {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
     /// And private.
-    writable: bool,
-    has_file: bool,
+    pub(crate) writable: bool,
+    pub(crate) has_file: bool,
 }
 
 /// The beginning of a line.
-struct MapsLine {
+pub(crate) struct MapsLine {
     text: [u8; 128],
     len: usize,
 }
 
 impl MapsLine {
+    pub(crate) fn new() -> Self {
+        Self { text: [0; 128], len: 0 }
+    }
+
     /// Takes one byte; at a line's end returns what the line says.
-    fn push(&mut self, byte: u8) -> Option<Map> {
+    pub(crate) fn push(&mut self, byte: u8) -> Option<Map> {
         if byte != b'\n' {
             if let Some(place) = self.text.get_mut(self.len) {
                 *place = byte;
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_long_path_is_cut() {
-        let mut line = MapsLine { text: [0; 128], len: 0 };
+        let mut line = MapsLine::new();
         let text = format!("1000-200000 rw-p 00000000 fe:00 99 /{}\n", "x".repeat(4000));
         let maps: Vec<Map> = text.bytes().filter_map(|byte| line.push(byte)).collect();
         assert!(matches!(maps.as_slice(), [Map { start: 0x1000, has_file: true, .. }]));

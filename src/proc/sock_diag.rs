@@ -84,21 +84,31 @@ impl Diag {
     ) -> Result<bool, Errno> {
         let mut buffer = [0; 16 * 1024];
         let len = read(&self.socket, &mut buffer)?;
-        let mut rest = buffer.get(..len).unwrap_or_default();
-        while let Some(length) = u32_at(rest, 0).filter(|&length| length as usize >= HEADER) {
-            let message = rest.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
-            match i32::from(u16_at(rest, 4).unwrap_or(0)) {
-                libc::NLMSG_DONE => return Ok(true),
-                libc::NLMSG_ERROR => {
-                    let errno = u32_at(message, 0).unwrap_or(0).cast_signed();
-                    return Err(Errno::from_raw(errno.checked_neg().unwrap_or(0)));
-                }
-                _ => socket(message, protocol).into_iter().for_each(&mut *see),
-            }
-            rest = rest.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
-        }
-        if Instant::now() >= until { Err(Errno::ETIMEDOUT) } else { Ok(false) }
+        let is_last = messages(buffer.get(..len).unwrap_or_default(), protocol, see)?;
+        if !is_last && Instant::now() >= until { Err(Errno::ETIMEDOUT) } else { Ok(is_last) }
     }
+}
+
+/// Parses one packet of answers; true if the last one is in it.
+pub(crate) fn messages(
+    packet: &[u8],
+    protocol: Protocol,
+    see: &mut dyn FnMut(Socket),
+) -> Result<bool, Errno> {
+    let mut rest = packet;
+    while let Some(length) = u32_at(rest, 0).filter(|&length| length as usize >= HEADER) {
+        let message = rest.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
+        match i32::from(u16_at(rest, 4).unwrap_or(0)) {
+            libc::NLMSG_DONE => return Ok(true),
+            libc::NLMSG_ERROR => {
+                let errno = u32_at(message, 0).unwrap_or(0).cast_signed();
+                return Err(Errno::from_raw(errno.checked_neg().unwrap_or(0)));
+            }
+            _ => socket(message, protocol).into_iter().for_each(&mut *see),
+        }
+        rest = rest.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
 }
 
 /// `nlmsghdr` and `inet_diag_req_v2`: all sockets of this family in the wanted state.
@@ -165,7 +175,7 @@ pub(crate) fn each_socket_seen_by(
 }
 
 /// Parses one line of such a table.
-fn entry(line: &str, protocol: Protocol) -> Option<Socket> {
+pub(crate) fn entry(line: &str, protocol: Protocol) -> Option<Socket> {
     // Of these the order of bytes alone matters here.
     let machine = ExplicitSystemInfo {
         boot_time_secs: 0,

@@ -212,14 +212,16 @@ fn sockets_in(path: &str, until: Instant) -> BTreeSet<u64> {
     let Ok(mut dir) = Dir::open(path, flags, Mode::empty()) else { return BTreeSet::new() };
     // `dir` reads the list of names, so the links are read through an fd of their own.
     let Ok(links) = File::open(path) else { return BTreeSet::new() };
-    let inode = |target: &[u8]| {
-        let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-        std::str::from_utf8(number).ok()?.parse().ok()
-    };
     let fds = dir.iter().map_while(Result::ok).take(FDS);
     let fds = fds.take_while(|_| Instant::now() < until);
     let targets = fds.filter_map(|fd| readlinkat(&links, fd.file_name()).ok());
     targets.filter_map(|target| inode(target.as_bytes())).collect()
+}
+
+/// 4711 of `socket:[4711]`.
+pub(crate) fn inode(target: &[u8]) -> Option<u64> {
+    let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// Finds the first of these processes that holds one of these sockets.

@@ -35,7 +35,7 @@ pub(crate) fn read<'a>(file: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Option<&'a
 }
 
 /// Writes the pid in decimal, with the NUL that ends it.
-fn decimal(pid: i32, text: &mut [u8; 12]) -> Option<&CStr> {
+pub(crate) fn decimal(pid: i32, text: &mut [u8; 12]) -> Option<&CStr> {
     let mut rest = u32::try_from(pid).ok()?;
     let mut start = text.len().checked_sub(1)?;
     *text.get_mut(start)? = 0;
@@ -61,7 +61,7 @@ pub(crate) fn parent_of(process: &OwnedFd) -> Option<i32> {
 }
 
 /// Parses `PID (NAME) STATE PPID ...`; the name may have anything in it.
-fn stat(text: &[u8]) -> Option<(u8, i32)> {
+pub(crate) fn stat(text: &[u8]) -> Option<(u8, i32)> {
     let after = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text.get(after..)?.split(|&byte| byte == b' ').skip(1);
     let state = fields.next()?.first()?;
@@ -116,14 +116,14 @@ fn each_entry(process: &OwnedFd, name: &CStr, see: &mut dyn FnMut(&OwnedFd, &CSt
 
 /// Parses a `linux_dirent64`: eight bytes each of inode and offset, two of length, one of type, a
 /// name.
-fn first_entry(entries: &[u8]) -> Option<(&CStr, &[u8])> {
+pub(crate) fn first_entry(entries: &[u8]) -> Option<(&CStr, &[u8])> {
     let len = u16::from_ne_bytes(entries.get(16..18)?.try_into().ok()?);
     let name = CStr::from_bytes_until_nul(entries.get(19..len.into())?).ok()?;
     Some((name, entries.get(len.into()..)?))
 }
 
 /// Sees the numbers of a text, each of which ends in another byte; a read may cut one in two.
-fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
+pub(crate) fn each_number(text: &[u8], begun: &mut Option<i32>, see: &mut dyn FnMut(i32)) {
     for &byte in text {
         match byte.checked_sub(b'0').filter(|&digit| digit < 10) {
             Some(digit) => {

@@ -76,7 +76,7 @@ fn drain(mut stream: TcpStream, until: Instant) {
 }
 
 /// Parses the status of `HTTP/1.1 200 OK`.
-fn status(line: &[u8]) -> Option<u16> {
+pub(crate) fn status(line: &[u8]) -> Option<u16> {
     let line = line.strip_prefix(b"HTTP/1.")?;
     std::str::from_utf8(line.get(2..5)?).ok()?.parse().ok()
 }

@@ -142,7 +142,7 @@ impl fmt::Debug for Ready<'_> {
     }
 }
 
-fn parse(url: &str) -> Option<Url> {
+pub(crate) fn parse(url: &str) -> Option<Url> {
     let rest = url.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let bracket = authority.rfind(']').unwrap_or(0);

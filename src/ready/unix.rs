@@ -98,7 +98,7 @@ fn listeners(spaces: &[Space], path: &Path, until: Instant) -> Vec<(u64, PathBuf
 
 /// Parses `Num RefCount Protocol Flags Type St Inode Path` of a socket that accepts connections.
 /// The inode is padded with spaces; the path may have some.
-fn unix_listener(line: &[u8]) -> Option<(u64, &Path)> {
+pub(crate) fn unix_listener(line: &[u8]) -> Option<(u64, &Path)> {
     const ACCEPTS: u32 = 0x10000;
     let mut rest = line;
     let mut fields = [""; 7];

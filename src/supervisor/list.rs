@@ -122,12 +122,12 @@ fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<(TreeInfo, Vec<i32>)> {
 }
 
 /// The name in a tree's directory name: `redis` in `3-redis`, `4` in `4`.
-fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     let dir = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     dir.split_once('-').map(|(_, name)| name.to_owned()).unwrap_or(dir)
 }
 
-fn number(path: &Path) -> u64 {
+pub(crate) fn number(path: &Path) -> u64 {
     let dir = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let digits = dir.split('-').next().unwrap_or_default();
     digits.parse().unwrap_or(u64::MAX)

@@ -93,7 +93,7 @@ fn was_in(pid: i32, tree: &Path) -> bool {
 
 /// Whether the path of a process's cgroup is in the tree. The kernel appends " (deleted)" to the
 /// path of a removed cgroup.
-fn is_below(path: &Path, tree: &Path) -> bool {
+pub(crate) fn is_below(path: &Path, tree: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     let path = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
     let (Some(root), Some(leaf)) = (tree.parent().and_then(Path::file_name), tree.file_name())

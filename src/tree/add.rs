@@ -112,7 +112,10 @@ fn parent_of(pid: u32) -> Option<u32> {
 }
 
 fn tracer() -> Option<u32> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    tracer_in(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+pub(crate) fn tracer_in(status: &str) -> Option<u32> {
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
     tracer.trim().parse().ok()
 }

@@ -2,7 +2,7 @@
 //! `container.rs`.
 
 pub(crate) mod container;
-mod add;
+pub(crate) mod add;
 mod enroll;
 mod finish;
 #[cfg(feature = "cgroups-rs")]

@@ -30,7 +30,7 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn value(self, exit: u8) -> Value {
+    pub(crate) fn value(self, exit: u8) -> Value {
         let mut value = json!({ "v": VERSION, "exit": exit });
         insert_words(&mut value, "command", self.command);
         if let Some(name) = self.name {
@@ -102,7 +102,7 @@ impl Sink {
 }
 
 /// How CMD ended.
-fn ended(value: &mut Value, report: &Report) {
+pub(crate) fn ended(value: &mut Value, report: &Report) {
     let status = match (report.status.code(), report.status.signal()) {
         (Some(code), _) => json!({ "code": code }),
         (None, Some(signal)) => json!({ "signal": signal }),

@@ -119,7 +119,7 @@ impl ReadyArg {
 }
 
 /// Parses `--ready`; a path in it need not be UTF-8.
-fn ready_word(word: &OsStr) -> Result<ReadyArg, String> {
+pub(crate) fn ready_word(word: &OsStr) -> Result<ReadyArg, String> {
     let path = |kind: &[u8]| {
         let path = word.as_bytes().strip_prefix(kind).filter(|path| !path.is_empty());
         path.map(|path| PathBuf::from(OsStr::from_bytes(path)))

@@ -13,6 +13,9 @@
 
 mod program;
 
+#[cfg(fuzzing)]
+pub(crate) use program::fuzzed;
+
 use std::ffi::OsString;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -23,6 +23,23 @@ use core::ffi::{CStr, c_char};
 pub(crate) use calls::exit;
 use ending::Teardown;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzed {
+    use core::ffi::CStr;
+
+    use super::listing::{Pids, split_entry};
+
+    /// Inode, place of the next entry, whether it is a directory, and name; the other entries.
+    pub(crate) fn entry(entries: &[u8]) -> Option<((u64, u64, bool, &CStr), &[u8])> {
+        let (entry, others) = split_entry(entries)?;
+        Some(((entry.inode, entry.next, entry.is_dir, entry.name), others))
+    }
+
+    pub(crate) fn pids(file: i32) -> impl Iterator<Item = u32> {
+        Pids::of(file)
+    }
+}
+
 /// The run roots' prefix: a guard removes nothing else.
 const PREFIX: &[u8] = b"tidy-process-";
 
