@@ -1,4 +1,4 @@
-//! `/proc/PID/stat`, `status`, `cmdline`, the fdinfo of a pidfd, and links to namespaces and sockets.
+//! `/proc/PID/stat`, `status`, `cmdline`, the fdinfo of a pidfd, links to namespaces and sockets.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
