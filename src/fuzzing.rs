@@ -202,12 +202,15 @@ pub fn messages(packet: &[u8]) -> (Vec<(std::net::SocketAddr, u64)>, Result<bool
 
 /// The status of an HTTP answer.
 pub fn http_status(answer: &[u8]) -> Option<u16> {
-    http::status(answer)
+    match http::status(answer) {
+        http::Status::Final(status) => Some(status),
+        http::Status::Unread | http::Status::None => None,
+    }
 }
 
 /// Host, port and path of a URL.
 pub fn url(text: &str) -> Option<(String, u16, String)> {
-    crate::ready::parse(text).map(|url| (url.host, url.port, url.path))
+    crate::ready::url::parse(text).ok().map(|url| (url.host, url.port, url.path))
 }
 
 /// One line that describes each of these, and the error of a teardown that they outlived.

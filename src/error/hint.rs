@@ -33,6 +33,9 @@ pub(crate) const KEEPER_LOST: &str = "processes of the same user can kill a keep
 
 pub(crate) const TAKEN: &str = "end that process, or choose another port; a server of an earlier \
      run that was killed by its pid alone may have left it behind";
+pub(crate) const HELD_BACK: &str = "its log is empty: a program that writes to a file or a pipe may \
+     hold its lines back until there are some KiB of them; let it flush each \
+     (PYTHONUNBUFFERED=1, stdbuf -oL CMD), or wait for its port";
 pub(crate) const UNWATCHED: &str = "give it to the Command: every wait on its child watches it";
 pub(crate) const TIMED_OUT: &str = "give it more time (timeout, cpu_time), or use run() or \
      output(), whose report says the cause beside the status";

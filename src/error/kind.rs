@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::error::hint::{
     KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
-    OTHER_SUPERVISOR, SURVIVORS, TAKEN, TIMED_OUT, UNWATCHED, os_hint,
+    OTHER_SUPERVISOR, SURVIVORS, TIMED_OUT, UNWATCHED, os_hint,
 };
 use crate::error::step::Step;
 use crate::proc::info::{ProcessInfo, Survey};
@@ -47,7 +47,13 @@ pub(crate) enum Kind {
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
     KeeperLost(i32),
     #[error("{} {what}: {why}", Step::Ready)]
-    NotReady { what: String, why: String, taken: bool },
+    NotReady {
+        what: String,
+        why: String,
+        /// The process that is not of the tree and has the port or socket.
+        holder: Option<Box<ProcessInfo>>,
+        hint: Option<&'static str>,
+    },
 }
 
 /// A child that was kept from its exec.
@@ -102,7 +108,7 @@ impl Kind {
             Self::Mounted { .. } => Some(MOUNTED),
             Self::Unsupported { .. } => Some(NEEDS_CGROUP),
             Self::KeeperLost(_) => Some(KEEPER_LOST),
-            Self::NotReady { taken, .. } => taken.then_some(TAKEN),
+            Self::NotReady { hint, .. } => *hint,
         };
         text.map(Hint)
     }
@@ -116,7 +122,7 @@ impl Kind {
             }
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
             Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
-            Self::NotReady { taken: true, .. } => io::ErrorKind::AddrInUse,
+            Self::NotReady { holder: Some(_), .. } => io::ErrorKind::AddrInUse,
             Self::Survivors { .. }
             | Self::NotReady { .. }
             | Self::NotExecuted(_)

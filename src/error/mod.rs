@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::error::hint::TAKEN;
 use crate::error::kind::{Hint, Kind, NotExecuted};
 pub(crate) use crate::error::step::Step;
 use crate::limits::Setting;
@@ -184,8 +185,13 @@ impl Error {
         Kind::KeeperLost(pid).into()
     }
 
-    pub(crate) fn not_ready(what: String, why: String, taken: bool) -> Self {
-        Kind::NotReady { what, why, taken }.into()
+    pub(crate) fn not_ready(what: String, why: String, hint: Option<&'static str>) -> Self {
+        Kind::NotReady { what, why, holder: None, hint }.into()
+    }
+
+    /// A port or socket that a process outside of the tree has.
+    pub(crate) fn taken(what: String, why: String, holder: Box<ProcessInfo>) -> Self {
+        Kind::NotReady { what, why, holder: Some(holder), hint: Some(TAKEN) }.into()
     }
 }
 
@@ -222,7 +228,16 @@ impl Error {
     /// port or socket.
     #[must_use]
     pub fn is_address_in_use(&self) -> bool {
-        matches!(self.0.kind, Kind::NotReady { taken: true, .. })
+        self.holder().is_some()
+    }
+
+    /// The process that has the port or socket, where that is why the child did not become ready.
+    #[must_use]
+    pub fn holder(&self) -> Option<&ProcessInfo> {
+        match &self.0.kind {
+            Kind::NotReady { holder, .. } => holder.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether the command timed out, or used up its CPU time: what

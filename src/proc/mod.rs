@@ -6,6 +6,7 @@ pub(crate) mod read;
 pub(crate) mod walk;
 pub(crate) mod port;
 pub(crate) mod sockets;
+pub(crate) mod debugger;
 pub(crate) mod sock_diag;
 pub(crate) mod aside;
 pub(crate) mod quote;

@@ -27,6 +27,8 @@ pub(crate) struct Socket {
     pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
     pub(crate) inode: u64,
+    /// It is at `[::]` and takes no connections of IPv4. `/proc` does not say.
+    pub(crate) v6_only: bool,
 }
 
 /// `AF_INET` and `AF_INET6`, in the width that netlink has for them.
@@ -139,7 +141,23 @@ fn socket(message: &[u8], protocol: Protocol) -> Option<Socket> {
         IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?))
     };
     let inode = u64::from(u32_at(message, 68)?);
-    (inode != 0).then(|| Socket { protocol, address: SocketAddr::new(ip, port), inode })
+    let v6_only = attribute(message.get(72..)?, SKV6ONLY) == Some(1);
+    let address = SocketAddr::new(ip, port);
+    (inode != 0).then_some(Socket { protocol, address, inode, v6_only })
+}
+
+/// `INET_DIAG_SKV6ONLY`
+const SKV6ONLY: u16 = 11;
+
+/// Finds an attribute of one byte (`nlattr`: length, kind, value).
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<u8> {
+    loop {
+        let (length, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
+        if kind == wanted {
+            return bytes.get(4..length)?.first().copied();
+        }
+        bytes = bytes.get(length.max(4).next_multiple_of(4)..)?;
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -194,7 +212,7 @@ pub(crate) fn entry(line: &str, protocol: Protocol) -> Option<Socket> {
             table.0.first().map(|entry| (entry.local_address, entry.inode))?
         }
     };
-    (inode != 0).then_some(Socket { protocol, address, inode })
+    (inode != 0).then_some(Socket { protocol, address, inode, v6_only: false })
 }
 
 #[cfg(test)]
@@ -212,5 +230,21 @@ mod tests {
         assert_eq!(found, Some(("127.0.0.1:8080".to_owned(), 77)));
         assert_eq!(socket(&message[..71], Protocol::Tcp), None);
         assert_eq!(socket(&[], Protocol::Udp), None);
+    }
+
+    #[test]
+    fn reads_whether_a_socket_is_for_ipv6_alone() {
+        let mut message = vec![0; 72];
+        message[0] = 10;
+        message[68] = 1;
+        let v6_only = |message: &[u8]| socket(message, Protocol::Tcp).map(|s| s.v6_only);
+        assert_eq!(v6_only(&message), Some(false));
+        message.extend_from_slice(&[5, 0, 8, 0, 7, 0, 0, 0, 5, 0, 11, 0, 1, 0, 0, 0]);
+        assert_eq!(v6_only(&message), Some(true));
+        message[84] = 0;
+        assert_eq!(v6_only(&message), Some(false));
+        for cut in 73..88 {
+            assert!(v6_only(&message[..cut]).is_some());
+        }
     }
 }

@@ -1,17 +1,9 @@
-//! What a check of a child can find, and what is asked of an HTTP server.
+//! What a check of a child can find.
 
 use std::net::SocketAddr;
 
 use crate::proc::info::ProcessInfo;
-
-/// The request to an HTTP server, and the status that it has to answer.
-#[derive(Clone)]
-pub(crate) struct Url {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) path: String,
-    pub(crate) status: Option<u16>,
-}
+use crate::ready::url::Url;
 
 /// What a check has found.
 pub(crate) enum Found {

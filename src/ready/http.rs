@@ -4,13 +4,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::ready::condition::{Found, Question, Url};
+use crate::ready::condition::{Found, Question};
+use crate::ready::url::Url;
 
 /// How long a server may take to answer before it is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Bytes of `HTTP/1.1 200`.
-const STATUS_LINE: usize = 12;
+/// Bytes that are read for a status line and all provisional answers before it.
+const HEADS: usize = 64 * 1024;
 
 pub(crate) fn answer(question: &Question, deadline: Option<Instant>) -> Found {
     let Question { address, url } = question;
@@ -42,18 +43,22 @@ fn get(address: SocketAddr, url: &Url, until: Instant) -> io::Result<Option<u16>
         let written = stream.write(rest)?;
         rest = rest.get(written..).unwrap_or_default();
     }
-    let mut line = Vec::new();
-    while line.len() < STATUS_LINE {
-        stream.set_read_timeout(Some(left(until)?))?;
-        let mut buffer = [0; STATUS_LINE];
-        let wanted = buffer.get_mut(line.len()..).unwrap_or_default();
-        match stream.read(wanted)? {
-            0 => break,
-            len => line.extend_from_slice(wanted.get(..len).unwrap_or_default()),
+    let mut heads = Vec::new();
+    let status = loop {
+        match status(&heads) {
+            Status::Final(status) => break Some(status),
+            Status::Unread if heads.len() < HEADS => {}
+            Status::Unread | Status::None => break None,
         }
-    }
+        stream.set_read_timeout(Some(left(until)?))?;
+        let mut buffer = [0; 1024];
+        match stream.read(&mut buffer)? {
+            0 => break None,
+            len => heads.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+        }
+    };
     drain(stream, until);
-    Ok(status(&line))
+    Ok(status)
 }
 
 /// Returns what is left of the time; if none is, the error that a silent server causes.
@@ -75,10 +80,34 @@ fn drain(mut stream: TcpStream, until: Instant) {
     }
 }
 
-/// Parses the status of `HTTP/1.1 200 OK`.
-pub(crate) fn status(line: &[u8]) -> Option<u16> {
-    let line = line.strip_prefix(b"HTTP/1.")?;
-    std::str::from_utf8(line.get(2..5)?).ok()?.parse().ok()
+/// What the bytes of an answer say so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Final(u16),
+    /// It is in what was not read yet.
+    Unread,
+    /// This is no HTTP.
+    None,
+}
+
+/// Bytes of `HTTP/1.1 200`.
+const STATUS_LINE: usize = 12;
+
+/// Parses the status of `HTTP/1.1 200 OK`. Provisional answers (100, 103 Early Hints) may come
+/// before it.
+pub(crate) fn status(mut heads: &[u8]) -> Status {
+    while heads.len() >= STATUS_LINE {
+        let parsed = heads.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+        let parsed = parsed.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        match parsed {
+            None => return Status::None,
+            Some(100 | 102..=199) => {}
+            Some(status) => return Status::Final(status),
+        }
+        let Some(end) = heads.windows(4).position(|four| four == b"\r\n\r\n") else { break };
+        heads = heads.get(end + 4..).unwrap_or_default();
+    }
+    Status::Unread
 }
 
 #[cfg(test)]
@@ -87,10 +116,24 @@ mod tests {
 
     #[test]
     fn reads_a_status_line() {
-        assert_eq!(status(b"HTTP/1.0 200 OK\r\n"), Some(200));
-        assert_eq!(status(b"HTTP/1.1 503"), Some(503));
-        for odd in [&b""[..], b"HTTP/1.1 ", b"HTTP/2 200", b"SSH-2.0-OpenSSH", b"HTTP/1.1 2x0"] {
-            assert_eq!(status(odd), None);
+        assert_eq!(status(b"HTTP/1.0 200 OK\r\n"), Status::Final(200));
+        assert_eq!(status(b"HTTP/1.1 503"), Status::Final(503));
+        assert_eq!(status(b"HTTP/1.1 101 Switching"), Status::Final(101));
+        for odd in [&b"HTTP/2 200  "[..], b"SSH-2.0-OpenSSH", b"HTTP/1.1 2x0"] {
+            assert_eq!(status(odd), Status::None);
         }
+        for short in [&b""[..], b"HTTP/1.1 ", b"HTTP/1.1 20"] {
+            assert_eq!(status(short), Status::Unread);
+        }
+    }
+
+    #[test]
+    fn a_provisional_answer_is_not_the_status() {
+        let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        assert_eq!(status(hints), Status::Unread);
+        assert_eq!(status(hints.get(..40).unwrap_or_default()), Status::Unread);
+        assert_eq!(status(&[&hints[..], b"HTTP/1.1 404 X"].concat()), Status::Final(404));
+        let many = [&hints[..], &hints[..], b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 X"];
+        assert_eq!(status(&many.concat()), Status::Final(204));
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod probe;
 pub(crate) mod tcp;
 pub(crate) mod unix;
 pub(crate) mod http;
+pub(crate) mod url;
 pub(crate) mod interval;
 
 use std::fmt;
@@ -16,16 +17,18 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
+use crate::error::hint::HELD_BACK;
 use crate::error::{Error, Result, Step};
 use crate::proc::info::Survey;
 use crate::proc::quote::{enumerated, quoted_lines};
 use crate::proc::sockets::{budget, listening};
 use crate::proc::survey;
-use crate::ready::condition::{Found, Url};
+use crate::ready::condition::Found;
 use crate::ready::interval::Pace;
 use crate::ready::probe::{Change, Goal, Http, Line};
 use crate::ready::tcp::Tcp;
 use crate::ready::unix::Unix;
+use crate::ready::url::Host;
 use crate::sys::poll::Deadline;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
@@ -57,14 +60,25 @@ impl<'a> Ready<'a> {
     /// not of the tree does, the wait fails at once and names it.
     #[must_use]
     pub fn tcp(port: u16) -> Self {
-        Self::new(Goal::Tcp(Tcp::new(Some(port))), format!("tcp port {port}"))
+        Self::new(Goal::Tcp(Tcp::new(Some(port), Host::Any)), format!("tcp port {port}"))
     }
 
-    /// A process of the tree listens on any TCP port;
-    /// [`Tree::listening_ports`](crate::Tree::listening_ports) says on which one.
+    /// As [`tcp`](Self::tcp), where a client of this host reaches it: an address (`127.0.0.1`,
+    /// `::1`), or `localhost` for the loopback address of either family. Other names are not looked
+    /// up, and mean any address.
+    #[must_use]
+    pub fn tcp_at(host: &str, port: u16) -> Self {
+        let what = format!("tcp port {port} at {host:?}");
+        Self::new(Goal::Tcp(Tcp::new(Some(port), Host::of(host))), what)
+    }
+
+    /// A process of the tree listens on any TCP port: the first of
+    /// [`Tree::listening_ports`](crate::Tree::listening_ports). A debugger's does not count
+    /// (`node --inspect`, debugpy, delve, a JVM's jdwp, on the loopback address): the application
+    /// comes later.
     #[must_use]
     pub fn any_tcp() -> Self {
-        Self::new(Goal::Tcp(Tcp::new(None)), "any tcp port".to_owned())
+        Self::new(Goal::Tcp(Tcp::new(None, Host::Any)), "any tcp port".to_owned())
     }
 
     /// A process of the tree listens on this Unix socket; `@name` is in the abstract namespace.
@@ -84,16 +98,16 @@ impl<'a> Ready<'a> {
     }
 
     /// A GET of this `http://HOST[:PORT]/PATH` is answered, with a status from 200 to 399, by a
-    /// process of the tree. The request goes to the address that the tree listens on, on this
-    /// machine; HOST is what the `Host:` line says.
+    /// process of the tree; provisional answers (103) are passed over. HOST is as for
+    /// [`tcp_at`](Self::tcp_at), and what the `Host:` line says: a server that listens on `::1`
+    /// only is not ready for `http://127.0.0.1`. The request goes to this machine, where the tree
+    /// listens.
     ///
     /// # Errors
-    /// It is no such URL.
+    /// It is no such URL; `https` is not spoken.
     pub fn http(url: &str) -> Result<Self> {
-        let parsed = parse(url).ok_or_else(|| {
-            let why = "give it as http://HOST:PORT/PATH";
-            Error::invalid(Step::Prepare, format!("url {url:?}"), why)
-        })?;
+        let parsed = url::parse(url)
+            .map_err(|why| Error::invalid(Step::Prepare, format!("url {url:?}"), why))?;
         Ok(Self::new(Goal::Http(Http::new(parsed)), url.to_owned()))
     }
 
@@ -142,24 +156,6 @@ impl fmt::Debug for Ready<'_> {
     }
 }
 
-pub(crate) fn parse(url: &str) -> Option<Url> {
-    let rest = url.strip_prefix("http://")?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let bracket = authority.rfind(']').unwrap_or(0);
-    let port = match authority.rfind(':').filter(|&colon| colon > bracket) {
-        Some(colon) => authority.get(colon + 1..)?.parse().ok().filter(|&port| port != 0)?,
-        None => 80,
-    };
-    let plain = url.chars().all(|c| c.is_ascii_graphic());
-    let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
-    (plain && !authority.is_empty() && !authority.starts_with(':')).then(|| Url {
-        host: authority.to_owned(),
-        port,
-        path,
-        status: None,
-    })
-}
-
 impl Child {
     /// Waits until the child is ready. Checks every few milliseconds, seldom enough to cost less
     /// than a hundredth of a CPU.
@@ -204,7 +200,8 @@ impl Child {
         }
     }
 
-    fn not_ready(&self, what: &str, mut why: String, taken: bool) -> Error {
+    /// Why it is not ready, with the last lines of its log.
+    fn with_last_lines(&self, mut why: String) -> String {
         if let Some(log) = &self.log.log {
             let lines = quoted_lines(&log.tail(10));
             let indented = lines.replace('\n', "\n  ");
@@ -212,7 +209,11 @@ impl Child {
             why +=
                 &if lines.is_empty() { none } else { format!("; its last lines:\n  {indented}") };
         }
-        Error::not_ready(what.to_owned(), why, taken)
+        why
+    }
+
+    fn has_written_nothing(&self) -> bool {
+        self.log.log.as_ref().is_some_and(|log| log.tail(1).is_empty())
     }
 
     fn seen_instead(&self, after: Duration, seen: Option<String>) -> String {
@@ -256,7 +257,7 @@ impl<'a> Search<'a> {
         {
             self.child.log.finish_reading();
             let why = format!("nothing of the tree is left, main process: {status}");
-            return Err(self.child.not_ready(&self.what, why, false));
+            return Err(self.not_ready(why, None));
         }
         // One check is made however late it is.
         let latest = budget();
@@ -271,16 +272,23 @@ impl<'a> Search<'a> {
             Found::It => return Ok(true),
             Found::Taken(other) => {
                 let why = format!("process {other} has it, which is not of the tree");
-                return Err(self.child.not_ready(&self.what, why, true));
+                let why = self.child.with_last_lines(why);
+                return Err(Error::taken(self.what.clone(), why, other));
             }
             Found::NotYet(seen) => seen.or_else(|| self.goal.seen()),
             Found::Ask(_) | Found::Behind => None,
         };
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let why = self.child.seen_instead(self.started.elapsed(), seen);
-            return Err(self.child.not_ready(&self.what, why, false));
+            let awaits_line = matches!(self.goal, Goal::Line(_));
+            let held_back = awaits_line && self.child.has_written_nothing();
+            return Err(self.not_ready(why, held_back.then_some(HELD_BACK)));
         }
         Ok(false)
+    }
+
+    fn not_ready(&self, why: String, hint: Option<&'static str>) -> Error {
+        Error::not_ready(self.what.clone(), self.child.with_last_lines(why), hint)
     }
 }
 
@@ -288,23 +296,4 @@ impl<'a> Search<'a> {
 fn few(all: &[impl fmt::Display], count: usize) -> String {
     let text: Vec<String> = all.iter().take(10).map(|one| format!("{one:.120}")).collect();
     if count == 0 { "none".to_owned() } else { enumerated(&text, count, 800) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_have_a_host_a_port_and_a_path() {
-        let parts = |url| parse(url).map(|url| (url.host, url.port, url.path));
-        let are = |host: &str, port, path: &str| Some((host.to_owned(), port, path.to_owned()));
-        assert_eq!(parts("http://localhost:8080/a?b"), are("localhost:8080", 8080, "/a?b"));
-        assert_eq!(parts("http://localhost"), are("localhost", 80, "/"));
-        assert_eq!(parts("http://[::1]:81"), are("[::1]:81", 81, "/"));
-        assert_eq!(parts("http://[::1]/"), are("[::1]", 80, "/"));
-        for odd in ["https://a/", "a:80", "http://", "http://:80/", "http://a:0/", "http://a:x/"] {
-            assert_eq!(parts(odd), None, "{odd}");
-        }
-        assert_eq!(parts("http://a/\r\nX: y"), None);
-    }
 }

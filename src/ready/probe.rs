@@ -10,9 +10,10 @@ use crate::error::{Error, Result, Step};
 use crate::log::Follower;
 use crate::log::excerpt::Lines;
 use crate::proc::aside::Aside;
-use crate::ready::condition::{Found, Question, Url};
-use crate::ready::tcp::{Tcp, reachable};
+use crate::ready::condition::{Found, Question};
+use crate::ready::tcp::Tcp;
 use crate::ready::unix::{LOOKUP_WITHIN, Unix};
+use crate::ready::url::Url;
 
 /// The least time between two requests to one server: it may log a line for each.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
@@ -58,7 +59,11 @@ impl Goal<'_> {
 
     /// What an earlier check saw, for the error.
     pub(crate) fn seen(&self) -> Option<String> {
-        if let Self::Http(http) = self { http.seen.clone() } else { None }
+        match self {
+            Self::Http(http) => http.seen.clone(),
+            Self::Tcp(tcp) => tcp.seen(),
+            _ => None,
+        }
     }
 
     /// Remembers what the server has answered, for the checks between two requests.
@@ -84,7 +89,7 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(url: Url) -> Self {
-        Self { tcp: Tcp::new(Some(url.port)), url, again: None, seen: None }
+        Self { tcp: Tcp::new(Some(url.port), url.at), url, again: None, seen: None }
     }
 
     fn look(&mut self, child: &Child, until: Instant) -> Found {
@@ -94,7 +99,7 @@ impl Http {
         match self.tcp.look(child, until) {
             Ok(address) => {
                 self.again = Some(Instant::now() + ASK_INTERVAL);
-                Found::Ask(Question { address: reachable(address), url: self.url.clone() })
+                Found::Ask(Question { address, url: self.url.clone() })
             }
             Err(Found::NotYet(None)) => Found::NotYet(self.seen.clone()),
             Err(found) => found,

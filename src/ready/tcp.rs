@@ -1,28 +1,20 @@
 //! Finds a TCP port: which sockets listen on it, and whether a process of the tree holds one.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
+use crate::proc::debugger;
 use crate::proc::port::Protocol;
 use crate::proc::sock_diag::Socket;
 use crate::proc::sockets::{Space, holder, sockets_of};
 use crate::proc::survey;
 use crate::ready::condition::Found;
+use crate::ready::url::Host;
 
 /// The most listeners that one check considers.
 const LISTENERS: usize = 16 * 1024;
-
-/// Replaces the address of a server that listens on all of them by the loopback one.
-pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
-}
 
 /// The network namespaces of a tree, listed anew every 250 ms, and less often where that is dear (a
 /// link is read for each process): a process may move to another one.
@@ -53,26 +45,35 @@ impl Spaces {
 #[derive(Default)]
 pub(crate) struct Tcp {
     port: Option<u16>,
+    at: Host,
     spaces: Spaces,
     /// Listeners that no process of the tree was seen to hold.
     others: BTreeSet<u64>,
     looks: u32,
+    /// The port of a debugger, which is not any port.
+    debugger: Option<SocketAddr>,
     strikes: u32,
 }
 
 impl Tcp {
-    pub(crate) fn new(port: Option<u16>) -> Self {
-        Self { port, ..Self::default() }
+    pub(crate) fn new(port: Option<u16>, at: Host) -> Self {
+        Self { port, at, ..Self::default() }
     }
 
-    /// Finds the address that a process of the tree listens on.
+    /// What was seen that does not count, for the error.
+    pub(crate) fn seen(&self) -> Option<String> {
+        let is_one = "a debugger's, which does not count unless it is named";
+        self.debugger.map(|debugger| format!("port {} is {is_one}", debugger.port()))
+    }
+
+    /// Finds the address at which a process of the tree is reached.
     pub(crate) fn look(&mut self, child: &Child, until: Instant) -> Result<SocketAddr, Found> {
-        let port = self.port;
+        let (port, at) = (self.port, self.at);
         let mut there: Vec<Socket> = Vec::new();
         for space in self.spaces.of(child) {
             space.each_socket(Protocol::Tcp, until, &mut |socket| {
-                if there.len() < LISTENERS && port.is_none_or(|port| socket.address.port() == port)
-                {
+                let meant = port.is_none_or(|port| socket.address.port() == port);
+                if there.len() < LISTENERS && meant && at.reach(&socket).is_some() {
                     there.push(socket);
                 }
             });
@@ -86,8 +87,9 @@ impl Tcp {
         let inodes: BTreeSet<u64> = there.iter().map(|socket| socket.inode).collect();
         for pid in child.tree().pids().into_iter().take_while(|_| Instant::now() < until) {
             let held = sockets_of(pid, until);
-            if let Some(socket) = there.iter().find(|socket| held.contains(&socket.inode)) {
-                return Ok(socket.address);
+            let own = there.iter().filter(|socket| held.contains(&socket.inode));
+            if let Some(socket) = self.chosen(pid, own) {
+                return at.reach(&socket).ok_or(Found::NotYet(None));
             }
         }
         self.others = inodes;
@@ -96,6 +98,18 @@ impl Tcp {
         }
         let inodes: Vec<u64> = self.others.iter().copied().collect();
         Err(taken(child, &inodes, until, &mut self.strikes))
+    }
+
+    /// The first of these sockets of one process; for any port a debugger's does not count.
+    fn chosen<'s>(&mut self, pid: i32, own: impl Iterator<Item = &'s Socket>) -> Option<Socket> {
+        let own: Vec<Socket> = own.copied().collect();
+        if self.port.is_some() {
+            return own.first().copied();
+        }
+        let held: Vec<_> = own.iter().map(|socket| (pid, socket.address)).collect();
+        let debuggers = debugger::among(&held);
+        self.debugger = debuggers.first().map(|(_, address)| *address).or(self.debugger);
+        own.into_iter().find(|socket| !debuggers.contains(&(pid, socket.address)))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
 use crate::limits::Limits;
+use crate::proc::debugger;
 use crate::proc::info::ProcessInfo;
 use crate::proc::port::ListeningPort;
 use crate::proc::sockets::listening;
@@ -282,7 +283,9 @@ impl Tree {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn listening_ports(&self) -> Result<Vec<ListeningPort>> {
-        Ok(listening(&self.container.pids()?))
+        let mut ports = listening(&self.container.pids()?);
+        debugger::put_last(&mut ports);
+        Ok(ports)
     }
 
     /// Changes its limits while it runs; those that are not given stay as they are.

@@ -61,6 +61,7 @@ mod model;
 mod ports;
 mod pressure;
 mod ready;
+mod ready_places;
 mod recipes;
 mod soak;
 #[cfg(feature = "cli")]

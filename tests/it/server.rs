@@ -83,6 +83,10 @@ impl Held {
             "exit" => exit(rest.parse().unwrap()),
             // Each word is the status of one answer.
             "http" => rest.split(' ').for_each(|status| self.answer(status)),
+            // The same behind a provisional answer.
+            "early" => {
+                self.answer(&format!("103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 {rest}"))
+            }
             // The rest of the script is another process's.
             "daemon" => daemon(&rest.replace(';', "\n")),
             other => panic!("no step is called {other:?}"),
