@@ -10,6 +10,7 @@ mod ps;
 mod place;
 mod systemd;
 mod words;
+mod options;
 mod script;
 mod wait;
 mod print;

@@ -103,16 +103,13 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     command.args(words).supervisor(supervisor);
     command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
     command.delegate(args.delegate);
-    command.limits(args.limits()).linger(args.leaks == Leaks::Wait);
+    command.limits(args.limits.limits()).linger(args.leaks == Leaks::Wait);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }
     if let Some(name) = &args.name {
         command.name(name);
     }
-    if let Some(dir) = &args.chdir {
-        command.current_dir(dir);
-    }
-    command.envs(args.env.iter().map(|(key, value)| (key, value)));
+    args.setting.apply(&mut command);
     command
 }
