@@ -88,6 +88,12 @@ pub fn rest(
 /// Characters that a line about processes may have.
 pub const LINE: usize = quote::LINE;
 
+/// Whether a process of the tree has this pid.
+#[must_use]
+pub fn has(tree: &Tree, pid: u32) -> bool {
+    tree.pids().contains(&pid.cast_signed())
+}
+
 /// What others wrote, without what a terminal obeys.
 #[must_use]
 pub fn quoted(text: &str) -> String {

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -52,10 +51,20 @@ pub(crate) enum Failure {
     OthersTree(String),
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
-    #[error("server {}: {error}", quoted(name))]
-    Server { name: String, error: Error },
-    #[error("server {} ended while CMD was running: {status}{tail}", quoted(name))]
-    ServerEnded { name: String, status: ExitStatus, tail: String },
+    #[error("server {}{}: {error}", quoted(name), held_by(sibling.as_deref()))]
+    Server { name: String, error: Error, sibling: Option<String>, hint: Option<Cow<'static, str>> },
+    #[error("server {} ended while {}: {status}{tail}", quoted(name), quoted(meanwhile))]
+    ServerEnded {
+        name: String,
+        meanwhile: String,
+        status: String,
+        tail: String,
+        hint: Option<&'static str>,
+    },
+    #[error("{place}: {}{why}", keyed(key))]
+    File { place: String, key: String, why: String },
+    #[error("ended by {0} before CMD was started")]
+    StoppedBefore(Signal),
     #[error("doctor: no answer for {patience:?} from what comes after {after}")]
     NoAnswer { after: &'static str, patience: Duration },
     #[error("{what}")]
@@ -64,11 +73,37 @@ pub(crate) enum Failure {
     Signals(#[from] Errno),
 }
 
+/// ` (its port is held by server db)`
+fn held_by(sibling: Option<&str>) -> String {
+    let said = |name| format!(" (its port is held by server {})", quoted(name));
+    sibling.map(said).unwrap_or_default()
+}
+
+fn keyed(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{}: ", quoted(key)) }
+}
+
 impl Failure {
+    /// A server that did not start or become ready; `sibling` is the one that has its port.
+    pub(crate) fn server(name: &str, error: Error, sibling: Option<String>) -> Self {
+        let hint = match &sibling {
+            Some(sibling) => {
+                let two = "both listen on one port: give one of them another";
+                Some(
+                    format!("server {} and server {}: {two}", quoted(sibling), quoted(name)).into(),
+                )
+            }
+            None => error.hint().map(Cow::from),
+        };
+        Self::Server { name: name.to_owned(), error, sibling, hint }
+    }
+
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Library(error) | Self::Server { error, .. } => error.hint().map(Cow::from),
+            Self::Library(error) => error.hint().map(Cow::from),
+            Self::Server { hint, .. } => hint.clone(),
+            Self::ServerEnded { hint, .. } => hint.map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),
             Self::OthersTree(_) => Some("--all-users kills those too".into()),
             Self::NoSubcommand { line } => Some(format!("to run a command: {line}").into()),

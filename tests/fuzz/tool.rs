@@ -12,6 +12,8 @@ mod exit;
 mod forgotten;
 #[path = "../../src/cli/late.rs"]
 mod late;
+#[path = "../../src/cli/options.rs"]
+mod options;
 #[path = "../../src/cli/place/mod.rs"]
 mod place;
 #[path = "../../src/cli/print/mod.rs"]
@@ -89,7 +91,7 @@ pub fn variable(text: &OsStr) -> Parsed<(OsString, OsString)> {
 
 /// The port in a value of `--ready`; none if it is refused.
 pub fn ready_port(word: &OsStr) -> Option<Option<u16>> {
-    with::args::ready_word(word).ok().map(|ready| ready.port())
+    with::ready::ready_word(word).ok().map(|ready| ready.port())
 }
 
 /// A `run` that was understood, and the line that is proposed in its place.
@@ -117,7 +119,7 @@ pub fn forgotten(argv: &[OsString]) -> Option<String> {
 
 /// The JSON of a report, as a value and as it is written.
 pub fn json(command: &[OsString], name: &OsStr, report: &Report) -> (Value, String) {
-    let subject = print::json::Subject { command, name: Some(name) };
+    let subject = print::json::Subject { command, name: Some(name), servers: None };
     let mut value = subject.value(0);
     print::json::ended(&mut value, report);
     let text = print::json::text(&value);

@@ -39,6 +39,8 @@ mod communicate;
 #[cfg(feature = "cli")]
 mod conduct;
 #[cfg(feature = "cli")]
+mod conduct_with;
+#[cfg(feature = "cli")]
 mod containment;
 #[cfg(feature = "cli")]
 mod doctor;
@@ -81,3 +83,5 @@ mod wait;
 mod witness;
 #[cfg(feature = "cli")]
 mod with;
+#[cfg(feature = "cli")]
+mod with_servers;

@@ -150,7 +150,7 @@ fn leftovers_of_the_command_are_named() {
     let Some(stage) = Stage::set() else { return };
     let output = with(&stage, &["--server", "sleep 20", "sh", "-c", "sleep 25 & exit 4"]);
     assert_eq!(output.status.code(), Some(4));
-    assert!(said(&output).starts_with("tidy-process: killed 1 leftover process: "));
+    assert!(said(&output).contains("\ntidy-process: killed 1 leftover process: "));
     stage.close(Alone::No);
 }
 

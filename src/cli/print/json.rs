@@ -27,6 +27,8 @@ pub(crate) struct Sink(Option<(String, OwnedFd)>);
 pub(crate) struct Subject<'a> {
     pub(crate) command: &'a [OsString],
     pub(crate) name: Option<&'a OsStr>,
+    /// The servers beside it, of `with`.
+    pub(crate) servers: Option<&'a [Value]>,
 }
 
 impl Subject<'_> {
@@ -35,6 +37,9 @@ impl Subject<'_> {
         insert_words(&mut value, "command", self.command);
         if let Some(name) = self.name {
             insert_word(&mut value, "name", name);
+        }
+        if let Some(servers) = self.servers {
+            insert(&mut value, "servers", servers.into());
         }
         value
     }
@@ -124,6 +129,13 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
     for (key, entry) in entries {
         insert(value, key, entry);
     }
+}
+
+/// A server of `with`, and how it ended.
+pub(crate) fn about_server(name: &str, pid: u32, report: Option<&Report>) -> Value {
+    let mut value = json!({ "name": name, "pid": pid });
+    report.into_iter().for_each(|report| ended(&mut value, report));
+    value
 }
 
 /// As one line. JSON may have any character but the first 32 in a string; a terminal obeys more
@@ -252,7 +264,7 @@ pub(crate) fn process(process: &ProcessInfo) -> Value {
     value
 }
 
-fn insert(value: &mut Value, key: &str, entry: Value) {
+pub(crate) fn insert(value: &mut Value, key: &str, entry: Value) {
     if let Some(object) = value.as_object_mut() {
         object.insert(key.to_owned(), entry);
     }

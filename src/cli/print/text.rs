@@ -75,6 +75,29 @@ pub(crate) fn mechanism(supervisor: &Supervisor) {
     }
 }
 
+/// The servers of which nothing is awaited.
+pub(crate) fn unawaited(names: &[&str]) {
+    if !names.is_empty() {
+        let names = names.join(", ");
+        line(format_args!("warning: no --ready for {names}: CMD is started without waiting"));
+    }
+}
+
+/// Which port a server is taken to have, of several.
+pub(crate) fn several_ports(name: &str, port: u16, others: &[u16]) {
+    let others: Vec<String> = others.iter().map(u16::to_string).collect();
+    let others = enumerated(&others, others.len(), 60);
+    line(format_args!("server {name} is ready on port {port}; it listens on {others} too"));
+}
+
+/// What a server wrote last.
+pub(crate) fn last_lines(name: &str, lines: &str) {
+    if !lines.is_empty() {
+        line(format_args!("last lines of server {name}:"));
+        say(&format!("  {}\n", lines.replace('\n', "\n  ")));
+    }
+}
+
 /// Errors are said however quiet we are.
 pub(crate) fn failure(failure: &Failure) {
     line(failure);

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(errno) => return failed(&errno.into()),
     };
     let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
-    let subject = Subject { command: &args.command, name: args.name.as_deref() };
+    let subject = Subject { command: &args.command, name: args.name.as_deref(), servers: None };
     let mut files = Files::new(&opener, args.append);
     let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,

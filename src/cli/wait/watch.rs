@@ -82,7 +82,7 @@ impl<'a> Watch<'a> {
 
     /// Whether a signal comes within 50 ms: a Ctrl-C reaches the servers too, and may end one
     /// before this process sees it.
-    fn signal_comes(&mut self) -> Result<bool, Failure> {
+    pub(crate) fn signal_comes(&mut self) -> Result<bool, Failure> {
         let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::from(50u8)) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -102,10 +102,21 @@ impl<'a> Watch<'a> {
     /// Sleeps until `fd` has news, a signal has come, a server may have ended, or the next step of
     /// a timeout is due; answers signals.
     pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
-        let mut next = self.kill_at;
+        self.sleep_until(fd, flags, None)
+    }
+
+    pub(crate) fn sleep_until(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        until: Option<Instant>,
+    ) -> Result<(), Failure> {
+        let mut next = [self.kill_at, until].into_iter().flatten().min();
         let mut fds =
             vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         for server in self.servers {
+            // Its limit of CPU time is watched here alone.
+            next = [next, server.enforce()].into_iter().flatten().min();
             if server.try_wait()?.is_none() {
                 fds.push(PollFd::new(server.as_fd(), PollFlags::POLLIN));
             } else {
@@ -159,7 +170,7 @@ impl<'a> Watch<'a> {
 }
 
 /// Whether nothing of the server is left: a daemon may have outlived the main process.
-fn is_over(server: &Child) -> Result<bool, Failure> {
+pub(crate) fn is_over(server: &Child) -> Result<bool, Failure> {
     Ok(server.try_wait()?.is_some() && server.tree().wait_empty(Instant::now())?)
 }
 

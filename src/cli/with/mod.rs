@@ -1,230 +1,203 @@
 //! `tidy-process with`: servers up and ready, the command, servers down.
 
 pub(crate) mod args;
+pub(crate) mod file;
+pub(crate) mod progress;
+pub(crate) mod ready;
+pub(crate) mod running;
+pub(crate) mod servers;
+pub(crate) mod start;
+pub(crate) mod up;
 
-use std::ffi::OsString;
-use std::os::fd::AsFd;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use tidy_process::cli_support::{log_into, quoted_lines};
-use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
+use serde_json::Value;
+use tidy_process::{Cause, Child, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
+use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit, seen};
+use crate::options::LimitArgs;
 use crate::place::scope;
+use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
-use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
+use crate::run::files::Files;
+use crate::wait::open::{Opener, end_of};
 use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
-use crate::wait::watch::{Stop, Watch};
-use crate::with::args::{ReadyArg, ServerArgs, WithArgs};
+use crate::wait::watch::Watch;
+use crate::with::args::WithArgs;
+use crate::with::running::{Running, epitaph};
+use crate::with::servers::Servers;
+use crate::with::up::{Up, Wait};
 use crate::{script, words};
-
-/// Bytes of a server's output that are kept for its epitaph, where it has no log file.
-const KEPT: usize = 64 * 1024;
-
-/// A hundred years: a deadline that is never met.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(crate) fn with(args: &WithArgs) -> Ended {
     let modes = Modes::save();
-    let ended = supervise(args);
-    if !matches!(&ended, Ok((Some(report), _)) if report.cause == Cause::Exited) {
+    let signals = match Signals::collect() {
+        Ok(signals) => signals,
+        Err(errno) => return failed(&errno.into()),
+    };
+    let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
+    let mut files = Files::new(&opener, false);
+    let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
+        Ok(sink) => sink,
+        Err(failure) => return failed(&failure),
+    };
+    drop(files);
+    let mut outcome = Outcome::default();
+    let ended = match supervise(args, &opener, &mut outcome) {
+        Err(failure) => outcome.fails(failure),
+        Ok(()) => match &outcome.report {
+            Some(report) => {
+                let exit = exit(report, args.leaks);
+                Ended { exit, by_signal: outcome.by_signal }
+            }
+            None => Ended { exit: FAILED, by_signal: outcome.by_signal },
+        },
+    };
+    if outcome.report.as_ref().is_none_or(|report| report.cause != Cause::Exited) {
         modes.put_back();
     }
-    match ended {
-        Ok((Some(report), by_signal)) => {
-            Voice::new(args.quiet, args.verbose, Leaks::Kill).report(&report);
-            Ended { exit: exit(&report, Leaks::Kill), by_signal }
+    outcome.say(args, ended.exit);
+    match outcome.write(args, &sink, seen(ended.exit, ended.by_signal)) {
+        Ok(()) => ended,
+        Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
+    }
+}
+
+/// What has happened.
+#[derive(Default)]
+struct Outcome {
+    /// How CMD ended, if it was started.
+    report: Option<Report>,
+    failure: Option<Failure>,
+    /// The signal that this process has to end by.
+    by_signal: Option<Signal>,
+    scope: Option<String>,
+    /// The last lines of each server, where CMD has failed.
+    tails: Vec<(String, String)>,
+    /// The servers, for the report.
+    servers: Vec<Value>,
+}
+
+impl Outcome {
+    fn fails(&mut self, failure: Failure) -> Ended {
+        let ended = failed(&failure);
+        self.failure = Some(failure);
+        ended
+    }
+
+    fn say(&self, args: &WithArgs, exit: u8) {
+        let voice = Voice::new(args.quiet, args.verbose, args.leaks);
+        match (&self.report, &self.failure) {
+            (Some(report), None) => voice.report(report),
+            (Some(report), Some(_)) => voice.report_of_failed(report),
+            (None, _) => {}
         }
-        Ok((None, by_signal)) => Ended { exit: FAILED, by_signal },
-        Err(Broken { failure, report }) => {
-            let ended = failed(&failure);
-            if let Some(report) = &report {
-                Voice::new(args.quiet, args.verbose, Leaks::Kill).report_of_failed(report);
-            }
-            ended
+        if exit != 0 && self.failure.is_none() && self.by_signal.is_none() {
+            self.tails.iter().for_each(|(name, lines)| text::last_lines(name, lines));
+        }
+    }
+
+    fn write(&mut self, args: &WithArgs, sink: &Sink, exit: u8) -> Result<(), Failure> {
+        let subject = Subject { command: &args.command, name: None, servers: Some(&self.servers) };
+        if self.report.is_none() && self.failure.is_none() {
+            self.failure = self.by_signal.map(Failure::StoppedBefore);
+        }
+        match (&self.failure, &self.report) {
+            (Some(failure), report) => sink.failure(subject, exit, failure, report.as_ref()),
+            (None, Some(report)) => sink.report(subject, exit, report, self.scope.take()),
+            (None, None) => Ok(()),
         }
     }
 }
 
-/// Runs the servers and the command. Returns the command's report, if it was started, and the
-/// signal that this process has to end by. All that was made is gone on return.
-fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken> {
-    let signals = Signals::collect()?;
-    let builder = args.ground.guard(Supervisor::builder()).account(args.verbose);
-    let wish = args.ground.wish(false, args.verbose)?;
-    let (supervisor, _) = scope::supervisor(builder, &wish)?;
+/// Runs the servers and the command. All that was made is gone on return.
+fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Result<(), Failure> {
+    let mut servers = args.servers.clone();
+    if let Some(path) = &args.file {
+        file::add(path, opener, &mut servers)?;
+    }
+    // Whoever asks how it ended wants to know what it used.
+    let account = args.verbose || args.json.is_some();
+    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let wish = args.ground.wish(servers.need_controllers(), args.verbose)?;
+    let (supervisor, scope) = scope::supervisor(builder, &wish)?;
+    outcome.scope = scope;
     if !args.quiet {
         text::mechanism(&supervisor);
+        text::unawaited(&servers.unawaited());
     }
-    let deadline = end_of(args.timeout);
-    let (servers, variables) = (Vec::new(), Vec::new());
-    let mut up = Up { args, supervisor, signals, deadline, servers, variables };
-    for server in &args.servers.0 {
-        if let Some(signal) = up.start(server)? {
-            up.down()?;
-            return Ok((None, Some(signal)));
+    let (running, waits) = (Vec::new(), Vec::new());
+    let mut up = Up { args, plan: &servers, supervisor, opener, running, waits };
+    let ran = match up.bring_up() {
+        Ok(None) => up.main(outcome),
+        Ok(asked) => {
+            outcome.by_signal = asked;
+            Ok(())
         }
+        Err(failure) => Err(failure),
+    };
+    let down = up.down();
+    outcome.servers = up.running.iter().map(Running::json).collect();
+    ran.and(down)
+}
+
+impl Servers {
+    fn need_controllers(&self) -> bool {
+        let each = self.all.iter().map(|server| &server.options.common.limits);
+        each.chain([&self.common.limits]).any(LimitArgs::need_controllers)
     }
-    let (report, asked) = up.main()?;
-    match up.down() {
-        Ok(()) => Ok((Some(report), asked)),
-        Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),
+
+    /// The names of those that nothing is awaited of.
+    fn unawaited(&self) -> Vec<&str> {
+        let silent = self.all.iter().filter(|server| server.options.ready.is_none());
+        silent.map(|server| &*server.name).collect()
     }
 }
 
-/// The servers that run, and the variables that tell the next one and the main command of them.
-struct Up<'a> {
-    args: &'a WithArgs,
-    supervisor: Supervisor,
-    signals: Signals,
-    /// Bounds the opening of files; the timeout of CMD begins with CMD.
-    deadline: Option<Instant>,
-    servers: Vec<(&'a ServerArgs, Child, Log)>,
-    variables: Vec<(String, String)>,
-}
-
-impl<'a> Up<'a> {
-    fn stop(&self) -> Stop {
-        Stop { signal: self.args.signal, kill_after: self.args.kill_after }
-    }
-
-    fn command(&self, program: &OsString) -> Command {
-        let mut command = Command::new(program);
-        command.supervisor(&self.supervisor);
-        command.grace(self.args.kill_after).stop_signal(self.args.signal);
-        command.envs(self.variables.iter().map(|(key, value)| (key, value)));
-        command
-    }
-
-    /// Starts a server and waits until it is ready, or until a signal asks this process to end.
-    fn start(&mut self, server: &'a ServerArgs) -> Result<Option<Signal>, Failure> {
-        let failed = |error| Failure::Server { name: server.name().to_owned(), error };
-        let log = self.log(server)?;
-        let mut command = self.command(&"sh".into());
-        command.arg("-c").arg(&server.command).name(server.name());
-        let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
-        if let Some(what) = &server.ready {
-            let (ready, asked) = self.until_ready(&child, what)?;
-            if asked.is_some() {
-                return Ok(asked);
-            }
-            ready.map_err(failed)?;
-        }
-        self.tell(server, &child)?;
-        self.servers.push((server, child, log));
-        Ok(None)
-    }
-
-    /// Makes the server's log as [`Log::create`] does, with signals and the timeout in force.
-    fn log(&self, server: &ServerArgs) -> Result<Log, Failure> {
-        let opener = Opener { signals: &self.signals, deadline: self.deadline };
-        let log = match &server.log {
-            Some(path) => {
-                let _made = opener.open(path, OUTPUT)?;
-                log_into(opener.open(path, APPENDING)?)
-            }
-            None => Log::bounded(0, KEPT),
-        };
-        let name = server.name().to_owned();
-        let say = move |line: &str| text::server_line(&name, line);
-        Ok(if self.args.verbose { log.on_line(say) } else { log })
-    }
-
-    /// Waits in a thread, which ends at once when the server is killed; this one answers signals.
-    fn until_ready(
-        &self,
-        child: &Child,
-        what: &ReadyArg,
-    ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
-        let deadline = in_time(self.args.ready_timeout);
-        let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
-        let mut watch = Watch::new(child, &self.signals, self.stop());
-        thread::scope(|scope| {
-            let waiting = scope.spawn(move || {
-                let ready = what.ready().and_then(|ready| child.wait_ready(ready, deadline));
-                drop(waits);
-                ready
-            });
-            while !waiting.is_finished() {
-                watch.sleep(over.as_fd(), PollFlags::POLLIN)?;
-                if watch.asked.is_some() {
-                    child.kill()?;
-                }
-            }
-            match waiting.join() {
-                Ok(ready) => Ok((ready, watch.asked)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
-    }
-
-    /// Sets `TIDY_SERVERS`, `TIDY_<NAME>_PID` and, if the server listens on a port,
-    /// `TIDY_<NAME>_PORT`.
-    fn tell(&mut self, server: &ServerArgs, child: &Child) -> Result<(), Failure> {
-        let named = server.ready.as_ref().and_then(ReadyArg::port);
-        let found = || {
-            let ports = child.tree().listening_ports()?;
-            Ok::<_, tidy_process::Error>(ports.first().map(|port| port.address.port()))
-        };
-        let variable = server.variable();
-        if let Some(port) = named.map_or_else(found, |port| Ok(Some(port)))? {
-            self.variables.push((format!("TIDY_{variable}_PORT"), port.to_string()));
-        }
-        self.variables.push((format!("TIDY_{variable}_PID"), child.id().to_string()));
-        let names = self.servers.iter().map(|(server, ..)| server.name()).chain([server.name()]);
-        let names = names.collect::<Vec<_>>().join(",");
-        self.variables.push(("TIDY_SERVERS".to_owned(), names));
-        Ok(())
-    }
-
-    fn main(&self) -> Result<(Report, Option<Signal>), Broken> {
-        let mut words = self.args.command.iter();
-        let program = words.next().cloned().unwrap_or_default();
-        let mut command = self.command(&program);
-        command.args(words);
+impl Up<'_> {
+    fn main(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let known: Vec<&Running<'_>> = self.running.iter().collect();
+        let mut command = self.command(&self.args.command, &known);
+        let common = &self.plan.common;
+        common.setting.apply(&mut command);
+        command.limits(common.limits.limits()).linger(self.args.leaks == Leaks::Wait);
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
         let child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
-        let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
-        let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
-        let watched = watch.until_server_ended();
-        let asked = watch.asked;
+        let servers: Vec<&Child> = self.running.iter().map(|running| &*running.child).collect();
+        let mut watch = Watch::new(&child, self.opener.signals, self.stop()).beside(&servers);
+        let mut watched = watch.until_server_ended();
+        if self.args.leaks == Leaks::Wait && matches!(watched, Ok(None)) {
+            watched = watch.until_empty().map(|()| None);
+        }
+        outcome.by_signal = watch.asked;
         let ended = watched.as_ref().ok().copied().flatten();
-        let report = Broken::or_report(watched, child.finish())?;
-        match ended.and_then(|number| self.servers.get(number)) {
-            Some((server, child, log)) => Err(epitaph(server, child, log)?.into()),
-            None => Ok((report, asked)),
+        outcome.tails = self.running.iter().map(|one| one.tail(self.args.tail())).collect();
+        match Broken::or_report(watched, child.finish()) {
+            Ok(report) => outcome.report = Some(report),
+            Err(Broken { failure, report }) => {
+                outcome.report = report.map(|report| *report);
+                return Err(failure);
+            }
+        }
+        match ended.and_then(|number| self.running.get(number)) {
+            Some(server) => {
+                // Its end is what counts, not how CMD took it.
+                outcome.report = None;
+                Err(epitaph(server, "CMD was running")?)
+            }
+            None => Ok(()),
         }
     }
 
     /// Ends the servers, the last one first: it may need those before it.
-    fn down(self) -> Result<(), Failure> {
-        let ends = self.servers.into_iter().rev().map(|(_, child, _)| child.finish());
+    fn down(&mut self) -> Result<(), Failure> {
         // Each server is ended, even after an error; the first error is returned.
+        let ends = self.running.iter_mut().rev().map(Running::finish);
         let errors: Vec<_> = ends.filter_map(Result::err).collect();
+        self.waits.drain(..).for_each(Wait::join);
         errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
     }
-}
-
-/// Returns the instant this long from now; a hundred years if the clock does not reach that far.
-fn in_time(time: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(time).or_else(|| now.checked_add(NEVER)).unwrap_or(now)
-}
-
-fn epitaph(server: &ServerArgs, child: &Child, log: &Log) -> Result<Failure, Failure> {
-    let status = child.wait()?;
-    let lines = quoted_lines(&log.tail(10));
-    let tail = if lines.is_empty() {
-        "; it has written nothing".to_owned()
-    } else {
-        format!("; its last lines:\n  {}", lines.replace('\n', "\n  "))
-    };
-    Ok(Failure::ServerEnded { name: server.name().to_owned(), status, tail })
 }
