@@ -2,7 +2,7 @@
 //! promised.
 
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::command::Command;
 use crate::containment::Containment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 pub use crate::exec::launch::clone_refused;
 pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
@@ -24,6 +24,7 @@ use crate::proc::quote;
 use crate::supervisor::environment;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
+use crate::sys;
 pub use crate::sys::opening::Opening;
 pub use crate::sys::{ignores, reset_sigchld};
 use crate::tree::Tree;
@@ -87,6 +88,22 @@ pub fn rest(
 
 /// Characters that a line about processes may have.
 pub const LINE: usize = quote::LINE;
+
+/// Tries what a seccomp filter may refuse about pidfds; names the call that is.
+///
+/// # Errors
+/// The errno of that call.
+pub fn try_pidfds() -> std::result::Result<(), (&'static str, Errno)> {
+    let me = sys::pidfd_open(std::process::id().cast_signed());
+    let me = me.map_err(|errno| ("pidfd_open", errno))?;
+    sys::pidfd_send_signal(me.as_fd(), 0).map_err(|errno| ("pidfd_send_signal", errno))
+}
+
+/// What to type about an error, where that is known.
+#[must_use]
+pub fn hint(error: &Error) -> Option<&'static str> {
+    error.typed_hint()
+}
 
 /// Whether a process of the tree has this pid.
 #[must_use]

@@ -21,6 +21,7 @@ use crate::cgroup::names::is_guard;
 use crate::cgroup::names::{ASIDE, owner};
 use crate::cgroup::walk::pids_at;
 use crate::cgroup::{Cgroup, read_all};
+use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result};
 use crate::limits::{CONTROLLERS, Limits, Setting};
 use crate::proc::survey;
@@ -59,7 +60,7 @@ fn group_kill() -> Setting {
 
 fn settings(limits: &Limits, cgroup: &Cgroup) -> Result<Vec<Setting>> {
     limits.settings().map_err(|(setting, why)| {
-        Error::limit(cgroup.path(), &setting, why.to_owned(), "give another value")
+        Error::limit(cgroup.path(), &setting, why.to_owned(), Advice::same("give another value"))
     })
 }
 
@@ -97,7 +98,7 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     let failed = |why: String, remedy| Err(Error::limit(cgroup.path(), setting, why, remedy));
     let controller = setting.controller;
     if !has(parent, "cgroup.controllers", controller) {
-        let remedy = if on_v1(controller) { ON_V1 } else { NOT_OFFERED };
+        let remedy = if on_v1(controller) { ON_V1 } else { not_offered() };
         return failed(format!("controller {controller} is not offered in {parent:?}"), remedy);
     }
     match enable(parent, controller) {
@@ -106,25 +107,63 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
             step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
                 let held = held(parent);
                 let why = format!("{parent:?} holds {held}, so it cannot hand down {controller}");
-                failed(why, HOLDS_PROCESSES)
+                failed(why, holds_other_processes())
             })
         }
         Err(errno) => {
-            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), ENABLE_REFUSED)
+            failed(format!("enable {controller} in {parent:?}: {}", errno.desc()), enable_refused())
         }
     }
 }
 
-const ON_V1: &str = "this host has the controller on cgroup v1: boot it with \
-     systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all";
-const NOT_OFFERED: &str = "let the cgroups above hand it down: write +CONTROLLER to their \
-     cgroup.subtree_control; under systemd: systemd-run --user --scope -p Delegate=yes -- CMD";
-const HOLDS_PROCESSES: &str = "give tidy-process a delegated cgroup of its own: \
-     systemd-run --user --scope -p Delegate=yes -- CMD, or --parent with a cgroup that holds no \
-     process; in a service: DelegateSubgroup= in its unit, or tidy-process as its ExecStart=";
-const ENABLE_REFUSED: &str = "this cgroup is not delegated to you: \
-     systemd-run --user --scope -p Delegate=yes -- CMD (without --user as root); in a service: \
-     Delegate=yes in its unit";
+const ON_V1: Advice = Advice::same(
+    "this host has the controller on cgroup v1: boot it with \
+     systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all",
+);
+
+fn not_offered() -> Advice {
+    Advice::here(
+        Advice::same(
+            "let the cgroups above hand it down: write +CONTROLLER to their \
+             cgroup.subtree_control, or systemd-run --user --scope -p Delegate=yes -- CMD",
+        ),
+        Advice::same(
+            "let the cgroups above hand it down: as root, write +CONTROLLER to their \
+             cgroup.subtree_control, from the top",
+        ),
+    )
+}
+
+fn holds_other_processes() -> Advice {
+    Advice::here(
+        advice!(
+            "start it in a delegated cgroup of its own: systemd-run --user --scope -p Delegate=yes \
+             -- CMD, or in a service with DelegateSubgroup= in its unit or as its ExecStart=; or \
+             name a cgroup that holds no process with ",
+            "SupervisorBuilder::base",
+            "--parent"
+        ),
+        advice!(
+            "start it in a cgroup of its own (mkdir one, write the shell's pid to its \
+             cgroup.procs), or name a cgroup that holds no process with ",
+            "SupervisorBuilder::base",
+            "--parent"
+        ),
+    )
+}
+
+fn enable_refused() -> Advice {
+    Advice::here(
+        Advice::same(
+            "this cgroup is not delegated to you: systemd-run --user --scope -p Delegate=yes -- \
+             CMD (without --user as root); in a service: Delegate=yes in its unit",
+        ),
+        Advice::same(
+            "this cgroup is not delegated to you: let root give it to you (chown of the directory, \
+             its cgroup.procs and cgroup.subtree_control)",
+        ),
+    )
+}
 
 /// Enables a controller in a run root or a delegated cgroup of this user; in any other it would
 /// change the machine for others.
@@ -230,7 +269,7 @@ fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
         Err(errno) => {
             return failed(
                 format!("{} ({errno:?})", errno.desc()),
-                "give a value that the kernel takes",
+                Advice::same("give a value that the kernel takes"),
             );
         }
     }
@@ -238,7 +277,10 @@ fn put(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     if same(setting, back.trim()) {
         return Ok(());
     }
-    failed(format!("the kernel made it {:?}", back.trim()), "give that value, or one it keeps")
+    failed(
+        format!("the kernel made it {:?}", back.trim()),
+        Advice::same("give that value, or one it keeps"),
+    )
 }
 
 /// Whether what was read back means what was written.

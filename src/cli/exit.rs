@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use tidy_process::cli_support::quoted;
+use tidy_process::cli_support::{hint, quoted};
 use tidy_process::{Cause, Error, Report};
 
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
@@ -93,7 +93,7 @@ impl Failure {
                     format!("server {} and server {}: {two}", quoted(sibling), quoted(name)).into(),
                 )
             }
-            None => error.hint().map(Cow::from),
+            None => hint(&error).map(Cow::from),
         };
         Self::Server { name: name.to_owned(), error, sibling, hint }
     }
@@ -101,7 +101,7 @@ impl Failure {
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Library(error) => error.hint().map(Cow::from),
+            Self::Library(error) => hint(error).map(Cow::from),
             Self::Server { hint, .. } => hint.clone(),
             Self::ServerEnded { hint, .. } => hint.map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),

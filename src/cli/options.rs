@@ -1,5 +1,7 @@
 //! What may be asked of a command, whether it is run alone, as a server or beside servers: limits,
 //! variables, a directory.
+//!
+//! The structs have no doc comments of their own: those would become the help of the subcommand.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -73,7 +75,6 @@ impl LimitArgs {
     }
 }
 
-/// Where a command runs, and what it is told.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SettingArgs {
     /// Set an environment variable of CMD

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::hint::{
-    KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
-    OTHER_SUPERVISOR, SURVIVORS, TIMED_OUT, UNWATCHED, os_hint,
+use crate::error::advice::{
+    Advice, KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
+    OTHER_SUPERVISOR, SURVIVORS, TIMED_OUT, UNWATCHED,
 };
+use crate::error::hint::os_hint;
 use crate::error::step::Step;
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::quote::enumerated;
@@ -30,7 +31,7 @@ pub(crate) enum Kind {
         /// File and value.
         setting: (String, String),
         why: String,
-        remedy: &'static str,
+        remedy: Advice,
     },
     #[error("limit cpu time: {time:?} for {what}: nothing would watch it")]
     Unwatched { what: &'static str, time: Duration },
@@ -52,7 +53,7 @@ pub(crate) enum Kind {
         why: String,
         /// The process that is not of the tree and has the port or socket.
         holder: Option<Box<ProcessInfo>>,
-        hint: Option<&'static str>,
+        hint: Option<Advice>,
     },
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct NotExecuted {
     pub(crate) program: String,
     pub(crate) after: Duration,
     pub(crate) why: String,
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Advice>,
     /// Whether the command's own timeout was over.
     pub(crate) timed_out: bool,
 }
@@ -80,11 +81,11 @@ const SURVIVORS_SAID: usize = 400;
 
 /// What to do about an error; it is the error's source, so that reports of whole chains print it.
 #[derive(Debug)]
-pub(crate) struct Hint(pub(crate) &'static str);
+pub(crate) struct Hint(pub(crate) Advice);
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hint: {}", self.0)
+        write!(f, "hint: {}", self.0.coded)
     }
 }
 

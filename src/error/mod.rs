@@ -3,6 +3,9 @@
 pub(crate) mod kind;
 pub(crate) mod step;
 pub(crate) mod hint;
+pub(crate) mod advice;
+#[cfg(test)]
+mod table;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::hint::TAKEN;
+use crate::error::advice::{Advice, TAKEN};
 use crate::error::kind::{Hint, Kind, NotExecuted};
 pub(crate) use crate::error::step::Step;
 use crate::limits::Setting;
@@ -151,7 +154,7 @@ impl Error {
         Kind::TimedOut { program, why, status }.into()
     }
 
-    pub(crate) fn limit(dir: &Path, setting: &Setting, why: String, remedy: &'static str) -> Self {
+    pub(crate) fn limit(dir: &Path, setting: &Setting, why: String, remedy: Advice) -> Self {
         let file = dir.join(setting.file).display().to_string();
         let setting_text = (file, setting.value.clone());
         Kind::Limit { controller: setting.controller, setting: setting_text, why, remedy }.into()
@@ -185,7 +188,7 @@ impl Error {
         Kind::KeeperLost(pid).into()
     }
 
-    pub(crate) fn not_ready(what: String, why: String, hint: Option<&'static str>) -> Self {
+    pub(crate) fn not_ready(what: String, why: String, hint: Option<Advice>) -> Self {
         Kind::NotReady { what, why, holder: None, hint }.into()
     }
 
@@ -345,7 +348,7 @@ impl Error {
         use Errno::{EMFILE, ENFILE, ENOMEM};
         match self.os_error() {
             Some((_, EMFILE | ENFILE | ENOMEM)) => false,
-            Some((Step::Guard, errno)) => {
+            Some((Step::Guard | Step::Pidfd, errno)) => {
                 matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::ENOSYS)
             }
             _ => self.concerns_cgroup(),
@@ -359,10 +362,16 @@ impl Error {
         self.os_error().is_some_and(|(_, errno)| passing.contains(&errno))
     }
 
-    /// What to type or change, where that is known.
+    /// What to change in the program or to type, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        self.0.hint.as_ref().map(|hint| hint.0)
+        self.0.hint.as_ref().map(|hint| hint.0.coded)
+    }
+
+    /// The same for a command line of the tool.
+    #[cfg(feature = "cli")]
+    pub(crate) fn typed_hint(&self) -> Option<&'static str> {
+        self.0.hint.as_ref().map(|hint| hint.0.typed)
     }
 }
 

@@ -61,6 +61,7 @@ steps! {
     Kill: "kill cgroup",
     Teardown: "tear down cgroup",
     RemoveCgroup: "remove cgroup",
+    Pidfd: "open pidfd (pidfd_open) of",
 }
 
 impl Step {

@@ -178,7 +178,11 @@ impl<'a> Launch<'a> {
         let orders = self.orders(channel.as_raw_fd(), join);
         let newborn = {
             let _blocked = AllBlocked::new().map_err(failed(Step::Fork))?;
-            child_side::fork(&orders).map_err(failed(Step::Fork))?
+            child_side::fork(&orders).map_err(|errno| match errno {
+                // No fork fails so: it is the handle that is refused.
+                Errno::EPERM | Errno::ENOSYS => Failed::At(Step::Pidfd, errno),
+                errno => Failed::At(Step::Fork, errno),
+            })?
         };
         drop(channel);
         let word = last_word(news, &mut overdue, &Late::ours(&newborn));

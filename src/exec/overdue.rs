@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
 use crate::error::Error;
+use crate::error::advice::Advice;
 use crate::error::kind::NotExecuted;
 use crate::proc::read;
 use crate::sys;
@@ -72,7 +73,7 @@ pub(crate) struct Overdue<'a> {
 
 struct GivenUp {
     why: String,
-    hint: Option<&'static str>,
+    hint: Option<Advice>,
     timed_out: bool,
 }
 
@@ -128,7 +129,7 @@ impl<'a> Overdue<'a> {
             return Answer::Wait;
         }
         let (why, hint) = self.reason(child, state);
-        self.given_up = Some(GivenUp { why, hint, timed_out });
+        self.given_up = Some(GivenUp { why, hint: hint.map(Advice::same), timed_out });
         Answer::GiveUp
     }
 

@@ -17,7 +17,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
-use crate::error::hint::HELD_BACK;
+use crate::error::advice::{Advice, HELD_BACK};
 use crate::error::{Error, Result, Step};
 use crate::proc::info::Survey;
 use crate::proc::quote::{enumerated, quoted_lines};
@@ -287,7 +287,7 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    fn not_ready(&self, why: String, hint: Option<&'static str>) -> Error {
+    fn not_ready(&self, why: String, hint: Option<Advice>) -> Error {
         Error::not_ready(self.what.clone(), self.child.with_last_lines(why), hint)
     }
 }

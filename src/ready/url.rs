@@ -34,8 +34,9 @@ pub(crate) fn parse(url: &str) -> Result<Url, &'static str> {
 fn split(url: &str) -> Option<Url> {
     let rest = url.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let bracket = authority.rfind(']').unwrap_or(0);
-    let (name, port) = match authority.rfind(':').filter(|&colon| colon > bracket) {
+    let bracket = authority.rfind(']');
+    let colon = authority.rfind(':').filter(|&at| bracket.is_none_or(|bracket| at > bracket));
+    let (name, port) = match colon {
         Some(colon) => {
             let port = authority.get(colon + 1..)?.parse().ok().filter(|&port| port != 0)?;
             (authority.get(..colon)?, port)

@@ -87,19 +87,28 @@ fn the_table_has_a_line_for_each_capability_and_one_below_each_gap() {
     let table = said(&output.stdout);
     let all = capabilities(&stage.tool(&["doctor", "--json"]).output().unwrap());
     let mut lines = table.lines().peekable();
-    let mut names = Vec::new();
+    let (mut names, mut rows) = (Vec::new(), 0);
     while let Some(line) = lines.next_if(|line| !line.is_empty()) {
         let mut words = line.split_whitespace();
-        let (word, name) = (words.next().unwrap(), words.next().unwrap());
-        assert_eq!(word, state(&all, name), "{line}");
+        let word = words.next().unwrap();
+        // Controllers that lack the same are one line: `memory, pids, cpu  not offered in ...`.
+        let mut row = vec![words.next().unwrap()];
+        while let Some(more) = row.last().unwrap().strip_suffix(',') {
+            *row.last_mut().unwrap() = more;
+            row.push(words.next().unwrap());
+        }
+        assert!(row.iter().all(|name| word == state(&all, name)), "{line}");
         let remedy = lines.next_if(|line| line.starts_with("                -> "));
         assert!(remedy.is_some() || word != "no", "no remedy below: {line}");
-        names.push(name);
+        rows += 1;
+        names.extend(row);
     }
     let first =
         ["cgroup2", "base", "scope", "create", "guard", "kill", "freeze", "clone", "keeper"];
     assert!(names.starts_with(&first), "{table}");
     assert_eq!(names.len(), all.as_object().unwrap().len(), "{table}");
+    let gaps = CONTROLLERS.iter().filter(|name| state(&all, name) == "no").count();
+    assert_eq!(rows, names.len() - gaps.saturating_sub(1), "equal gaps are one line: {table}");
     assert!(table.contains("\ntidy-process run works here; limits that need a controller: "));
     stage.close(Alone::No);
 }
@@ -202,6 +211,37 @@ fn where_clone3_is_refused_the_fallback_and_its_reason_are_told() {
     assert_states(&all, "no", &["clone"]);
     assert!(text(&all, "clone", "found").starts_with("clone3 is refused"), "{all}");
     assert_states(&all, "ok", &["create", "guard", "kill", "freeze"]);
+    stage.close(Alone::No);
+}
+
+/// The same for pidfds: the refused call has its name, in each message.
+#[test]
+#[serial]
+fn where_pidfds_are_refused_the_call_is_named() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return skip("strace is missing: install the package strace");
+    }
+    let Some(stage) = Stage::set() else { return };
+    for (call, errno) in [("pidfd_open", "ENOSYS"), ("pidfd_send_signal", "EPERM")] {
+        let inject = format!("inject={call}:error={errno}");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-o", "/dev/null", "-e", &inject, tool()]);
+        stage.mark_std(command.args(["doctor", "--json"]));
+        let all = capabilities(&command.output().unwrap());
+        assert_states(&all, "no", &["kernel"]);
+        let found = text(&all, "kernel", "found");
+        assert!(found.contains(&format!("; {call} is refused: ")), "{found}");
+        assert!(text(&all, "kernel", "remedy").contains("seccomp profile"), "{all}");
+    }
+    let mut command = Command::new("strace");
+    let inject = "inject=pidfd_open:error=EPERM";
+    command.args(["-f", "-o", "/dev/null", "-e", inject, tool(), "run", "true"]);
+    stage.mark_std(&mut command);
+    let output = command.output().unwrap();
+    let said = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.starts_with("tidy-process: open pidfd (pidfd_open) of this process"), "{said}");
+    assert!(said.contains("hint: a seccomp filter refuses pidfd_open"), "{said}");
     stage.close(Alone::No);
 }
 

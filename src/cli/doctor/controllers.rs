@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidy_process::cli_support::{CONTROLLERS, Controller, Example, own_path};
+use tidy_process::cli_support::{CONTROLLERS, Controller, Example, hint, own_path};
 use tidy_process::{Error, Limits, Supervisor, Tree};
 
 use crate::doctor::finding::Finding;
@@ -24,7 +24,8 @@ fn controller(
 ) -> Finding {
     let Controller { name, used_for, .. } = *controller;
     let Some(base) = base else {
-        return Finding::blank(name, format!("not looked for: see base; for {used_for}"));
+        let finding = Finding::blank(name, "not looked for: see base").alike();
+        return finding.and(&format!("; for {used_for}"));
     };
     let offered = words(base, "cgroup.controllers").iter().any(|word| word == name);
     let enabled = words(base, "cgroup.subtree_control").iter().any(|word| word == name);
@@ -38,12 +39,16 @@ fn controller(
         Some(Ok(())) => Finding::ok(name, format!("a limit was kept ({known})")),
         Some(Err(error)) if !offered => {
             let finding = Finding::no(name, format!("not offered in {base:?}"));
-            error.hint().into_iter().fold(finding, Finding::remedy)
+            hint(error).into_iter().fold(finding, Finding::remedy)
         }
-        Some(Err(error)) => Finding::error(name, error),
+        Some(Err(error)) => {
+            let gap = format!("a limit is refused ({known}) in {base:?}");
+            Finding::error(name, error).lacking(gap)
+        }
         None => Finding::blank(name, format!("{known} in {base:?}; not tried: see create")),
     };
     finding
+        .alike()
         .and(&format!("; for {used_for}"))
         .fact("offered", offered)
         .fact("enabled", enabled)

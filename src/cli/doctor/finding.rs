@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use tidy_process::Error;
+use tidy_process::cli_support::hint;
 
 use crate::exit::Failure;
 
@@ -32,13 +33,15 @@ pub(crate) struct Finding {
     pub(crate) found: String,
     /// What closes the gap.
     pub(crate) remedy: Option<String>,
+    /// What is missing, without what it is for: equal ones of several are told in one row.
+    pub(crate) gap: Option<String>,
     /// More fields of the JSON.
     facts: Map<String, Value>,
 }
 
 impl Finding {
     pub(crate) fn new(name: &'static str, state: State, found: impl Into<String>) -> Self {
-        Self { name, state, found: found.into(), remedy: None, facts: Map::new() }
+        Self { name, state, found: found.into(), remedy: None, gap: None, facts: Map::new() }
     }
 
     pub(crate) fn ok(name: &'static str, found: impl Into<String>) -> Self {
@@ -56,7 +59,7 @@ impl Finding {
     /// A missing capability: the library's error, and its hint.
     pub(crate) fn error(name: &'static str, error: &Error) -> Self {
         let finding = Self::no(name, error.to_string());
-        error.hint().into_iter().fold(finding, Self::remedy)
+        hint(error).into_iter().fold(finding, Self::remedy)
     }
 
     /// A missing capability: the error that `run` would print, and its hint.
@@ -67,6 +70,19 @@ impl Finding {
 
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// What is missing, in words that fit others too.
+    pub(crate) fn lacking(mut self, gap: String) -> Self {
+        self.gap = Some(gap);
+        self
+    }
+
+    /// What was found may be found of others too.
+    pub(crate) fn alike(mut self) -> Self {
+        let found = self.found.clone();
+        self.gap = self.gap.or(Some(found)).filter(|_| self.state != State::Ok);
         self
     }
 

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use tidy_process::cli_support::CONTROLLERS;
 
-use crate::doctor::finding::Finding;
+use crate::doctor::finding::{Finding, State};
 use crate::doctor::probe::Site;
 use crate::exit::{Ended, Failure};
 use crate::print::json::VERSION;
@@ -44,8 +44,9 @@ const UNMET: u8 = 1;
 
 const STATES: &str = "\
 Each line is a capability: ok (tried, and it works), no (it does not), or - (for information,
-or not tried), and what was found. Below a missing one stands what to do about it. Doctor tries
-all on a cgroup and processes of its own, which are gone when it ends.
+or not tried), and what was found; controllers that lack the same are one line. Below a missing
+one stands what to do about it. Doctor tries all on a cgroup and processes of its own, which are
+gone when it ends.
 
 Exit status:
   0    all probes have run; with --require: all that is required is there
@@ -129,14 +130,25 @@ fn probe(site: &Site, tell: &Sender<Finding>) {
 
 fn table(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for finding in findings {
-        let Finding { name, state, found, remedy, .. } = finding;
-        text += &format!("{:<2}  {name:<10}  {found}\n", state.word());
+    for alike in findings.chunk_by(are_alike) {
+        let Some(Finding { state, found, remedy, gap, .. }) = alike.first() else { continue };
+        let names: Vec<&str> = alike.iter().map(|finding| finding.name).collect();
+        let found = match gap {
+            Some(gap) if alike.len() > 1 => &format!("{gap}; for limits and what reports count"),
+            _ => found,
+        };
+        text += &format!("{:<2}  {:<10}  {found}\n", state.word(), names.join(", "));
         if let Some(remedy) = remedy {
             text += &format!("{:16}-> {remedy}\n", "");
         }
     }
     text + &format!("\n{}\n", verdict(findings))
+}
+
+/// Whether two gaps are one: they close together.
+fn are_alike(one: &Finding, other: &Finding) -> bool {
+    let gap = |finding: &Finding| (finding.state, finding.gap.clone(), finding.remedy.clone());
+    one.gap.is_some() && gap(one) == gap(other)
 }
 
 fn works(findings: &[Finding]) -> bool {
@@ -150,6 +162,9 @@ fn has(findings: &[Finding], name: &str) -> bool {
 fn verdict(findings: &[Finding]) -> String {
     if !works(findings) {
         return "tidy-process run does not work here: see the first line with \"no\"".to_owned();
+    }
+    if findings.iter().any(|finding| finding.name == "guard" && finding.state == State::No) {
+        return "tidy-process run works here with --no-guard alone: see guard".to_owned();
     }
     let limits = CONTROLLERS.iter().map(|each| each.name).filter(|name| has(findings, name));
     let limits: Vec<&str> = limits.collect();

@@ -159,10 +159,14 @@ fn refused(site: &Site, failure: &Failure) -> Finding {
     }
 }
 
-/// Whether the kernel has `cgroup.kill`, which one before 5.14 lacks: by what was tried, not by its
-/// number, which is for information.
+/// Whether the kernel has, and no filter refuses, pidfds and `cgroup.kill`: by what was tried, not
+/// by its number, which is for information.
 fn kernel(refused: Option<&Failure>) -> Finding {
     let release = release();
+    if let Err((call, errno)) = cli_support::try_pidfds() {
+        let found = format!("{release}; {call} is refused: {} ({errno:?})", errno.desc());
+        return Finding::no("kernel", found).remedy(PIDFDS).fact("release", release);
+    }
     let lacks = |failure: &Failure| failure.hint().is_some_and(|hint| hint.starts_with(NO_KILL));
     match refused {
         None => Finding::ok("kernel", format!("{release} has all that is needed")),
@@ -171,6 +175,9 @@ fn kernel(refused: Option<&Failure>) -> Finding {
     }
     .fact("release", release)
 }
+
+const PIDFDS: &str = "allow pidfd_open and pidfd_send_signal in the container's seccomp profile \
+     (that of Docker 20.10 or newer does; kernels before 5.3 lack them)";
 
 /// The beginning of the library's hint.
 const NO_KILL: &str = "this kernel has no cgroup.kill";

@@ -23,7 +23,7 @@ pub(crate) struct Servers {
     words: Vec<OsString>,
 }
 
-/// What the command and each server may be given.
+// What the command and each server may be given.
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct Common {
     #[command(flatten)]
@@ -158,8 +158,11 @@ impl Args for Servers {
         let help = "Start CMD by sh -c, before the main command; may be given again";
         let server = Arg::new("server").long("server").value_name("CMD").help(help);
         let server = server.action(ArgAction::Append).value_parser(value_parser!(OsString));
-        let others = options::<ServerOptions>().into_iter();
-        command.arg(server).args(others.map(|option| option.action(ArgAction::Append)))
+        let others = options::<ServerOptions>().into_iter().enumerate();
+        command.arg(server).args(others.map(|(place, option)| {
+            // Behind --server in the help, too.
+            option.action(ArgAction::Append).display_order(place + 1)
+        }))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

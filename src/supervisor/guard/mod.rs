@@ -53,7 +53,8 @@ impl Guard {
     pub(crate) fn start(base: &OwnedFd, id: &str) -> Result<Self> {
         let failed = |errno| Error::os(Step::Guard, "tidy-guard", errno);
         let copied = base.try_clone().map_err(|error| failed(errno_of(&error)))?;
-        let me = sys::pidfd_open(std::process::id().cast_signed()).map_err(failed)?;
+        let me = sys::pidfd_open(std::process::id().cast_signed())
+            .map_err(|errno| Error::os(Step::Pidfd, "this process, for its guard", errno))?;
         let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
         let streams = [Stdio::from(OwnedFd::from(theirs)), Stdio::from(copied), Stdio::from(me)];
         let image = pass::sealed_program(c"tidy-guard", GUARD_PROGRAM);

@@ -176,8 +176,8 @@ fn nothing_is_printed_past_the_quoting() {
     }
     found.sort();
     // Whether help and usage go to a terminal; a report for `--json -`, whose text is escaped; the
-    // lines and the text of the tool; whether progress is shown; the streams themselves, compared with files and handed to a
-    // child.
+    // lines and the text of the tool; the streams themselves, compared with files and handed to a
+    // child; whether progress is shown.
     let known = [
         ("cli/main.rs", 2),
         ("cli/print/json.rs", 1),
