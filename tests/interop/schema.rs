@@ -39,11 +39,36 @@ fn close(value: &mut Value) {
 }
 
 fn report(stage: &Stage, args: &[&OsStr]) -> Value {
+    report_of(stage, "run", args)
+}
+
+fn report_of(stage: &Stage, sub: &str, args: &[&OsStr]) -> Value {
     let mut command = StdCommand::new(tool());
-    stage.mark_std(command.args(["run", "-q", "--json", "-"]).args(args));
+    stage.mark_std(command.args([sub, "-q", "--json", "-"]).args(args));
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
     let report = serde_json::from_slice(&output.stdout);
     report.unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"))
+}
+
+#[test]
+#[parallel]
+fn reports_of_with_are_too() {
+    let Some(stage) = Stage::set() else { return };
+    let (_, validator) = strict();
+    let server = ["--server", "echo up; exec sleep 20", "--name", "web", "--ready", "log:up"];
+    let check = |args: &[&str], place: &str, wanted: Value| {
+        let args: Vec<&OsStr> = server.iter().chain(args).map(OsStr::new).collect();
+        let report = report_of(&stage, "with", &args);
+        if let Err(error) = validator.validate(&report) {
+            panic!("{args:?}: {error} at {}: {report}", error.instance_path());
+        }
+        assert_eq!(report.pointer(place), Some(&wanted), "{args:?}: {report}");
+    };
+    check(&["true"], "/servers/0/cause", "stopped".into());
+    check(&["flsk"], "/servers/0/name", "web".into());
+    check(&["--server", "exit 3", "--ready", "tcp", "true"], "/servers/1/status/code", 3.into());
+    check(&["--leaks=fail", "sh", "-c", "sleep 20 &"], "/exit", 123.into());
+    stage.close(Alone::No);
 }
 
 #[test]
