@@ -118,7 +118,7 @@ pub(crate) fn signal_all(
     let mut reached = 0;
     let pids: Vec<i32> = list()?.into_iter().filter(|&pid| is_meant(pid)).collect();
     for batch in pids.chunks(PIDFD_BATCH) {
-        let open = |&pid| match sys::pidfd_open(pid) {
+        let open = |&pid| match sys::signal_fd(pid) {
             Ok(fd) => Some((pid, fd)),
             Err(_) => None,
         };

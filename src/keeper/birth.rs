@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use crate::error::Step;
 use crate::exec::child_side::{Failure, Orders, born};
 use crate::sys::clone;
+use crate::sys::pass;
 use crate::sys::raw::{dispose, int, prctl};
 
 /// The orders for a keeper, with those for the main process; fds by number.
@@ -22,6 +23,8 @@ pub(crate) struct Charge<'a> {
     pub(crate) orders: &'a Orders<'a>,
     /// The main process may share the keeper's memory until its exec.
     pub(crate) share: bool,
+    /// The owner can open no pidfd: the keeper sends it the main process's, before all else.
+    pub(crate) sends_pidfd: bool,
     pub(crate) owner: libc::pid_t,
     /// The directory `/proc`.
     pub(crate) proc: BorrowedFd<'a>,
@@ -44,6 +47,9 @@ impl MainOrders<'_> {
     /// process meanwhile.
     pub(crate) fn fork_main(&self) -> Result<libc::pid_t, Failure> {
         let arg = ptr::from_ref(self).cast();
+        if self.charge.sends_pidfd {
+            return self.fork_and_send(arg);
+        }
         if self.charge.share {
             // SAFETY: `main_process` ends by exec or `_exit`, and all signals are blocked.
             match unsafe { clone::clone_suspended(main_process, arg) } {
@@ -53,6 +59,23 @@ impl MainOrders<'_> {
         }
         // SAFETY: this process has one thread; closures are the caller's own promise.
         unsafe { clone::fork_alone(main_process, arg) }.map_err(failed)
+    }
+}
+
+impl MainOrders<'_> {
+    /// Forks the main process with a pidfd, and sends that to the owner.
+    fn fork_and_send(&self, arg: *const c_void) -> Result<libc::pid_t, Failure> {
+        // SAFETY: `main_process` takes no lock: the owner gives no closures where pidfds are sent.
+        let born = unsafe { clone::fork_with_pidfd(main_process, arg) };
+        let (pid, pidfd) = born.map_err(failed)?;
+        // SAFETY: the line is open for as long as this process lives.
+        let line = unsafe { BorrowedFd::borrow_raw(self.charge.line) };
+        let sent = pass::send_fds(line, 0, [pidfd]);
+        // SAFETY: nothing else owns it.
+        unsafe { libc::close(pidfd) };
+        // Without it the owner gives up, and so does this process at the end of the line.
+        sent.map_err(|errno| Failure { step: Step::Pidfd, errno: errno as i32 })?;
+        Ok(pid)
     }
 }
 

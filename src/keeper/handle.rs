@@ -19,6 +19,7 @@ use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::proc::survey;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
 use crate::sys::bury::reap_dying;
+use crate::sys::pass;
 use crate::sys::poll::{self, lock, timeout_until};
 use crate::sys::{self, Newborn};
 
@@ -78,6 +79,25 @@ impl Kept {
             let heard = self.hear()?;
             if heard.main.is_some() || heard.silent {
                 return Ok(heard.main);
+            }
+            let look = Some(Instant::now() + LATE_INTERVAL);
+            if !readable(&[self.line.as_fd()], look)? && help() == Answer::GiveUp {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for the pidfd of the main process, from a keeper that sends one before all else; none
+    /// if it could not start the main process, or was given up.
+    pub(crate) fn main_pidfd(
+        &self,
+        mut help: impl FnMut() -> Answer,
+    ) -> Result<Option<OwnedFd>, Errno> {
+        loop {
+            match pass::receive_fd(self.line.as_fd()) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => return Ok(None),
+                received => return received,
             }
             let look = Some(Instant::now() + LATE_INTERVAL);
             if !readable(&[self.line.as_fd()], look)? && help() == Answer::GiveUp {

@@ -26,7 +26,7 @@
 #![expect(unsafe_code, reason = "a process that lives on in a copy of its owner's memory")]
 
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -39,9 +39,9 @@ use crate::keeper::birth::{Charge, MainOrders, is_parent};
 use crate::keeper::idle_memory;
 use crate::keeper::spare::Spare;
 use crate::proc::walk::{Queue, each_child, each_fd, open, parent_of, read};
-use crate::sys;
 use crate::sys::clone;
 use crate::sys::raw::{bit, call, int, prctl};
+use crate::sys::{self, Newborn};
 
 /// Messages of the owner: it has a pidfd of the main process; kill the tree.
 pub(crate) const KNOWN: u8 = b'n';
@@ -58,6 +58,15 @@ const REAP_BATCH: u32 = 64;
 
 /// Rounds without a death that follow at once; after these, pauses grow to 100 ms.
 const EAGER_ROUNDS: u32 = 300;
+
+/// Forks a keeper with a pidfd from its birth on.
+pub(crate) fn fork_with_pidfd(charge: &Charge<'_>) -> Result<Newborn, Errno> {
+    let arg = ptr::from_ref(charge).cast();
+    // SAFETY: as below, and a keeper takes no lock.
+    let (pid, pidfd) = unsafe { clone::fork_with_pidfd(live, arg) }?;
+    // SAFETY: the kernel has just opened this fd for this call, and nothing else has it.
+    Ok(Newborn { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
 
 /// Forks a keeper; says its pid.
 pub(crate) fn fork(charge: &Charge<'_>) -> Result<i32, Errno> {

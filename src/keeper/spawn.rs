@@ -53,19 +53,29 @@ impl Launch<'_> {
         let line = above_two(line.into()).map_err(failed)?;
         let theirs = above_two(theirs.into()).map_err(failed)?;
         let share = self.may_share();
+        let sends_pidfd = sys::refuses_pidfds();
+        if sends_pidfd && !self.closures.is_empty() {
+            // They may take a lock, which another thread may hold at the fork.
+            return Err(Failed::At(Step::Pidfd, Errno::EPERM));
+        }
         let orders = self.orders(channel.as_raw_fd(), -1);
         let charge = Charge {
             orders: &orders,
             share,
+            sends_pidfd,
             owner: std::process::id().cast_signed(),
             proc: proc.as_fd(),
             line: theirs.as_raw_fd(),
             owners_end: line.as_raw_fd(),
         };
-        let pid = {
-            let _blocked = AllBlocked::new().map_err(failed)?;
-            process::fork(&charge).map_err(|errno| Failed::At(Step::Fork, errno))?
-        };
+        let at_fork = |errno| Failed::At(Step::Fork, errno);
+        let blocked = AllBlocked::new().map_err(failed)?;
+        if sends_pidfd {
+            let keeper = process::fork_with_pidfd(&charge).map_err(at_fork)?;
+            return Ok((Kept::new(keeper, proc, line), errors));
+        }
+        let pid = process::fork(&charge).map_err(at_fork)?;
+        drop(blocked);
         match sys::handle(pid) {
             Ok(keeper) => Ok((Kept::new(keeper, proc, line), errors)),
             Err(errno) => {
@@ -88,11 +98,15 @@ fn met(kept: &Kept, errors: PipeReader, overdue: &mut Overdue<'_>) -> Result<New
     let failed = |errno| Failed::At(Step::Keeper, errno);
     let lost = || Failed::Known(kept.lost());
     let keeper = kept.as_late();
+    let sent = match sys::refuses_pidfds() {
+        true => kept.main_pidfd(|| help(kept, overdue)).map_err(failed)?,
+        false => None,
+    };
     let Some(pid) = kept.main_pid(|| help(kept, overdue)).map_err(failed)? else {
         // Killed, if it left no error.
         return Err(last_word(errors, overdue, &keeper).map_or_else(lost, |w| read_word(w).into()));
     };
-    let pidfd = sys::pidfd_open(pid);
+    let pidfd = sent.map_or_else(|| sys::pidfd_open(pid), Ok);
     if kept.has_ended() {
         // The main process may have been reaped then, and its pid be free or reused.
         return Err(lost());

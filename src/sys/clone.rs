@@ -34,7 +34,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, read, write};
 
 use crate::sys::poll::BackOff;
-use crate::sys::raw::{bit, call};
+use crate::sys::raw::{bit, call, int};
 use crate::sys::{self, Newborn, handle, poll};
 
 /// A function that a child starts in and never returns from.
@@ -323,6 +323,29 @@ fn reap_number(pid: i32) {
             return;
         }
     }
+}
+
+/// Forks with a pidfd from birth on, for where pidfd_open(2) is refused. libc's fork handlers do
+/// not run, so a lock that another thread holds stays locked in the child.
+///
+/// # Safety
+/// As for [`fork`]; besides, nothing in the child may take a lock, as an allocation does. Nothing
+/// else owns the fd.
+pub(crate) unsafe fn fork_with_pidfd(
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<(i32, RawFd), Errno> {
+    let mut pidfd: RawFd = -1;
+    let flags = int(libc::CLONE_PIDFD | libc::SIGCHLD);
+    let place = (&raw mut pidfd).expose_provenance();
+    // SAFETY: without CLONE_VM the child runs on in a copy of this memory, on a copy of this stack;
+    // the kernel writes the fd before the call returns.
+    let answer = unsafe { call(libc::SYS_clone, [flags, 0, place, 0, 0]) };
+    let pid = check(answer as c_long)?;
+    if pid == 0 {
+        entry(arg);
+    }
+    Ok((pid, pidfd))
 }
 
 /// Forks without a handle: the caller has to get one, or see the child's end.

@@ -28,6 +28,8 @@ use std::ptr;
 use std::{io, sync::Arc};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -52,6 +54,24 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     let fd = RawFd::try_from(answer).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the kernel has just opened this fd for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether this kernel lacks pidfd_open(2), or a seccomp filter refuses it.
+pub(crate) fn refuses_pidfds() -> bool {
+    let me = pidfd_open(std::process::id().cast_signed());
+    matches!(me, Err(Errno::ENOSYS | Errno::EPERM))
+}
+
+/// Opens what signals can be sent through to the process that has this pid now: a pidfd, or where
+/// that is refused its directory in `/proc` (pidfd_send_signal(2)).
+pub(crate) fn signal_fd(pid: i32) -> Result<OwnedFd, Errno> {
+    match pidfd_open(pid) {
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            nix::fcntl::open(&*format!("/proc/{pid}"), flags, Mode::empty())
+        }
+        opened => opened,
+    }
 }
 
 /// Returns the pidfd if it is a child's: where SIGCHLD is ignored, or another thread waits for

@@ -12,13 +12,20 @@ use nix::errno::Errno;
 
 use crate::sys::above_two;
 
-/// Sends one byte and three fds, which are then the receiver's too, or fails at once.
-pub(crate) fn send_fds(socket: BorrowedFd<'_>, byte: u8, fds: [RawFd; 3]) -> Result<(), Errno> {
-    #[repr(C)]
-    struct Control {
-        header: libc::cmsghdr,
-        fds: [RawFd; 3],
-    }
+/// A message with fds in it.
+#[repr(C)]
+struct Control<const N: usize> {
+    header: libc::cmsghdr,
+    fds: [RawFd; N],
+}
+
+/// Sends one byte and some fds, which are then the receiver's too, or fails at once. Allocates
+/// nothing.
+pub(crate) fn send_fds<const N: usize>(
+    socket: BorrowedFd<'_>,
+    byte: u8,
+    fds: [RawFd; N],
+) -> Result<(), Errno> {
     // SAFETY: cmsghdr is a plain struct of integers.
     let mut header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of_val(&fds)) as _;
@@ -35,6 +42,30 @@ pub(crate) fn send_fds(socket: BorrowedFd<'_>, byte: u8, fds: [RawFd; 3]) -> Res
     // SAFETY: all that the message points to lives across the call.
     let answer = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     Errno::result(answer).map(drop)
+}
+
+/// Receives one byte and the fd that was sent with it; none at the end of the line. `EAGAIN` where
+/// nothing is there and the socket does not block.
+pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    // SAFETY: cmsghdr is a plain struct of integers.
+    let header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut control = Control { header, fds: [-1; 1] };
+    let mut byte = 0u8;
+    let mut piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: msghdr is a plain struct of integers and pointers, which may be null.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let place = &raw mut message;
+    // SAFETY: all that the message points to lives across the call, and is writable.
+    let answer = unsafe { libc::recvmsg(socket.as_raw_fd(), place, libc::MSG_CMSG_CLOEXEC) };
+    let [fd] = control.fds;
+    match Errno::result(answer)? {
+        // SAFETY: the kernel has just opened this fd for us.
+        1 if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        _ => Ok(None),
+    }
 }
 
 /// Makes a file in memory that can be executed and never changed again.

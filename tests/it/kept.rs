@@ -240,3 +240,63 @@ fn best_effort_is_a_keeper_where_a_seccomp_filter_refuses_the_guard() {
     assert_eq!(mechanism, Mechanism::Keeper);
     stage.close(Alone::Yes);
 }
+
+/// What a seccomp filter of an old container refuses, by the kernel's own entry.
+#[cfg(feature = "cli")]
+fn without(stage: &Stage, calls: &str, args: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new("strace");
+    let inject = format!("inject={calls}:error=EPERM");
+    command.args(["-f", "-o", "/dev/null", "-e", &inject, crate::support::tool(), "run"]);
+    stage.mark_std(command.args(["--containment", "keeper"]).args(args));
+    command
+}
+
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_keeper_works_where_pidfd_open_is_refused() {
+    if StdCommand::new("strace").arg("-V").output().is_err() {
+        return skip("strace is missing: install the package strace");
+    }
+    let Some(stage) = Stage::of_keepers() else { return };
+    let leaves = "setsid sleep 60 & sh -c 'sleep 60 & sleep 60' & exit 3";
+    let cleans = "trap 'echo cleaned; exit 9' TERM; sleep 60 & wait";
+    for calls in ["pidfd_open", "pidfd_open,clone3", "pidfd_open,pidfd_send_signal"] {
+        let output = without(&stage, calls, &["sh", "-c", leaves]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{calls}: {said}");
+        assert!(said.contains("leftover process"), "{calls}: {said}");
+        stage.assert_clean(calls);
+        let args = ["-t", "0.3", "-k", "0.5", "sh", "-c", cleans];
+        let output = without(&stage, calls, &args).output().unwrap();
+        assert_eq!(output.status.code(), Some(124), "{calls}: {output:?}");
+        let is_told = !calls.contains("send");
+        assert_eq!(output.stdout == b"cleaned\n", is_told, "{calls}: {output:?}");
+        stage.assert_clean(calls);
+    }
+    let output = without(&stage, "pidfd_open", &["flsk"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+    stage.close(Alone::No);
+}
+
+/// The keeper learns of its owner's end all the same.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_keeper_without_pidfd_open_outlives_its_owner_to_kill() {
+    use std::os::unix::process::CommandExt;
+    if StdCommand::new("strace").arg("-V").output().is_err() {
+        return skip("strace is missing: install the package strace");
+    }
+    let Some(stage) = Stage::of_keepers() else { return };
+    let script = "echo $PPID; echo ready; setsid sleep 60 & exec sleep 60";
+    let mut command = without(&stage, "pidfd_open", &["sh", "-c", script]);
+    let mut strace = command.stdout(std::process::Stdio::piped()).process_group(0).spawn().unwrap();
+    crate::support::read_ready(strace.stdout.take().unwrap());
+    let group = Pid::from_raw(strace.id().cast_signed());
+    nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
+    strace.wait().unwrap();
+    let gone = until(SOON, || stage.alive().is_empty());
+    assert!(gone, "{:?} are left", stage.alive());
+    stage.close(Alone::No);
+}
