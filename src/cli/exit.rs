@@ -143,6 +143,15 @@ pub(crate) enum Leaks {
     Fail,
 }
 
+/// Which processes a stop request is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Forward {
+    /// CMD alone, which stops its own
+    Main,
+    /// CMD and all that it has started
+    All,
+}
+
 /// The exit status as a shell sees it.
 pub(crate) fn seen(exit: u8, by_signal: Option<Signal>) -> u8 {
     let number = by_signal.and_then(|signal| u8::try_from(signal as i32).ok());

@@ -62,12 +62,14 @@ impl Opener<'_> {
 
     /// Answers signals; an error if one, or the deadline, ends the wait.
     fn look(&self, path: &Path) -> Result<(), Failure> {
-        while let Some(asked) = self.signals.next()? {
-            match asked {
+        for came in self.signals.take()? {
+            match came.asked {
                 Asked::Suspend => suspend()?,
-                Asked::Stop { signal, .. } => {
+                Asked::Stop(signal) => {
                     return Err(Failure::OpenStopped { path: format!("{path:?}"), signal });
                 }
+                // There is no command yet that it could be for.
+                Asked::Pass(..) => {}
             }
         }
         match self.deadline {

@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
 use tidy_process::Ready;
 
+use crate::exit::Forward;
 use crate::place::args::GroundArgs;
 use crate::values::{duration, signal};
 
@@ -19,7 +20,8 @@ const WITH: &str = "\
 other, each when the one before it is ready, and learn of those before them as CMD does: from
 TIDY_SERVERS (their names), TIDY_<NAME>_PORT (the port they were waited for, else the first
 one they listen on) and TIDY_<NAME>_PID. When CMD ends they are stopped, the last one first.
-A server that ends earlier ends CMD.
+A server that ends earlier ends CMD. Ctrl-C is for CMD to handle, and does not reach the servers;
+while they are being stopped a signal kills at once.
 
 Exit status: CMD's own; 128+N if signal N ended it; 124 if it timed out; 125 if a server was
 not ready in time, or ended early; 126 and 127 if CMD cannot be executed or was not found.
@@ -49,10 +51,13 @@ pub(crate) struct WithArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
 
-    /// Stop signal, by name or number
-    #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) signal: i32,
+    /// Stop signal, by name or number [default: TERM, and for CMD the one received]
+    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
+    pub(crate) signal: Option<i32>,
+
+    /// Which processes get the stop signal
+    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Forward::All)]
+    pub(crate) forward: Forward,
 
     #[command(flatten)]
     pub(crate) ground: GroundArgs,

@@ -7,17 +7,19 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libc::SIGTERM;
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use tidy_process::cli_support::{log_into, quoted_lines};
 use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
-use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
+use crate::exit::{Broken, Ended, FAILED, Failure, Forward, Leaks, exit};
 use crate::place::scope;
 use crate::print::text::{self, Voice, failed};
 use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
+use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
-use crate::wait::terminal::Modes;
+use crate::wait::terminal::{Modes, choose_group, stand_apart};
 use crate::wait::watch::{Stop, Watch};
 use crate::with::args::{ReadyArg, ServerArgs, WithArgs};
 use crate::{script, words};
@@ -64,14 +66,18 @@ fn supervise(args: &WithArgs) -> Result<(Option<Report>, Option<Signal>), Broken
     let (servers, variables) = (Vec::new(), Vec::new());
     let mut up = Up { args, supervisor, signals, deadline, servers, variables };
     for server in &args.servers.0 {
-        if let Some(signal) = up.start(server)? {
-            up.down()?;
-            return Ok((None, Some(signal)));
+        let mut requests = up.start(server)?;
+        if requests.asked.is_some() {
+            up.down(&mut requests)?;
+            return Ok((None, requests.asked));
         }
     }
-    let (report, asked) = up.main()?;
-    match up.down() {
-        Ok(()) => Ok((Some(report), asked)),
+    let (report, mut requests) = up.main()?;
+    match up.down(&mut requests) {
+        Ok(()) => {
+            let by_signal = requests.by_signal(report.status);
+            Ok((Some(report), by_signal))
+        }
         Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),
     }
 }
@@ -89,34 +95,49 @@ struct Up<'a> {
 
 impl<'a> Up<'a> {
     fn stop(&self) -> Stop {
-        Stop { signal: self.args.signal, kill_after: self.args.kill_after }
+        let main_only = self.args.forward == Forward::Main;
+        Stop { signal: self.args.signal, kill_after: self.args.kill_after, main_only }
+    }
+
+    /// Servers are stopped as ever, whichever signal is the reason.
+    fn stop_of_server(&self) -> Stop {
+        Stop { signal: Some(self.stop_signal()), ..self.stop() }
+    }
+
+    fn stop_signal(&self) -> i32 {
+        self.args.signal.unwrap_or(SIGTERM)
     }
 
     fn command(&self, program: &OsString) -> Command {
         let mut command = Command::new(program);
         command.supervisor(&self.supervisor);
-        command.grace(self.args.kill_after).stop_signal(self.args.signal);
+        command.grace(self.args.kill_after).stop_signal(self.stop_signal());
+        command.stop_main_only(self.args.forward == Forward::Main);
         command.envs(self.variables.iter().map(|(key, value)| (key, value)));
         command
     }
 
     /// Starts a server and waits until it is ready, or until a signal asks this process to end.
-    fn start(&mut self, server: &'a ServerArgs) -> Result<Option<Signal>, Failure> {
+    fn start(&mut self, server: &'a ServerArgs) -> Result<Requests, Failure> {
         let failed = |error| Failure::Server { name: server.name().to_owned(), error };
         let log = self.log(server)?;
         let mut command = self.command(&"sh".into());
         command.arg("-c").arg(&server.command).name(server.name());
+        // In a terminal's background: Ctrl-C is for the command, which may need the servers to end.
+        let leader = stand_apart(&mut command);
         let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
+        drop(leader);
+        let mut requests = Requests::default();
         if let Some(what) = &server.ready {
-            let (ready, asked) = self.until_ready(&child, what)?;
-            if asked.is_some() {
-                return Ok(asked);
+            let ready;
+            (ready, requests) = self.until_ready(&child, what)?;
+            if requests.asked.is_none() {
+                ready.map_err(failed)?;
             }
-            ready.map_err(failed)?;
         }
         self.tell(server, &child)?;
         self.servers.push((server, child, log));
-        Ok(None)
+        Ok(requests)
     }
 
     /// Makes the server's log as [`Log::create`] does, with signals and the timeout in force.
@@ -134,15 +155,15 @@ impl<'a> Up<'a> {
         Ok(if self.args.verbose { log.on_line(say) } else { log })
     }
 
-    /// Waits in a thread, which ends at once when the server is killed; this one answers signals.
+    /// Waits in a thread, which ends at once when the server does; this one answers signals.
     fn until_ready(
         &self,
         child: &Child,
         what: &ReadyArg,
-    ) -> Result<(tidy_process::Result<()>, Option<Signal>), Failure> {
+    ) -> Result<(tidy_process::Result<()>, Requests), Failure> {
         let deadline = in_time(self.args.ready_timeout);
         let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
-        let mut watch = Watch::new(child, &self.signals, self.stop());
+        let mut watch = Watch::server(child, &self.signals, self.stop_of_server());
         thread::scope(|scope| {
             let waiting = scope.spawn(move || {
                 let ready = what.ready().and_then(|ready| child.wait_ready(ready, deadline));
@@ -150,13 +171,10 @@ impl<'a> Up<'a> {
                 ready
             });
             while !waiting.is_finished() {
-                watch.sleep(over.as_fd(), PollFlags::POLLIN)?;
-                if watch.asked.is_some() {
-                    child.kill()?;
-                }
+                watch.sleep(over.as_fd(), PollFlags::POLLIN, None)?;
             }
             match waiting.join() {
-                Ok(ready) => Ok((ready, watch.asked)),
+                Ok(ready) => Ok((ready, watch.requests())),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
@@ -181,7 +199,7 @@ impl<'a> Up<'a> {
         Ok(())
     }
 
-    fn main(&self) -> Result<(Report, Option<Signal>), Broken> {
+    fn main(&self) -> Result<(Report, Requests), Broken> {
         let mut words = self.args.command.iter();
         let program = words.next().cloned().unwrap_or_default();
         let mut command = self.command(&program);
@@ -189,26 +207,42 @@ impl<'a> Up<'a> {
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
+        let leader = choose_group(&mut command, &self.signals);
         let child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
+        drop(leader);
         let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
-        let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
-        let watched = watch.until_server_ended();
-        let asked = watch.asked;
+        let mut requests = Requests::default();
+        let watched = Watch::command(&child, &self.signals, self.stop()).and_then(|watch| {
+            let mut watch = watch.beside(&servers);
+            let watched = match watch.until_server_ended() {
+                Ok(None) => watch.until_stopped().map(|()| None),
+                ended => ended,
+            };
+            requests = watch.requests();
+            watched
+        });
         let ended = watched.as_ref().ok().copied().flatten();
         let report = Broken::or_report(watched, child.finish())?;
         match ended.and_then(|number| self.servers.get(number)) {
             Some((server, child, log)) => Err(epitaph(server, child, log)?.into()),
-            None => Ok((report, asked)),
+            None => Ok((report, requests)),
         }
     }
 
-    /// Ends the servers, the last one first: it may need those before it.
-    fn down(self) -> Result<(), Failure> {
-        let ends = self.servers.into_iter().rev().map(|(_, child, _)| child.finish());
+    /// Ends the servers, the last one first: it may need those before it. A signal that comes
+    /// meanwhile ends them all at once.
+    fn down(self, requests: &mut Requests) -> Result<(), Failure> {
+        let stop = self.stop_of_server();
+        let end = |(_, child, _): (_, Child, _)| -> Result<(), Failure> {
+            let mut watch = Watch::server(&child, &self.signals, stop).after(*requests);
+            let put_down = watch.until_put_down();
+            *requests = watch.requests();
+            put_down.and(child.finish().map(drop).map_err(Failure::from))
+        };
         // Each server is ended, even after an error; the first error is returned.
-        let errors: Vec<_> = ends.filter_map(Result::err).collect();
-        errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
+        let ends = self.servers.into_iter().rev().map(end);
+        ends.fold(Ok(()), Result::and)
     }
 }
 
