@@ -40,6 +40,8 @@ pub(crate) enum Failure {
     OpenTimedOut { path: String },
     #[error("open {path}: given up at {signal}")]
     OpenStopped { path: String, signal: Signal },
+    #[error("not started: {0} came before")]
+    NotStarted(Signal),
     #[error("write report to {path}: {error}")]
     Report { path: String, error: io::Error },
     #[error("write to standard output: {0}")]
@@ -80,7 +82,7 @@ impl Failure {
     /// The signal that tidy-process is to end by.
     pub(crate) fn by_signal(&self) -> Option<Signal> {
         match self {
-            Self::OpenStopped { signal, .. } => Some(*signal),
+            Self::OpenStopped { signal, .. } | Self::NotStarted(signal) => Some(*signal),
             _ => None,
         }
     }
@@ -91,7 +93,9 @@ impl Failure {
             Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_executable() => 126,
             Self::Library(error) if error.is_timed_out() => TIMED_OUT,
             Self::OpenTimedOut { .. } => TIMED_OUT,
-            Self::OpenStopped { signal, .. } => seen(FAILED, Some(*signal)),
+            Self::OpenStopped { signal, .. } | Self::NotStarted(signal) => {
+                seen(FAILED, Some(*signal))
+            }
             _ => FAILED,
         }
     }

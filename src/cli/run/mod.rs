@@ -7,7 +7,7 @@ use libc::SIGTERM;
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Forward, Leaks, exit, seen};
+use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
@@ -82,6 +82,9 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     let mut command = command(args, &supervisor);
     files.redirect(args, &mut command)?;
     let leader = choose_group(&mut command, signals);
+    if let Some(signal) = signals.answer_alone()? {
+        return Err(Failure::NotStarted(signal).into());
+    }
     let child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     // The files are the command's: who reads a pipe is to see its end.

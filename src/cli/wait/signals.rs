@@ -102,6 +102,20 @@ impl Signals {
         Ok(all)
     }
 
+    /// Answers what has come before there is a command; returns the signal, if one asks this process
+    /// to end.
+    pub(crate) fn answer_alone(&self) -> nix::Result<Option<Signal>> {
+        for came in self.take()? {
+            match came.asked {
+                Asked::Suspend => suspend()?,
+                Asked::Stop(signal) => return Ok(Some(signal)),
+                // There is no command yet that it could be for.
+                Asked::Pass(..) => {}
+            }
+        }
+        Ok(None)
+    }
+
     fn came(&self, info: &signalfd_siginfo) -> Option<Came> {
         let number = info.ssi_signo.cast_signed();
         let asked = match Signal::try_from(number) {

@@ -61,15 +61,22 @@ impl<'a> Watch<'a> {
         if child.try_wait()?.is_none() {
             watch.is_beside = is_beside_us(child.id());
         }
-        // A signal that has come by now may be older than the command, whatever its group.
-        for came in signals.take()? {
-            let reached = match came.reached {
-                Reached::Group | Reached::Terminal => Reached::Us,
-                reached => reached,
-            };
-            watch.answer(Came { reached, ..came })?;
-        }
+        signals.take()?.into_iter().try_for_each(|came| watch.answer_early(came))?;
         Ok(watch)
+    }
+
+    /// Answers a signal that may be older than the command, whatever the group that it was for. Told
+    /// twice is better than never.
+    fn answer_early(&mut self, came: Came) -> Result<(), Failure> {
+        let reached = match (came.reached, came.asked) {
+            (Reached::Terminal, Asked::Stop(signal @ (Signal::SIGINT | Signal::SIGQUIT))) => {
+                cli_support::pass_on(self.child, signal as i32, None);
+                came.reached
+            }
+            (Reached::Group | Reached::Terminal, _) => Reached::Us,
+            (reached, _) => reached,
+        };
+        self.answer(Came { reached, ..came })
     }
 
     /// Watches a server, which stands in another process group than this process.

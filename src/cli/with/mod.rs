@@ -127,13 +127,9 @@ impl<'a> Up<'a> {
         let leader = stand_apart(&mut command);
         let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
         drop(leader);
-        let mut requests = Requests::default();
-        if let Some(what) = &server.ready {
-            let ready;
-            (ready, requests) = self.until_ready(&child, what)?;
-            if requests.asked.is_none() {
-                ready.map_err(failed)?;
-            }
+        let (ready, requests) = self.until_ready(&child, server.ready.as_ref())?;
+        if requests.asked.is_none() {
+            ready.map_err(failed)?;
         }
         self.tell(server, &child)?;
         self.servers.push((server, child, log));
@@ -159,11 +155,13 @@ impl<'a> Up<'a> {
     fn until_ready(
         &self,
         child: &Child,
-        what: &ReadyArg,
+        what: Option<&ReadyArg>,
     ) -> Result<(tidy_process::Result<()>, Requests), Failure> {
         let deadline = in_time(self.args.ready_timeout);
         let (over, waits) = std::io::pipe().map_err(Failure::Print)?;
         let mut watch = Watch::server(child, &self.signals, self.stop_of_server());
+        watch.take_signals()?;
+        let Some(what) = what else { return Ok((Ok(()), watch.requests())) };
         thread::scope(|scope| {
             let waiting = scope.spawn(move || {
                 let ready = what.ready().and_then(|ready| child.wait_ready(ready, deadline));
