@@ -87,3 +87,5 @@ mod wait;
 mod witness;
 #[cfg(feature = "cli")]
 mod with;
+#[cfg(feature = "cli")]
+mod with_signals;

@@ -16,7 +16,7 @@ use crate::victim;
 
 /// To whom a signal is sent.
 #[derive(Clone, Copy, Debug)]
-enum To {
+pub(crate) enum To {
     /// The tool, or what stands in its place.
     One,
     /// Its whole process group.
@@ -25,11 +25,11 @@ enum To {
 use To::{Group, One};
 
 /// Milliseconds after the ones before, a signal, and to whom.
-type Sent = (u64, i32, To);
+pub(crate) type Sent = (u64, i32, To);
 
 /// How the tool ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     By(i32),
     With(i32),
 }
@@ -158,7 +158,7 @@ fn send(child: &Child, sent: &[Sent]) {
 }
 
 /// What it heard, with a point for its end; and its end.
-fn heard(mut child: Child, sent: &[Sent]) -> (String, End) {
+pub(crate) fn heard(mut child: Child, sent: &[Sent]) -> (String, End) {
     use std::io::Read;
     let mut pipe = child.stdout.take().unwrap();
     read_ready(&mut pipe);
@@ -192,7 +192,7 @@ fn the_table_of_signals_holds_and_the_references_agree() {
 }
 
 /// So many rounds of a test, four at a time, each of these on a stage of its own.
-fn abreast(count: usize, test: impl Fn(&Stage, usize) + Sync) {
+pub(crate) fn abreast(count: usize, test: impl Fn(&Stage, usize) + Sync) {
     thread::scope(|scope| {
         for lane in 0..4 {
             let test = &test;

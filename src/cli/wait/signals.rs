@@ -102,7 +102,7 @@ impl Signals {
         Ok(all)
     }
 
-    /// Answers what has come before there is a command; returns the signal, if one asks this process
+    /// Answers what has come before there is a command; returns the signal, if one asks this tool
     /// to end.
     pub(crate) fn answer_alone(&self) -> nix::Result<Option<Signal>> {
         for came in self.take()? {

@@ -65,8 +65,8 @@ impl<'a> Watch<'a> {
         Ok(watch)
     }
 
-    /// Answers a signal that may be older than the command, whatever the group that it was for. Told
-    /// twice is better than never.
+    /// Answers a signal that may be older than the command, whatever the group that it was for. To
+    /// be told twice is better than never.
     fn answer_early(&mut self, came: Came) -> Result<(), Failure> {
         let reached = match (came.reached, came.asked) {
             (Reached::Terminal, Asked::Stop(signal @ (Signal::SIGINT | Signal::SIGQUIT))) => {
