@@ -27,7 +27,7 @@ pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
 pub use crate::sys::standin::{StandIn, handles};
-pub use crate::sys::{TO_ALL, ignores, reset_sigchld, signal_set};
+pub use crate::sys::{ignores, reset_sigchld, signal_set};
 use crate::tree::Tree;
 
 /// Where a supervisor would make its run root. Makes nothing.
@@ -135,6 +135,9 @@ pub fn rest(
 ) -> std::result::Result<(), Errno> {
     child.rest(fds, deadline)
 }
+
+/// The value that comes with a signal for a whole tree.
+pub const TO_ALL: i32 = sys::TO_ALL;
 
 /// Characters that a line about processes may have.
 pub const LINE: usize = quote::LINE;

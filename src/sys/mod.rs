@@ -42,7 +42,7 @@ pub(crate) const STAND_IN: &CStr = c"tidy-stand-in";
 
 /// The value that comes with a signal for a whole tree: a supervisor in that tree need not send it
 /// on to its own.
-pub const TO_ALL: i32 = 0x7469_6479;
+pub(crate) const TO_ALL: i32 = 0x7469_6479;
 
 /// A new process: its pid (a label) and its pidfd (the handle).
 #[derive(Debug)]

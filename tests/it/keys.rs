@@ -176,6 +176,27 @@ fn servers_do_not_see_ctrl_c() {
     stage.close(Alone::No);
 }
 
+/// A command's own teardown may end a server; one that ends long after a Ctrl-C ends the command.
+#[test]
+#[serial]
+fn a_command_may_end_its_server_after_ctrl_c() {
+    let Some(stage) = Stage::set() else { return };
+    for (end, wanted) in [("; sleep .5; exit 5", Some(5)), ("; sleep 25", Some(125))] {
+        let script = format!(
+            "trap 'kill $TIDY_SERVER1_PID; sleep .1{end}' INT; echo ready; sleep 25 & wait"
+        );
+        let args =
+            [TOOL, "with", "-k", "2", "--server", "exec sleep 25", "--", "sh", "-c", &script];
+        let mut terminal = Terminal::open(&stage, &args);
+        terminal.shows("ready");
+        terminal.types(CTRL_C);
+        let (status, said) = terminal.ends();
+        assert_eq!(status.code(), wanted, "{said}");
+        assert_eq!(said.contains("server1 ended while CMD was running"), end.ends_with("25"));
+    }
+    stage.close(Alone::No);
+}
+
 #[test]
 #[serial]
 fn a_ctrl_c_while_servers_are_stopped_kills_them_at_once() {
@@ -258,7 +279,7 @@ fn a_closed_window_lets_the_command_clean_up() {
 #[serial]
 fn a_command_reads_from_the_terminal_though_no_stream_is_one() {
     let Some(stage) = Stage::set() else { return };
-    let ask = "($T run sh -c 'echo a\"\"sk >/dev/tty; read x </dev/tty; echo g\"\"ot $x >/dev/tty') \
+    let ask = "($T run sh -c 'exec >/dev/tty; echo a\"\"sk; read x </dev/tty; echo g\"\"ot $x') \
         </dev/null >/dev/null 2>&1; echo st\"\"atus $?\n";
     let mut terminal = shell(&stage);
     terminal.types(ask);

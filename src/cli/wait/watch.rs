@@ -172,11 +172,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Waits until the command has ended or nothing is left of a server, whose number it returns.
-    /// Once a signal has asked this process to end, the end of a server does not count.
+    /// Once a signal has asked this process to end, the end of a server does not count; nor does it
+    /// for a while after a Ctrl-C: the command's own teardown may end it.
     pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
         while self.child.try_wait()?.is_none() {
             for (number, server) in self.servers.iter().enumerate() {
-                if !self.is_asked() && is_over(server)? && !self.signal_comes()? {
+                if !self.is_ending() && is_over(server)? && !self.signal_comes()? {
                     return Ok(Some(number));
                 }
             }
@@ -186,8 +187,9 @@ impl<'a> Watch<'a> {
         self.end_of_main().map(|()| None)
     }
 
-    fn is_asked(&self) -> bool {
-        self.requests.asked.is_some()
+    fn is_ending(&self) -> bool {
+        let is_recent = |(_, at): (Signal, Instant)| at.elapsed() < self.stop.kill_after;
+        self.requests.asked.is_some() || self.requests.interrupted().is_some_and(is_recent)
     }
 
     /// Reaps orphans if this is the first process of a container, whose duty that is. The command
@@ -208,7 +210,7 @@ impl<'a> Watch<'a> {
             Err(errno) => return Err(errno.into()),
         }
         self.take_signals()?;
-        Ok(self.is_asked())
+        Ok(self.is_ending())
     }
 
     pub(crate) fn take_signals(&mut self) -> Result<(), Failure> {
