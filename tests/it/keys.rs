@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serial_test::serial;
 
 use crate::ears::EARS;
-use crate::support::{Alone, SOON, Stage, tool, until};
+use crate::support::{Alone, SOON, Stage, rounds, tool, until};
 use crate::terminal::{CTRL_C, CTRL_Z, Terminal};
 use crate::victim;
 
@@ -241,6 +241,14 @@ fn a_jobs_signal_reaches_the_command_once() {
         terminal.types("wait; echo do\"\"ne\n");
         terminal.shows("done\r\n");
     }
+    // It signals its child, and then its group.
+    for _ in 0..rounds(4, 100) {
+        terminal.types("timeout .8 $T run -q -k 20 \"$E\" # go\n");
+        terminal.shows("# go\r\n");
+        terminal.shows("end");
+        assert_eq!(terminal.passed(), "ready\r\n15\r\nend");
+        terminal.shows("prompt> ");
+    }
     terminal.types("exit\n");
     terminal.ends();
     stage.close(Alone::No);
@@ -255,7 +263,8 @@ fn a_closed_window_lets_the_command_clean_up() {
     let mini = "trap 'sleep .3; echo cleaned >>\"$1\"; exit' HUP; echo ready; \
         while :; do sleep .05; done";
     fs::write(&script.0, mini).unwrap();
-    for of_shell in [true, false] {
+    for round in 0..rounds(4, 100) {
+        let of_shell = round % 2 == 0;
         let _ = fs::remove_file(&file.0);
         let mut terminal = if of_shell {
             let mut terminal = shell(&stage);

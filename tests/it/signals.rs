@@ -101,11 +101,11 @@ const ROWS: &[Row] = &[
     ]),
     // One request.
     row(&[(0, 15, One), (0, 15, Group)], "15 .", By(15)),
-    row(&[(0, 15, One), (50, 15, Group)], "15 .", By(15)),
-    row(&[(0, 15, One), (100, 15, One)], "15 .", By(15)),
+    row(&[(0, 15, One), (20, 15, Group)], "15 .", By(15)),
+    row(&[(0, 15, One), (20, 15, One)], "15 .", By(15)),
     row(&[(0, 15, Group), (0, 1, Group)], "15 .", By(15)),
     row(&[(0, 1, Group), (1, 1, Group)], "1 .", By(1)),
-    row(&[(0, 2, Group), (100, 15, One)], "2 .", By(2)),
+    row(&[(0, 2, Group), (20, 15, One)], "2 .", By(2)),
     row(&[(0, 15, One), (1, 15, One), (1, 1, One), (1, 2, One)], "15 .", By(15)).with(KEEPER),
     // A second one.
     row(&[(0, 15, One), (300, 15, One)], "15", By(15)).with(&["-E", "TIDY_EARS=20000"]),
@@ -242,7 +242,7 @@ fn two_signals_of_one_request_are_one() {
         &[(0, 1, One), (0, 15, One)],
         &[(0, 15, Group), (1, 1, Group)],
         &[(0, 15, One), (1, 15, Group), (1, 15, One)],
-        &[(0, 2, Group), (150, 15, Group)],
+        &[(0, 2, Group), (20, 15, Group)],
     ];
     abreast(many(21, 210), |stage, round| {
         let pair = PAIRS[round % PAIRS.len()];

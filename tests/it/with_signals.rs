@@ -113,8 +113,8 @@ fn the_second_signal_of_a_request_does_not_kill_the_servers() {
     const PAIRS: &[&[Sent]] = &[
         &[(0, 15, One), (1, 1, One)],
         &[(0, 1, Group), (0, 1, Group)],
-        &[(0, 15, One), (50, 15, Group)],
-        &[(0, 2, Group), (150, 15, One)],
+        &[(0, 15, One), (20, 15, Group)],
+        &[(0, 2, Group), (20, 15, One)],
     ];
     abreast(PAIRS.len() * 2, |stage, number| {
         let servers = Servers::new(stage, 20 + number);

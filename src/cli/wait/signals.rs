@@ -2,6 +2,9 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
+
 use tidy_process::cli_support::{self, StandIn, TO_ALL};
 
 use libc::signalfd_siginfo;
@@ -56,6 +59,10 @@ const PASSED: [Signal; 9] = [
     Signal::SIGPWR,
     Signal::SIGURG,
 ];
+
+/// A request that was sent to this process alone is held back so long, where the command stands in
+/// its group: a signal to the group may follow.
+const JUST_BEHIND: Duration = Duration::from_millis(5);
 
 /// Signals that the terminal driver sends to its foreground group.
 const OF_TERMINAL: [Signal; 5] =
@@ -140,9 +147,21 @@ impl Signals {
         }
     }
 
+    /// Whether the whole group has got it, or gets it just behind this process (timeout(1) signals
+    /// its child, then its group).
+    fn witnessed(&self, number: i32) -> bool {
+        let is_stop = STOP.iter().any(|&signal| signal as i32 == number);
+        let may_follow = is_stop && self.witness.borrow().is_some();
+        self.sees(number)
+            || may_follow && {
+                thread::sleep(JUST_BEHIND);
+                self.sees(number)
+            }
+    }
+
     /// A process that joined the group later is signalled earlier: the witness has got the signal
     /// by the time this process has.
-    fn witnessed(&self, number: i32) -> bool {
+    fn sees(&self, number: i32) -> bool {
         let seen = self.witness.borrow().as_ref().is_some_and(|witness| witness.has_got(number));
         if seen {
             self.tell_group_apart();
