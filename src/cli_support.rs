@@ -26,7 +26,8 @@ pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
-pub use crate::sys::{ignores, reset_sigchld};
+pub use crate::sys::standin::{StandIn, handles};
+pub use crate::sys::{ignores, reset_sigchld, signal_set};
 use crate::tree::Tree;
 
 /// Where a supervisor would make its run root. Makes nothing.
@@ -51,12 +52,61 @@ pub fn note_stop(child: &Child, grace: Duration) {
     child.note_stop(Instant::now().checked_add(grace));
 }
 
-/// Sends a signal to those processes of the tree whose pid is meant.
+/// Whether something has asked the child to end: a timeout, or [`note_stop`].
+#[must_use]
+pub fn is_ending(child: &Child) -> bool {
+    child.ending.cause().is_some()
+}
+
+/// Sends the stop signal, with the kill to follow after `grace`.
+pub fn begin_stop(child: &Child, grace: Duration) {
+    child.begin_stop(Instant::now().checked_add(grace));
+}
+
+/// Sends a stop request on to those processes of the tree whose pid is meant, or to the main
+/// process alone, and lets all that stand still go on, so that they can answer.
 ///
 /// # Errors
 /// The members cannot be listed.
-pub fn signal_where(tree: &Tree, signal: i32, is_meant: impl Fn(u32) -> bool) -> Result<usize> {
-    tree.signal_where(signal, is_meant)
+pub fn forward(
+    child: &Child,
+    signal: i32,
+    main_only: bool,
+    is_meant: impl Fn(u32) -> bool,
+) -> Result<()> {
+    let tree = child.tree();
+    let main = child.id();
+    let reached = match main_only {
+        true => Ok(0),
+        false => tree.signal_where(signal, &is_meant),
+    };
+    if is_meant(main) && (main_only || !tree.holds(main)) {
+        // It may have ended.
+        let _ = child.signal(signal);
+    }
+    go_on(tree);
+    reached.map(drop)
+}
+
+/// Lets all processes of the tree that are stopped or frozen go on.
+pub fn go_on(tree: &Tree) {
+    let _ = tree.signal(libc::SIGCONT);
+    let _ = set_still(tree, false);
+}
+
+/// Sends a signal on to the main process, with the value that came with it, if one did.
+pub fn pass_on(child: &Child, signal: i32, value: Option<u64>) {
+    // It may have ended.
+    let _ = match value {
+        Some(value) => sys::pidfd_queue(child.pidfd.as_fd(), signal, value),
+        None => sys::pidfd_send_signal(child.pidfd.as_fd(), signal),
+    };
+}
+
+/// The pids of the tree's processes, in order.
+#[must_use]
+pub fn pids(tree: &Tree) -> Vec<i32> {
+    tree.pids()
 }
 
 /// Makes the whole tree stand still, by whatever means it has; `false` lets it run on.
@@ -85,6 +135,9 @@ pub fn rest(
 ) -> std::result::Result<(), Errno> {
     child.rest(fds, deadline)
 }
+
+/// The value that comes with a signal for a whole tree.
+pub const TO_ALL: i32 = sys::TO_ALL;
 
 /// Characters that a line about processes may have.
 pub const LINE: usize = quote::LINE;

@@ -24,7 +24,9 @@ use crate::cgroup::{Cgroup, read_all};
 use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result};
 use crate::limits::{CONTROLLERS, Limits, Setting};
+use crate::proc::info::ProcessInfo;
 use crate::proc::survey;
+use crate::sys::STAND_IN;
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -221,11 +223,14 @@ fn step_aside(dir: &Path) -> Result<(), Errno> {
     all.iter().try_for_each(|pid| write_in(&leaf, "cgroup.procs", &pid.to_string()))
 }
 
-/// This process, or a guard that is its child.
+/// This process, or a guard or stand-in that is its child.
 fn is_us(pid: i32) -> bool {
     let mine = std::process::id();
-    pid.cast_unsigned() == mine
-        || survey::of(&[pid]).named.iter().any(|process| process.ppid == mine && is_guard(process))
+    let is_helper = |process: &ProcessInfo| {
+        is_guard(process) || STAND_IN.to_str().is_ok_and(|name| process.name == name)
+    };
+    let is_ours = |process: &ProcessInfo| process.ppid == mine && is_helper(process);
+    pid.cast_unsigned() == mine || survey::of(&[pid]).named.iter().any(is_ours)
 }
 
 fn has(dir: &Path, file: &str, controller: &str) -> bool {

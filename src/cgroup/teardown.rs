@@ -7,7 +7,7 @@
 //! process through a pidfd, round after round. It returns when the directory is gone, or at its
 //! deadline with an error that names the survivors.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::proc::survey;
-use crate::sys;
+use crate::sys::{self, TO_ALL};
 
 /// How long a teardown tries before it gives up and names the survivors.
 pub(crate) const TEARDOWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -125,12 +125,22 @@ pub(crate) fn signal_all(
         let handles: Vec<(i32, OwnedFd)> = batch.iter().filter_map(open).collect();
         let members = list()?;
         for (pid, pidfd) in &handles {
-            use std::os::fd::AsFd;
             let member = members.binary_search(pid).is_ok();
-            if member && sys::pidfd_send_signal(pidfd.as_fd(), signal).is_ok() {
+            if member && tell(pidfd.as_fd(), signal).is_ok() {
                 reached += 1;
             }
         }
     }
     Ok(reached)
+}
+
+/// Sends the signal, and says that all get it: a tidy-process among them does not send it on.
+fn tell(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let plain = || sys::pidfd_send_signal(pidfd, signal);
+    match signal {
+        // No process answers these, and 0 only asks.
+        0 | libc::SIGKILL | libc::SIGSTOP => plain(),
+        // A full queue or an emulated kernel may refuse the value, which is no reason to be silent.
+        _ => sys::pidfd_queue(pidfd, signal, TO_ALL.unsigned_abs().into()).or_else(|_| plain()),
+    }
 }

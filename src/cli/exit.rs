@@ -39,6 +39,8 @@ pub(crate) enum Failure {
     OpenTimedOut { path: String },
     #[error("open {path}: given up at {signal}")]
     OpenStopped { path: String, signal: Signal },
+    #[error("not started: {0} came before")]
+    NotStarted(Signal),
     #[error("write report to {path}: {error}")]
     Report { path: String, error: io::Error },
     #[error("write to standard output: {0}")]
@@ -115,7 +117,7 @@ impl Failure {
     /// The signal that tidy-process is to end by.
     pub(crate) fn by_signal(&self) -> Option<Signal> {
         match self {
-            Self::OpenStopped { signal, .. } => Some(*signal),
+            Self::OpenStopped { signal, .. } | Self::NotStarted(signal) => Some(*signal),
             _ => None,
         }
     }
@@ -126,7 +128,9 @@ impl Failure {
             Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_executable() => 126,
             Self::Library(error) if error.is_timed_out() => TIMED_OUT,
             Self::OpenTimedOut { .. } => TIMED_OUT,
-            Self::OpenStopped { signal, .. } => seen(FAILED, Some(*signal)),
+            Self::OpenStopped { signal, .. } | Self::NotStarted(signal) => {
+                seen(FAILED, Some(*signal))
+            }
             _ => FAILED,
         }
     }
@@ -176,6 +180,15 @@ pub(crate) enum Leaks {
     Wait,
     /// Kill them, name them and exit with 123
     Fail,
+}
+
+/// Which processes a stop request is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Forward {
+    /// CMD alone, which stops its own
+    Main,
+    /// CMD and all that it has started
+    All,
 }
 
 /// The exit status as a shell sees it.

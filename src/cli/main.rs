@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     if let Some(signal) = ended.by_signal {
         signals::end_by(signal);
     }
-    ExitCode::from(ended.exit)
+    ExitCode::from(exit::seen(ended.exit, ended.by_signal))
 }
 
 /// Help, or what is wrong with a command line.

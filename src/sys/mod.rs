@@ -15,6 +15,8 @@ pub(crate) mod poll;
 pub(crate) mod raw;
 pub(crate) mod identity;
 mod safe;
+#[cfg(feature = "cli")]
+pub(crate) mod standin;
 
 use std::ffi::{CStr, CString, c_int};
 use std::mem::MaybeUninit;
@@ -29,11 +31,20 @@ use std::{io, sync::Arc};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+#[cfg(feature = "cli")]
+use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) use crate::sys::safe::{SignalsBlocked, above_two};
+
+/// The kernel's name of a stand-in, which is no stranger in its parent's cgroup.
+pub(crate) const STAND_IN: &CStr = c"tidy-stand-in";
+
+/// The value that comes with a signal for a whole tree: a supervisor in that tree need not send it
+/// on to its own.
+pub(crate) const TO_ALL: i32 = 0x7469_6479;
 
 /// A new process: its pid (a label) and its pidfd (the handle).
 #[derive(Debug)]
@@ -132,6 +143,60 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     // SAFETY: a null siginfo is allowed: the kernel then fills in what kill(2) would.
     let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
     Errno::result(answer).map(drop)
+}
+
+/// Sends a signal with a value, as sigqueue(3) does.
+pub(crate) fn pidfd_queue(pidfd: BorrowedFd<'_>, signal: i32, value: u64) -> Result<(), Errno> {
+    /// The fields of a queued signal's siginfo, which libc keeps to itself.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Fields {
+        signal: c_int,
+        errno: c_int,
+        code: c_int,
+        sender: Sender,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Sender {
+        pid: libc::pid_t,
+        uid: libc::uid_t,
+        value: usize,
+    }
+    #[repr(C)]
+    union Info {
+        all: libc::siginfo_t,
+        fields: Fields,
+    }
+    // SAFETY: plain numbers, for which zero is valid.
+    let mut info = Info { all: unsafe { std::mem::zeroed() } };
+    let (pid, uid) = (std::process::id().cast_signed(), nix::unistd::getuid().as_raw());
+    // A value is as wide as a pointer.
+    let value = usize::try_from(value).unwrap_or_default();
+    let sender = Sender { pid, uid, value };
+    info.fields = Fields { signal, errno: 0, code: libc::SI_QUEUE, sender };
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: the kernel reads one siginfo, all of whose bytes are set.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, &raw const info, 0) };
+    Errno::result(answer).map(drop)
+}
+
+/// The set of these signals, real-time ones too.
+#[must_use]
+#[cfg(feature = "cli")]
+pub fn signal_set(signals: impl Iterator<Item = i32>) -> SigSet {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `set` is writable.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset has made it a set.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: a set, and a number that is refused if it is no signal's.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: a set that libc has made.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// Whether the kernel knows a signal of this number, or it is 0 (which only asks).

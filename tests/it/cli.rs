@@ -283,13 +283,15 @@ fn who_ignores_the_stop_is_killed_after_the_grace() {
 fn a_second_signal_kills_at_once() {
     use std::os::unix::process::ExitStatusExt;
     let Some(stage) = Stage::set() else { return };
-    let script = "trap 'echo ready' TERM; echo ready; while :; do sleep 0.01; done";
+    let script = "trap 'echo ready' INT; echo ready; while :; do sleep 0.01; done";
     let mut tool = stage.tool(&["run", "-q", "-k", "1h", "sh", "-c", script]);
     let mut tool = tool.stdout(Stdio::piped()).spawn().unwrap();
     let mut pipe = tool.stdout.take().unwrap();
     read_ready(&mut pipe);
     send(&tool, Signal::SIGINT);
     read_ready(&mut pipe);
+    // Until then it is the same request.
+    std::thread::sleep(Duration::from_millis(300));
     send(&tool, Signal::SIGTERM);
     assert_eq!(tool.wait().unwrap().signal(), Some(2));
     stage.close(Alone::No);

@@ -2,7 +2,8 @@
 //!
 //! The binary is also its own victim: with `TIDY_VICTIM` set it plays the named one (see `victim`),
 //! with `TIDY_ACTOR` a supervisor that is about to be killed (see `actor`), with `TIDY_PRESSURE`
-//! one that is short of something (see `pressure`), with `TIDY_SERVER` a server (see `server`).
+//! one that is short of something (see `pressure`), with `TIDY_SERVER` a server (see `server`),
+//! with `TIDY_EARS` one that says which signals it hears (see `ears`).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,8 @@
 
 mod actor;
 mod attacks;
+#[cfg(feature = "cli")]
+mod ears;
 mod load;
 mod server;
 mod skipped;
@@ -55,6 +58,8 @@ mod guard;
 mod honest;
 mod keeper;
 mod kept;
+#[cfg(feature = "cli")]
+mod keys;
 mod late;
 mod leaks;
 mod limits;
@@ -65,6 +70,8 @@ mod pressure;
 mod ready;
 mod ready_places;
 mod recipes;
+#[cfg(feature = "cli")]
+mod signals;
 mod soak;
 #[cfg(feature = "cli")]
 mod streams;
@@ -85,3 +92,5 @@ mod witness;
 mod with;
 #[cfg(feature = "cli")]
 mod with_servers;
+#[cfg(feature = "cli")]
+mod with_signals;

@@ -134,7 +134,7 @@ pub(crate) enum Alone {
 }
 
 #[cfg(feature = "cli")]
-pub(crate) fn tool() -> &'static str {
+pub(crate) const fn tool() -> &'static str {
     env!("CARGO_BIN_EXE_tidy-process")
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::write;
 
 /// A pipe that can be written takes this much at once.
@@ -40,12 +40,16 @@ fn writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Writes the last words of a run. All else is done, so a signal may end us where the reader does
-/// not read: while we wait none is blocked.
+/// Writes the last words of a run. All else is done, so a request to end may end us where the
+/// reader does not read. Signals that were for the command stay out.
 pub(crate) fn write_finally(fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = fd.as_fd();
+    let mut mask = SigSet::thread_get_mask()?;
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP]
+        .into_iter()
+        .for_each(|signal| mask.remove(signal));
     for piece in bytes.chunks(PIECE) {
-        match ppoll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], None, Some(SigSet::empty())) {
+        match ppoll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], None, Some(mask)) {
             Ok(_) | Err(Errno::EINTR) => Patient(fd).write_all(piece)?,
             Err(errno) => return Err(errno.into()),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::exit::Leaks;
+use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::values::{duration, signal};
@@ -21,9 +21,11 @@ Exit status:
   127  CMD was not found
   128+N  signal N ended CMD
 
-The first SIGINT, SIGTERM, SIGHUP or SIGQUIT stops CMD (stop signal, grace, kill), and
-tidy-process ends by the same signal; a second one kills at once. SIGTSTP freezes the
-whole tree, SIGCONT thaws it.
+The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is sent on to CMD and what it has started; when
+the grace is over they are killed, and tidy-process ends by the same signal. A second one after
+0.2 s kills at once. Ctrl-C is for CMD to handle: tidy-process ends as CMD does; the third within
+2 s kills. SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM and their like go through to CMD. SIGTSTP freezes
+the whole tree, SIGCONT thaws it.
 
 Examples:
   tidy-process run -- make test
@@ -42,10 +44,13 @@ pub(crate) struct RunArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
 
-    /// Stop signal, by name or number
-    #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) signal: i32,
+    /// Stop signal, by name or number [default: TERM at a timeout, else the one received]
+    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
+    pub(crate) signal: Option<i32>,
+
+    /// Which processes get the stop signal
+    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Forward::All)]
+    pub(crate) forward: Forward,
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,

@@ -3,18 +3,20 @@
 pub(crate) mod args;
 pub(crate) mod files;
 
+use libc::SIGTERM;
 use nix::sys::signal::Signal;
 use tidy_process::{Cause, Command, Report, Supervisor};
 
-use crate::exit::{Broken, Ended, Leaks, exit, seen};
+use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
-use crate::wait::signals::{Asked, Signals};
-use crate::wait::terminal::Modes;
+use crate::wait::request::Requests;
+use crate::wait::signals::Signals;
+use crate::wait::terminal::{Modes, choose_group};
 use crate::wait::watch::{Stop, Watch};
 use crate::{script, words};
 
@@ -79,30 +81,39 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     }
     let mut command = command(args, &supervisor);
     files.redirect(args, &mut command)?;
+    let leader = choose_group(&mut command, signals);
+    if let Some(signal) = signals.answer_alone()? {
+        return Err(Failure::NotStarted(signal).into());
+    }
     let child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     // The files are the command's: who reads a pipe is to see its end.
-    drop((command, files));
-    let stop = Stop { signal: args.signal, kill_after: args.kill_after };
-    let mut watch = Watch::new(&child, signals, stop);
-    let mut watched = watch.until_main_ended();
-    if args.leaks == Leaks::Wait {
-        watched = watched.and_then(|()| watch.until_empty());
-    }
-    let asked = watch.asked;
+    drop((command, files, leader));
+    let main_only = args.forward == Forward::Main;
+    let stop = Stop { signal: args.signal, kill_after: args.kill_after, main_only };
+    let mut requests = Requests::default();
+    let watched = Watch::command(&child, signals, stop).and_then(|mut watch| {
+        let mut watched = watch.until_main_ended();
+        if args.leaks == Leaks::Wait {
+            watched = watched.and_then(|()| watch.until_empty());
+        }
+        let watched = watched.and_then(|()| watch.until_stopped());
+        requests = watch.requests();
+        watched
+    });
     let report = Broken::or_report(watched, child.finish())?;
-    // A signal that came while all was ending is answered too: we end by it.
-    let late = std::iter::from_fn(|| signals.next().ok().flatten());
-    let late = late.filter_map(Asked::signal).last();
-    Ok(Run { report, scope, by_signal: asked.or(late) })
+    requests.note_late(signals)?;
+    let by_signal = requests.by_signal(report.status);
+    Ok(Run { report, scope, by_signal })
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     let mut words = args.command.iter();
     let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
     command.args(words).supervisor(supervisor);
-    command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
-    command.delegate(args.delegate);
+    command.grace(args.kill_after).stop_signal(args.signal.unwrap_or(SIGTERM));
+    command.stop_main_only(args.forward == Forward::Main);
+    command.force_join(args.force_join).delegate(args.delegate);
     command.limits(args.limits.limits()).linger(args.leaks == Leaks::Wait);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);

@@ -1,6 +1,7 @@
 //! Waits for a command and for signals; saves and restores the terminal.
 
 pub(crate) mod open;
+pub(crate) mod request;
 pub(crate) mod watch;
 pub(crate) mod signals;
 pub(crate) mod terminal;

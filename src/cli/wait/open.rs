@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidy_process::cli_support::Opening;
 
 use crate::exit::{Failure, open_failure};
-use crate::wait::signals::{Asked, Signals, suspend};
+use crate::wait::signals::Signals;
 
 /// Flags for reading, as a command's input.
 pub(crate) const INPUT: OFlag = OFlag::O_RDONLY;
@@ -62,13 +62,8 @@ impl Opener<'_> {
 
     /// Answers signals; an error if one, or the deadline, ends the wait.
     fn look(&self, path: &Path) -> Result<(), Failure> {
-        while let Some(asked) = self.signals.next()? {
-            match asked {
-                Asked::Suspend => suspend()?,
-                Asked::Stop { signal, .. } => {
-                    return Err(Failure::OpenStopped { path: format!("{path:?}"), signal });
-                }
-            }
+        if let Some(signal) = self.signals.answer_alone()? {
+            return Err(Failure::OpenStopped { path: format!("{path:?}"), signal });
         }
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => {

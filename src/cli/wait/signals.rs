@@ -1,60 +1,172 @@
 //! Reads the signals that tidy-process answers from a signalfd: no handler, no race with the wait.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
-use tidy_process::cli_support;
+use std::thread;
+use std::time::Duration;
 
+use tidy_process::cli_support::{self, StandIn, TO_ALL};
+
+use libc::signalfd_siginfo;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getpid, getsid};
 
 /// What a signal asks for.
+#[derive(Clone, Copy)]
 pub(crate) enum Asked {
-    /// End the command; `from_terminal`: the terminal has sent the signal to its process group too.
-    Stop { signal: Signal, from_terminal: bool },
+    /// End the command.
+    Stop(Signal),
     /// Stop until SIGCONT.
     Suspend,
+    /// Nothing: it is for the command. With the value that was queued with it.
+    Pass(i32, Option<u64>),
 }
 
-impl Asked {
-    /// The signal, if it asks this process to end.
-    pub(crate) fn signal(self) -> Option<Signal> {
-        match self {
-            Self::Stop { signal, .. } => Some(signal),
-            Self::Suspend => None,
-        }
-    }
+/// Which processes have got a signal, as far as this process can tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// This process alone.
+    Us,
+    /// Its process group.
+    Group,
+    /// Its process group, by a key that was typed or the terminal's end.
+    Terminal,
+    /// Its tree: it is within one, and whatever has that has told all in it.
+    All,
 }
 
-pub(crate) struct Signals(SignalFd);
+/// A signal that has come.
+#[derive(Clone, Copy)]
+pub(crate) struct Came {
+    pub(crate) asked: Asked,
+    pub(crate) reached: Reached,
+}
+
+/// Signals that ask this process, and so the command, to end.
+const STOP: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// Signals that ask a process for something else, or would kill it unasked. Real-time ones too.
+const PASSED: [Signal; 9] = [
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGURG,
+];
+
+/// A request that was sent to this process alone is held back so long, where the command stands in
+/// its group: a signal to the group may follow.
+const JUST_BEHIND: Duration = Duration::from_millis(5);
+
+/// Signals that the terminal driver sends to its foreground group.
+const OF_TERMINAL: [Signal; 5] =
+    [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGWINCH, Signal::SIGHUP];
+
+pub(crate) struct Signals {
+    fd: SignalFd,
+    /// Gets what the whole process group gets.
+    witness: RefCell<Option<StandIn>>,
+}
 
 impl Signals {
     /// Blocks and collects the signals that are answered. Ignored ones stay ignored (nohup).
     pub(crate) fn collect() -> nix::Result<Self> {
-        let mut set = SigSet::empty();
-        let answered =
-            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP];
-        for signal in answered {
-            if !cli_support::ignores(signal as i32) {
-                set.add(signal);
-            }
-        }
-        if is_init() {
-            set.add(Signal::SIGCHLD);
-        }
+        let answered = STOP.into_iter().chain(PASSED).chain([Signal::SIGTSTP]);
+        let answered = answered.map(|signal| signal as i32);
+        let answered = answered.chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+        let answered = answered.filter(|&signal| !cli_support::ignores(signal));
+        let orphans = is_init().then_some(Signal::SIGCHLD as i32);
+        let set = cli_support::signal_set(answered.chain(orphans));
         set.thread_block()?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd, witness: RefCell::new(None) })
     }
 
-    /// Returns the next signal that has come.
-    pub(crate) fn next(&self) -> nix::Result<Option<Asked>> {
-        while let Some(info) = self.0.read_signal()? {
-            return Ok(Some(match Signal::try_from(info.ssi_signo.cast_signed())? {
-                Signal::SIGTSTP => Asked::Suspend,
-                // SIGCHLD has done its work: it has ended a wait.
-                Signal::SIGCHLD => continue,
-                signal => Asked::Stop { signal, from_terminal: info.ssi_code == SI_KERNEL },
-            }));
+    /// Makes signals to the whole process group known as such from now on, for a command that is
+    /// about to stand in it and so gets them without this process. One that cannot be told apart
+    /// counts as sent to this process alone.
+    pub(crate) fn tell_group_apart(&self) {
+        let mut witness = self.witness.borrow_mut();
+        // The old one goes first: there may be no room for two.
+        *witness = None;
+        *witness = StandIn::start().ok();
+    }
+
+    /// Takes all signals that have come. Of several stop requests SIGHUP is the last: where it
+    /// comes with another it says only that the terminal, if there is one, has gone.
+    pub(crate) fn take(&self) -> nix::Result<Vec<Came>> {
+        let mut all = Vec::new();
+        while let Some(info) = self.fd.read_signal()? {
+            all.extend(self.came(&info));
+        }
+        all.sort_by_key(|came| matches!(came.asked, Asked::Stop(Signal::SIGHUP)));
+        Ok(all)
+    }
+
+    /// Answers what has come before there is a command; returns the signal, if one asks this tool
+    /// to end.
+    pub(crate) fn answer_alone(&self) -> nix::Result<Option<Signal>> {
+        for came in self.take()? {
+            match came.asked {
+                Asked::Suspend => suspend()?,
+                Asked::Stop(signal) => return Ok(Some(signal)),
+                // There is no command yet that it could be for.
+                Asked::Pass(..) => {}
+            }
         }
         Ok(None)
+    }
+
+    fn came(&self, info: &signalfd_siginfo) -> Option<Came> {
+        let number = info.ssi_signo.cast_signed();
+        let asked = match Signal::try_from(number) {
+            // It has done its work: it has ended a wait.
+            Ok(Signal::SIGCHLD) => return None,
+            Ok(Signal::SIGTSTP) => Asked::Suspend,
+            Ok(signal) if STOP.contains(&signal) => Asked::Stop(signal),
+            _ => Asked::Pass(number, (info.ssi_code == SI_QUEUE).then_some(info.ssi_ptr)),
+        };
+        Some(Came { asked, reached: self.reached(info, number) })
+    }
+
+    fn reached(&self, info: &signalfd_siginfo, number: i32) -> Reached {
+        let of_terminal = OF_TERMINAL.iter().any(|&signal| signal as i32 == number);
+        match info.ssi_code {
+            SI_QUEUE if info.ssi_int == TO_ALL => Reached::All,
+            // A terminal that hangs up tells only the leader of its session.
+            SI_KERNEL if number == Signal::SIGHUP as i32 && leads_session() => Reached::Us,
+            SI_KERNEL if of_terminal => Reached::Terminal,
+            _ if self.witnessed(number) => Reached::Group,
+            _ => Reached::Us,
+        }
+    }
+
+    /// Whether the whole group has got it, or gets it just behind this process (timeout(1) signals
+    /// its child, then its group).
+    fn witnessed(&self, number: i32) -> bool {
+        let is_stop = STOP.iter().any(|&signal| signal as i32 == number);
+        let may_follow = is_stop && self.witness.borrow().is_some();
+        self.sees(number)
+            || may_follow && {
+                thread::sleep(JUST_BEHIND);
+                self.sees(number)
+            }
+    }
+
+    /// A process that joined the group later is signalled earlier: the witness has got the signal
+    /// by the time this process has.
+    fn sees(&self, number: i32) -> bool {
+        let seen = self.witness.borrow().as_ref().is_some_and(|witness| witness.has_got(number));
+        if seen {
+            self.tell_group_apart();
+        }
+        seen
     }
 }
 
@@ -63,12 +175,19 @@ pub(crate) fn is_init() -> bool {
     std::process::id() == 1
 }
 
-/// `si_code` of a signal that the terminal driver sent (sigaction(2)).
+fn leads_session() -> bool {
+    getsid(None::<Pid>) == Ok(getpid())
+}
+
+/// `si_code` of a signal that the kernel sent by itself (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
+
+/// `si_code` of a signal that was sent with a value.
+const SI_QUEUE: i32 = -1;
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -81,8 +200,11 @@ pub(crate) fn suspend() -> nix::Result<()> {
     only.thread_block()
 }
 
-/// Ends this process by the signal, so that its parent sees that in the status.
+/// Ends this process by the signal, so that its parent sees that in the status. Returns in the
+/// first process of a pid namespace, which no signal of its own ends.
 pub(crate) fn end_by(signal: Signal) {
+    // The core to look at is the command's.
+    let _ = prctl::set_dumpable(false);
     let _ = raise(signal);
     let _ = SigSet::from(signal).thread_unblock();
 }

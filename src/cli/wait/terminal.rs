@@ -1,14 +1,19 @@
-//! Restores the terminal's modes, which a program that is killed cannot do.
+//! The controlling terminal: restores its modes, which a program that is killed cannot do; decides
+//! by it which process group a command stands in.
 
 use std::fs::{File, OpenOptions};
-use std::io::stdin;
+use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{getpgrp, tcgetpgrp};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcgetsid, tcsetattr};
+use nix::unistd::{Pid, getpgid, getpgrp, getsid, tcgetpgrp};
+use tidy_process::Command;
+use tidy_process::cli_support::StandIn;
+
+use crate::wait::signals::Signals;
 
 /// The terminal, if there is one, and the modes that it had.
 pub(crate) struct Modes(Option<(OwnedFd, Termios)>);
@@ -39,6 +44,41 @@ impl Modes {
         }
         let _ = tcsetattr(terminal, SetArg::TCSANOW, modes);
     }
+}
+
+/// Chooses the command's process group. Keep what is returned until the command is spawned.
+///
+/// Where there is a terminal that is this process's own: reading from it, Ctrl-C, Ctrl-Z, `&` and
+/// `fg` are for the group that the shell knows, in the background too. Where there is none, one of
+/// its own: what is sent to this process's group then reaches the command once, from here.
+pub(crate) fn choose_group(command: &mut Command, signals: &Signals) -> Option<StandIn> {
+    if is_there() {
+        signals.tell_group_apart();
+        return None;
+    }
+    stand_apart(command)
+}
+
+/// Puts the command into a process group of its own, which in a terminal is one of the background.
+/// It does not lead it: setsid(2) fails for a leader, and setsid(1) forks.
+pub(crate) fn stand_apart(command: &mut Command) -> Option<StandIn> {
+    let leader = StandIn::start().ok();
+    let group = leader.as_ref().and_then(|leader| leader.lead().ok());
+    command.process_group(group.unwrap_or_default());
+    leader
+}
+
+/// Whether a process is in this one's process group.
+pub(crate) fn is_beside_us(pid: u32) -> bool {
+    getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(getpgrp())
+}
+
+/// Whether this process has a controlling terminal.
+fn is_there() -> bool {
+    let session = getsid(None);
+    let is_ours = |stream: &dyn AsFd| session.is_ok() && tcgetsid(stream.as_fd()) == session;
+    controlling().is_some()
+        || [&stdin() as &dyn AsFd, &stdout(), &stderr()].into_iter().any(is_ours)
 }
 
 /// Opens the controlling terminal, without blocking: it may have hung up.

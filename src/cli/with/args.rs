@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::exit::Leaks;
+use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
 use crate::values::{duration, signal};
 use crate::with::servers::Servers;
@@ -17,7 +17,9 @@ limits before the first --server are for CMD and each server. The servers start 
 other, each when the one before it is ready (with --parallel all at the same time), and learn of
 those before them as CMD learns of all: from TIDY_SERVERS (their names), TIDY_<NAME>_PORT (the
 port they were waited for, else the first one they listen on) and TIDY_<NAME>_PID. When CMD ends
-they are stopped, the last one first. A server that ends earlier ends CMD.
+they are stopped, the last one first. A server that ends earlier ends CMD. Ctrl-C is
+for CMD to handle, and does not reach the servers; while they are being stopped a signal kills at
+once.
 
 A file for --file has a table for each server; docs/with.md lists the keys:
   [server.db]
@@ -66,10 +68,13 @@ pub(crate) struct WithArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
 
-    /// Stop signal, by name or number
-    #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) signal: i32,
+    /// Stop signal, by name or number [default: TERM, and for CMD the one received]
+    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
+    pub(crate) signal: Option<i32>,
+
+    /// Which processes get the stop signal
+    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Forward::All)]
+    pub(crate) forward: Forward,
 
     /// What to do with processes of CMD that are left when it ends
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]

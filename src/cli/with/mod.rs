@@ -20,8 +20,9 @@ use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Voice, failed};
 use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
+use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
-use crate::wait::terminal::Modes;
+use crate::wait::terminal::{Modes, choose_group};
 use crate::wait::watch::Watch;
 use crate::with::args::WithArgs;
 use crate::with::running::{Running, epitaph};
@@ -126,17 +127,18 @@ fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Res
         text::mechanism(&supervisor);
         text::unawaited(&servers.unawaited());
     }
-    let (running, waits) = (Vec::new(), Vec::new());
-    let mut up = Up { args, plan: &servers, supervisor, opener, running, waits };
+    let (running, waits, requests) = (Vec::new(), Vec::new(), Requests::default());
+    let mut up = Up { args, plan: &servers, supervisor, opener, running, waits, requests };
     let ran = match up.bring_up() {
-        Ok(None) => up.main(outcome),
-        Ok(asked) => {
-            outcome.by_signal = asked;
-            Ok(())
-        }
+        Ok(true) => up.main(outcome),
+        Ok(false) => Ok(()),
         Err(failure) => Err(failure),
     };
     let down = up.down();
+    outcome.by_signal = match &outcome.report {
+        Some(report) => up.requests.by_signal(report.status),
+        None => up.requests.asked.filter(|_| ran.is_ok()),
+    };
     outcome.servers = up.running.iter().map(Running::json).collect();
     ran.and(down)
 }
@@ -155,7 +157,7 @@ impl Servers {
 }
 
 impl Up<'_> {
-    fn main(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn main(&mut self, outcome: &mut Outcome) -> Result<(), Failure> {
         let known: Vec<&Running<'_>> = self.running.iter().collect();
         let mut command = self.command(&self.args.command, &known);
         let common = &self.plan.common;
@@ -164,15 +166,26 @@ impl Up<'_> {
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
+        let leader = choose_group(&mut command, self.opener.signals);
         let child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
+        drop(leader);
         let servers: Vec<&Child> = self.running.iter().map(|running| &*running.child).collect();
-        let mut watch = Watch::new(&child, self.opener.signals, self.stop()).beside(&servers);
-        let mut watched = watch.until_server_ended();
-        if self.args.leaks == Leaks::Wait && matches!(watched, Ok(None)) {
-            watched = watch.until_empty().map(|()| None);
-        }
-        outcome.by_signal = watch.asked;
+        let mut requests = Requests::default();
+        let watched = Watch::command(&child, self.opener.signals, self.stop()).and_then(|watch| {
+            let mut watch = watch.beside(&servers);
+            let mut watched = watch.until_server_ended();
+            if matches!(watched, Ok(None)) {
+                let left = match self.args.leaks {
+                    Leaks::Wait => watch.until_empty(),
+                    _ => Ok(()),
+                };
+                watched = left.and_then(|()| watch.until_stopped()).map(|()| None);
+            }
+            requests = watch.requests();
+            watched
+        });
+        self.requests = requests;
         let ended = watched.as_ref().ok().copied().flatten();
         outcome.tails = self.running.iter().map(|one| one.tail(self.args.tail())).collect();
         match Broken::or_report(watched, child.finish()) {
@@ -192,12 +205,22 @@ impl Up<'_> {
         }
     }
 
-    /// Ends the servers, the last one first: it may need those before it.
+    /// Ends the servers, the last one first: it may need those before it. A signal that comes
+    /// meanwhile ends them all at once.
     fn down(&mut self) -> Result<(), Failure> {
+        let stop = self.stop_of_server();
         // Each server is ended, even after an error; the first error is returned.
-        let ends = self.running.iter_mut().rev().map(Running::finish);
-        let errors: Vec<_> = ends.filter_map(Result::err).collect();
+        let mut first = Ok(());
+        for running in self.running.iter_mut().rev() {
+            // One that ends with its input does so now.
+            running.input = None;
+            let watch = Watch::server(&running.child, self.opener.signals, stop);
+            let mut watch = watch.after(self.requests);
+            let put_down = watch.until_put_down();
+            self.requests = watch.requests();
+            first = first.and(put_down).and(running.finish().map_err(Failure::from));
+        }
         self.waits.drain(..).for_each(Wait::join);
-        errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
+        first
     }
 }

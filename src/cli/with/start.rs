@@ -12,13 +12,13 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use nix::sys::signal::Signal;
 use tidy_process::cli_support::{self, log_into};
 use tidy_process::{Child, Error, Log, Stdio};
 
 use crate::exit::Failure;
 use crate::print::text;
 use crate::wait::open::{APPENDING, INPUT, OUTPUT};
+use crate::wait::terminal::stand_apart;
 use crate::wait::watch::{Watch, is_over};
 use crate::with::progress::Progress;
 use crate::with::running::{Running, State, epitaph};
@@ -31,32 +31,25 @@ const KEPT: usize = 64 * 1024;
 /// A hundred years: a deadline that is never met.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What a look at the servers has found.
-enum News {
-    /// A signal asks this process to end.
-    Asked(Signal),
-    /// Something may have changed.
-    Some,
-}
-
 impl<'a> Up<'a> {
-    /// Starts all servers, and returns when they are ready; or at a signal that asks this process
-    /// to end.
-    pub(crate) fn bring_up(&mut self) -> Result<Option<Signal>, Failure> {
+    /// Starts all servers, and returns when they are ready; or false, at a signal that asks this
+    /// process to end.
+    pub(crate) fn bring_up(&mut self) -> Result<bool, Failure> {
         let (mut bell, rings) = pipe().map_err(Failure::Print)?;
         let mut progress = Progress::new(self.args.quiet || self.args.verbose);
         loop {
             while let Some((number, server)) = self.next() {
                 self.start(number, server, &rings)?;
             }
-            if self.waits.is_empty() {
-                return Ok(None);
-            }
             let due = progress.show(|| self.awaited());
-            match self.look(&bell, due)? {
-                News::Asked(signal) => return Ok(Some(signal)),
-                News::Some => self.hear(&mut bell)?,
+            self.look(&bell, due)?;
+            if self.requests.asked.is_some() {
+                return Ok(false);
             }
+            if self.waits.is_empty() {
+                return Ok(true);
+            }
+            self.hear(&mut bell)?;
         }
     }
 
@@ -108,7 +101,10 @@ impl<'a> Up<'a> {
             Some(InputArg::Open) => Stdio::piped(),
             Some(InputArg::File(path)) => self.opener.open(path, INPUT)?.into(),
         });
+        // In a terminal's background: Ctrl-C is for the command, which may need the servers to end.
+        let leader = stand_apart(&mut command);
         let spawned = command.spawn();
+        drop(leader);
         let mut child = spawned.map_err(|error| Failure::server(&server.name, error, None))?;
         let input = child.stdin.take();
         let (child, state) = (Arc::new(child), State::Ready(None));
@@ -147,19 +143,22 @@ impl<'a> Up<'a> {
     }
 
     /// Sleeps until the bell rings, a signal comes, or a server that is ready may have ended.
-    fn look(&self, bell: &PipeReader, due: Option<Instant>) -> Result<News, Failure> {
+    fn look(&mut self, bell: &PipeReader, due: Option<Instant>) -> Result<(), Failure> {
         let mut children: Vec<&Child> = self.running.iter().map(|one| &*one.child).collect();
-        let Some(last) = children.pop() else { return Ok(News::Some) };
-        let mut watch = Watch::new(last, self.opener.signals, self.stop()).beside(&children);
+        let Some(last) = children.pop() else { return Ok(()) };
+        let watch = Watch::server(last, self.opener.signals, self.stop_of_server());
+        let mut watch = watch.beside(&children).after(self.requests);
+        watch.take_signals()?;
         for running in &self.running {
             if running.is_ready() && is_over(&running.child)? && !watch.signal_comes()? {
                 return Err(self.ended_early(running)?);
             }
         }
-        if watch.asked.is_none() {
-            watch.sleep_until(bell.as_fd(), PollFlags::POLLIN, due)?;
+        if watch.requests().asked.is_none() && !self.waits.is_empty() {
+            watch.sleep(bell.as_fd(), PollFlags::POLLIN, due)?;
         }
-        Ok(watch.asked.map_or(News::Some, News::Asked))
+        self.requests = watch.requests();
+        Ok(())
     }
 
     /// Takes the answers that are there.

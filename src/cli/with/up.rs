@@ -7,9 +7,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use libc::SIGTERM;
 use tidy_process::{Child, Command, Result, Supervisor};
 
+use crate::exit::Forward;
 use crate::wait::open::Opener;
+use crate::wait::request::Requests;
 use crate::wait::watch::Stop;
 use crate::with::args::WithArgs;
 use crate::with::ready::ReadyArg;
@@ -24,13 +27,25 @@ pub(crate) struct Up<'a> {
     /// Its deadline bounds the opening of files; the timeout of CMD begins with CMD.
     pub(crate) opener: &'a Opener<'a>,
     pub(crate) running: Vec<Running<'a>>,
+    /// What has asked this process to end.
+    pub(crate) requests: Requests,
     /// Those that are awaited.
     pub(crate) waits: Vec<Wait>,
 }
 
 impl<'a> Up<'a> {
     pub(crate) fn stop(&self) -> Stop {
-        Stop { signal: self.args.signal, kill_after: self.args.kill_after }
+        let main_only = self.args.forward == Forward::Main;
+        Stop { signal: self.args.signal, kill_after: self.args.kill_after, main_only }
+    }
+
+    /// Servers are stopped as ever, whichever signal is the reason.
+    pub(crate) fn stop_of_server(&self) -> Stop {
+        Stop { signal: Some(self.stop_signal()), ..self.stop() }
+    }
+
+    fn stop_signal(&self) -> i32 {
+        self.args.signal.unwrap_or(SIGTERM)
     }
 
     /// Makes a command that knows of these servers.
@@ -38,7 +53,8 @@ impl<'a> Up<'a> {
         let program = words.first().map_or("".as_ref(), AsRef::as_ref);
         let mut command = Command::new(program);
         command.args(words.get(1..).unwrap_or_default()).supervisor(&self.supervisor);
-        command.grace(self.args.kill_after).stop_signal(self.args.signal);
+        command.grace(self.args.kill_after).stop_signal(self.stop_signal());
+        command.stop_main_only(self.args.forward == Forward::Main);
         command.envs(known.iter().flat_map(|running| running.variables()));
         if !known.is_empty() {
             let names: Vec<&str> = known.iter().map(|running| running.name()).collect();
