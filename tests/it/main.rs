@@ -63,6 +63,7 @@ mod pressure;
 mod ready;
 mod recipes;
 mod soak;
+mod stopping;
 #[cfg(feature = "cli")]
 mod streams;
 mod supervisor;
