@@ -39,6 +39,8 @@ mod communicate;
 #[cfg(feature = "cli")]
 mod conduct;
 #[cfg(feature = "cli")]
+mod conduct_stopping;
+#[cfg(feature = "cli")]
 mod containment;
 #[cfg(feature = "cli")]
 mod doctor;
@@ -62,6 +64,7 @@ mod ports;
 mod pressure;
 mod ready;
 mod recipes;
+mod settle;
 mod soak;
 mod stopping;
 #[cfg(feature = "cli")]

@@ -4,12 +4,12 @@ pub(crate) mod args;
 pub(crate) mod files;
 
 use nix::sys::signal::Signal;
-use tidy_process::{Cause, Command, Report, Supervisor};
+use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
-use crate::print::text::{self, Voice, failed};
+use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
@@ -33,10 +33,12 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args, files) {
-        Ok(Run { report, scope, by_signal }) => {
+        Ok(Run { report, scope, by_signal, killed }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
+            let last = Last { timeout: args.timeout, cpu_time: args.cpu_time, killed, by_signal };
+            voice.last_words(&report, last);
             voice.report(&report);
             let exit = exit(&report, args.leaks);
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
@@ -64,6 +66,8 @@ struct Run {
     /// Where: if we moved there.
     scope: Option<String>,
     by_signal: Option<Signal>,
+    /// By `tidy-process kill`.
+    killed: bool,
 }
 
 /// Everything that was made is gone when this returns.
@@ -89,12 +93,14 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     if args.leaks == Leaks::Wait {
         watched = watched.and_then(|()| watch.until_empty());
     }
+    watched = watched.and_then(|()| watch.until_settled());
     let asked = watch.asked;
+    let killed = cli_support::was_killed_by_name(child.tree());
     let report = Broken::or_report(watched, child.finish())?;
     // A signal that came while all was ending is answered too: we end by it.
     let late = std::iter::from_fn(|| signals.next().ok().flatten());
     let late = late.filter_map(Asked::signal).last();
-    Ok(Run { report, scope, by_signal: asked.or(late) })
+    Ok(Run { report, scope, by_signal: asked.or(late), killed })
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
@@ -104,6 +110,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     command.grace(args.kill_after).stop_signal(args.signal).force_join(args.force_join);
     command.delegate(args.delegate);
     command.limits(args.limits()).linger(args.leaks == Leaks::Wait);
+    command.settle(args.settle).stop_leftovers(args.leaks == Leaks::Stop);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }

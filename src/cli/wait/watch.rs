@@ -56,6 +56,15 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
+    /// Gives what the command has left its time: to end by itself, or after a stop signal.
+    pub(crate) fn until_settled(&mut self) -> Result<(), Failure> {
+        cli_support::wind_down(self.child, |until| {
+            self.reap_orphans();
+            let (fd, news) = cli_support::empty_news(self.child.tree());
+            self.sleep_until(fd, news, until)
+        })
+    }
+
     /// Waits until the command has ended or nothing is left of a server, whose number it returns.
     /// Once a signal has asked this process to end, the end of a server does not count.
     pub(crate) fn until_server_ended(&mut self) -> Result<Option<usize>, Failure> {
@@ -102,7 +111,16 @@ impl<'a> Watch<'a> {
     /// Sleeps until `fd` has news, a signal has come, a server may have ended, or the next step of
     /// a timeout is due; answers signals.
     pub(crate) fn sleep(&mut self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Failure> {
-        let mut next = self.kill_at;
+        self.sleep_until(fd, flags, None)
+    }
+
+    fn sleep_until(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        until: Option<Instant>,
+    ) -> Result<(), Failure> {
+        let mut next = [self.kill_at, until].into_iter().flatten().min();
         let mut fds =
             vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         for server in self.servers {
@@ -148,9 +166,9 @@ impl<'a> Watch<'a> {
                 if from_terminal {
                     let group = nix::unistd::getpgrp();
                     let outside = |pid: u32| group_of(pid) != Some(group);
-                    cli_support::signal_where(self.child.tree(), self.stop.signal, outside)?;
+                    cli_support::stop_where(self.child.tree(), self.stop.signal, outside)?;
                 } else {
-                    self.child.signal_all(self.stop.signal)?;
+                    cli_support::stop_all(self.child, self.stop.signal)?;
                 }
             }
         }

@@ -49,6 +49,11 @@ pub(crate) struct WithArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
 
+    /// How long what CMD has left may go on working by itself before it is killed
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) settle: Duration,
+
     /// Stop signal, by name or number
     #[arg(short, long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
     #[arg(allow_hyphen_values = true)]

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use tidy_process::cli_support::{log_into, quoted_lines};
+use tidy_process::cli_support::{self, log_into, quoted_lines};
 use tidy_process::{Cause, Child, Command, Log, Report, Stdio, Supervisor};
 
 use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit};
 use crate::place::scope;
-use crate::print::text::{self, Voice, failed};
+use crate::print::text::{self, Last, Voice, failed};
 use crate::wait::open::{APPENDING, OUTPUT, Opener, end_of};
 use crate::wait::signals::Signals;
 use crate::wait::terminal::Modes;
@@ -36,18 +36,22 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
     }
     match ended {
         Ok((Some(report), by_signal)) => {
-            Voice::new(args.quiet, args.verbose, Leaks::Kill).report(&report);
+            voice(args).report(&report);
             Ended { exit: exit(&report, Leaks::Kill), by_signal }
         }
         Ok((None, by_signal)) => Ended { exit: FAILED, by_signal },
         Err(Broken { failure, report }) => {
             let ended = failed(&failure);
             if let Some(report) = &report {
-                Voice::new(args.quiet, args.verbose, Leaks::Kill).report_of_failed(report);
+                voice(args).report_of_failed(report);
             }
             ended
         }
     }
+}
+
+fn voice(args: &WithArgs) -> Voice {
+    Voice::new(args.quiet, args.verbose, Leaks::Kill)
 }
 
 /// Runs the servers and the command. Returns the command's report, if it was started, and the
@@ -106,6 +110,8 @@ impl<'a> Up<'a> {
         let log = self.log(server)?;
         let mut command = self.command(&"sh".into());
         command.arg("-c").arg(&server.command).name(server.name());
+        // A daemon has no main process any more, and is stopped as any server is.
+        command.settle(Duration::ZERO).stop_leftovers(true);
         let child = command.stdin(Stdio::null()).log(&log).spawn().map_err(failed)?;
         if let Some(what) = &server.ready {
             let (ready, asked) = self.until_ready(&child, what)?;
@@ -185,7 +191,7 @@ impl<'a> Up<'a> {
         let mut words = self.args.command.iter();
         let program = words.next().cloned().unwrap_or_default();
         let mut command = self.command(&program);
-        command.args(words);
+        command.args(words).settle(self.args.settle);
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
@@ -194,12 +200,22 @@ impl<'a> Up<'a> {
         let servers: Vec<&Child> = self.servers.iter().map(|(_, child, _)| child).collect();
         let mut watch = Watch::new(&child, &self.signals, self.stop()).beside(&servers);
         let watched = watch.until_server_ended();
+        let watched = match watched {
+            Ok(None) => watch.until_settled().map(|()| None),
+            other => other,
+        };
         let asked = watch.asked;
+        let killed = cli_support::was_killed_by_name(child.tree());
         let ended = watched.as_ref().ok().copied().flatten();
         let report = Broken::or_report(watched, child.finish())?;
         match ended.and_then(|number| self.servers.get(number)) {
             Some((server, child, log)) => Err(epitaph(server, child, log)?.into()),
-            None => Ok((report, asked)),
+            None => {
+                let timeout = self.args.timeout;
+                let last = Last { timeout, cpu_time: None, killed, by_signal: asked };
+                voice(self.args).last_words(&report, last);
+                Ok((report, asked))
+            }
         }
     }
 
