@@ -1,7 +1,7 @@
 //! What the command-line tool takes from the library beyond its public API. No stability is
 //! promised.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
+use crate::cgroup::beneath::open_cgroup;
 pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
 use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
+use crate::child::settle::Rest;
 use crate::command::Command;
 use crate::containment::Containment;
 use crate::error::{Error, Result};
@@ -22,6 +24,7 @@ pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
 use crate::supervisor::environment;
+use crate::supervisor::list::TreeInfo;
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
@@ -63,6 +66,42 @@ pub fn begin_stop(child: &Child, grace: Duration) {
     child.begin_stop(Instant::now().checked_add(grace));
 }
 
+/// Gives what the main process has left its time, as [`Child::finish`] does: to end by itself, or
+/// in the rest of a grace. `wait` waits until the tree is empty or this moment; it may return
+/// before.
+///
+/// # Errors
+/// Those of `wait`.
+pub fn wind_down<E>(
+    child: &Child,
+    mut wait: impl FnMut(Option<Instant>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    while let Rest::Until(at) = child.after_main(false) {
+        wait(at)?;
+    }
+    Ok(())
+}
+
+/// The attribute of a tree's directory that says that the tool was asked to kill it.
+const KILLED: &CStr = c"user.tidy-process.killed";
+
+/// Kills a tree, and notes in its directory that it was killed by name.
+///
+/// # Errors
+/// As for [`TreeInfo::kill`].
+pub fn kill_by_name(tree: &TreeInfo) -> Result<()> {
+    if let Ok(dir) = open_cgroup(&tree.path) {
+        let _ = sys::set_attribute(dir.as_fd(), KILLED, b"1");
+    }
+    tree.kill()
+}
+
+/// Whether [`kill_by_name`] has killed the tree.
+#[must_use]
+pub fn was_killed_by_name(tree: &Tree) -> bool {
+    tree.path().is_some_and(|path| sys::has_attribute(path, KILLED))
+}
+
 /// Sends a stop request on to those processes of the tree whose pid is meant, or to the main
 /// process alone, and lets all that stand still go on, so that they can answer.
 ///
@@ -92,6 +131,7 @@ pub fn forward(
 pub fn go_on(tree: &Tree) {
     let _ = tree.signal(libc::SIGCONT);
     let _ = set_still(tree, false);
+    tree.thaw_all();
 }
 
 /// Sends a signal on to the main process, with the value that came with it, if one did.

@@ -29,11 +29,18 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// From the spawn to the end of teardown.
     pub wall: Duration,
-    /// The processes that were alive when the main process had ended, and had to be killed. Empty
-    /// when the tree was stopped while its main process ran: its helpers are no leftovers then.
+    /// The processes that were alive when the main process had ended, did not end by themselves (in
+    /// the grace, if the tree was being stopped; see [`settle`](crate::Command::settle)), and had
+    /// to be killed, or [asked to end](crate::Command::stop_leftovers). Empty when the tree was
+    /// stopped while its main process ran: its helpers are no leftovers then.
     pub leftovers: Vec<ProcessInfo>,
     /// How many there were; [`leftovers`](Self::leftovers) has the first 100.
     pub leftover_count: usize,
+    /// The processes that were alive when the timeout passed or the CPU time was used up, the main
+    /// process among them; empty if neither happened.
+    pub interrupted: Vec<ProcessInfo>,
+    /// How many there were; [`interrupted`](Self::interrupted) has the first 100.
+    pub interrupted_count: usize,
     /// How the main process came into its cgroup.
     pub placement: Placement,
     /// What held the tree together.
@@ -286,6 +293,8 @@ mod tests {
             wall: Duration::from_millis(820),
             leftovers: Vec::new(),
             leftover_count: 0,
+            interrupted: Vec::new(),
+            interrupted_count: 0,
             placement: Placement::Born,
             mechanism: Mechanism::Cgroup,
         }

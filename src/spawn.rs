@@ -127,8 +127,9 @@ impl Command {
     /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is
     /// `/dev/null`.
     ///
-    /// It ends when the *main process* ends, even if others hold the pipes: the tree is torn down
-    /// first, then the pipes are drained. [`linger`](Self::linger) waits for the whole tree.
+    /// It ends when the *main process* ends, even if others hold the pipes: once what works has
+    /// [settled](Self::settle) the tree is torn down, then the pipes are drained.
+    /// [`linger`](Self::linger) waits for the whole tree.
     ///
     /// # Errors
     /// As for [`run`](Self::run), and reading may fail.

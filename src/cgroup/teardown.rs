@@ -101,18 +101,18 @@ fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
 /// tries again, until the deadline.
 fn freeze_and_kill(cgroup: &Cgroup) {
     let _ = cgroup.freeze(Instant::now() + Duration::from_millis(5));
-    let _ = signal_all(&|| cgroup.pids(), libc::SIGKILL, &|_| true);
+    let _ = signal_all(&|| cgroup.pids(), &[libc::SIGKILL], &|_| true);
 }
 
-/// Sends a signal to every process that is listed, each through a pidfd; says how many were
-/// reached.
+/// Sends these signals to every process that is listed, each through a pidfd; says how many were
+/// reached by the first.
 ///
 /// Between reading a pid and opening its pidfd the process may end and its number go to a stranger.
 /// So the list is read again once the pidfds are open: a pid that is still listed then belongs to
 /// the pidfd, because a pidfd's number is not given away while its process is not reaped.
 pub(crate) fn signal_all(
     list: &dyn Fn() -> Result<Vec<i32>, Errno>,
-    signal: i32,
+    signals: &[i32],
     is_meant: &dyn Fn(i32) -> bool,
 ) -> Result<usize, Errno> {
     let mut reached = 0;
@@ -126,7 +126,11 @@ pub(crate) fn signal_all(
         let members = list()?;
         for (pid, pidfd) in &handles {
             let member = members.binary_search(pid).is_ok();
-            if member && tell(pidfd.as_fd(), signal).is_ok() {
+            let send = |&signal: &i32| tell(pidfd.as_fd(), signal).is_ok();
+            let mut sent = signals.iter().map(send);
+            if member && sent.next() == Some(true) {
+                // The rest is for what the first one reached.
+                sent.for_each(drop);
                 reached += 1;
             }
         }

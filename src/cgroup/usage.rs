@@ -92,6 +92,13 @@ pub(crate) fn cpu_time(cgroup: &Cgroup) -> Option<Duration> {
     value(text, "usage_usec").map(Duration::from_micros)
 }
 
+/// Reads the CPU time so far, with the time in which a process had to wait for a CPU: the sum grows
+/// while one could run, on a busy machine too. CPU time is counted up to the last tick.
+pub(crate) fn cpu_demand(cgroup: &Cgroup) -> Option<Duration> {
+    let waited = cgroup.read("cpu.pressure").ok().and_then(|text| stalled(&text));
+    cpu_time(cgroup).map(|used| used + waited.unwrap_or_default())
+}
+
 fn absent(field: Metric, file: &'static str) -> Missing {
     let reason = match file {
         "memory.peak" => "the memory controller is not enabled, or Linux is before 5.19",

@@ -18,10 +18,13 @@ pub(crate) const KILL_RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct StopPolicy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,
-    pub(crate) grace: Duration,
+    /// None: killed at once, without the stop signal.
+    pub(crate) grace: Option<Duration>,
     pub(crate) stop_signal: i32,
     pub(crate) stop_main_only: bool,
     pub(crate) linger: bool,
+    pub(crate) settle: Duration,
+    pub(crate) stop_leftovers: bool,
 }
 
 /// The policy of one child, and how far it is carried out.
@@ -58,8 +61,8 @@ pub(crate) enum Due {
     /// Nothing until this moment.
     At(Instant),
     /// Send the stop signal, for this cause, and kill after this grace (zero for CPU time: a grace
-    /// would use more of it).
-    Stop(Cause, Duration),
+    /// would use more of it); without a grace, kill.
+    Stop(Cause, Option<Duration>),
     Kill(Cause),
 }
 
@@ -84,10 +87,11 @@ impl Ending {
         }
     }
 
-    /// When the kill is due, if it was asked to end.
-    pub(crate) fn kill_at(&self) -> Option<Instant> {
+    /// When the kill is due, if it was asked to end and was not killed yet; after an endless grace
+    /// never.
+    pub(crate) fn asked(&self) -> Option<Option<Instant>> {
         match *lock(&self.state) {
-            EndState::Asked(_, kill_at) => kill_at,
+            EndState::Asked(_, kill_at) => Some(kill_at),
             EndState::Unasked | EndState::Killed(_) => None,
         }
     }
@@ -137,7 +141,10 @@ impl Ending {
         let sample = match self.policy.cpu_time {
             None => None,
             Some(limit) => match left(limit, used()) {
-                None => return Due::Stop(Cause::CpuTimeExceeded, Duration::ZERO),
+                None => {
+                    let grace = self.policy.grace.map(|_| Duration::ZERO);
+                    return Due::Stop(Cause::CpuTimeExceeded, grace);
+                }
                 Some(left) => now.checked_add((left / cpus()).max(CPU_SAMPLE)),
             },
         };

@@ -102,15 +102,39 @@ impl Child {
                 }
                 late.then(|| Instant::now() + KILL_RETRY)
             }
-            Due::Stop(cause, grace) if grace.is_zero() => Some(self.kill_for(cause, &mut state)),
-            Due::Stop(cause, grace) => {
-                self.send_stop_signal();
-                let kill_at = Instant::now().checked_add(grace);
-                *state = EndState::Asked(cause, kill_at);
-                kill_at
-            }
+            Due::Stop(cause, grace) => self.stop_for(cause, grace, &mut state),
             Due::Kill(cause) => Some(self.kill_for(cause, &mut state)),
         }
+    }
+
+    /// Asks the tree to end for this cause, or kills it; returns when to look again.
+    fn stop_for(
+        &self,
+        cause: Cause,
+        grace: Option<Duration>,
+        state: &mut EndState,
+    ) -> Option<Instant> {
+        // The look does not lengthen the grace.
+        let kill_at = grace.map(|grace| Instant::now().checked_add(grace));
+        self.note_interrupted();
+        let Some(kill_at) = kill_at else { return Some(self.kill_for(cause, state)) };
+        self.send_stop_signal();
+        if kill_at.is_some_and(|at| Instant::now() >= at) {
+            return Some(self.kill_for(cause, state));
+        }
+        *state = EndState::Asked(cause, kill_at);
+        kill_at
+    }
+
+    /// Describes what is alive when the time is over: it is gone when a report is made.
+    fn note_interrupted(&self) {
+        // Before the look, which takes a moment in which the main process may end.
+        let behind = self.is_over(Scope::Main);
+        let alive = self.tree().alive();
+        if behind {
+            *lock(&self.left) = alive.clone();
+        }
+        *lock(&self.interrupted) = alive;
     }
 
     /// Kills for this cause; returns when to look again: at once if all are gone.

@@ -29,9 +29,14 @@ impl Child {
         let grace = self.grace_due();
         self.try_wait().inspect_err(|_| self.abandon())?;
         let leftovers = match self.runs()? {
-            true => self.ask_to_end(grace),
-            false if named => self.leftovers(),
-            false => Survey::default(),
+            true => self.end_running(grace),
+            false => {
+                self.wind_down();
+                match named && !self.left_nothing() {
+                    true => self.leftovers(),
+                    false => std::mem::take(&mut *lock(&self.left)),
+                }
+            }
         };
         let (usage, torn) = self.tree().tear_down();
         let status = self.last_status(torn.is_err());
@@ -67,6 +72,7 @@ impl Child {
     }
 
     fn report(&self, status: ExitStatus, escaped: bool, usage: Usage, leftovers: Survey) -> Report {
+        let interrupted = lock(&self.interrupted).clone();
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         Report {
             status,
@@ -76,6 +82,8 @@ impl Child {
             wall: self.ending.spawned().elapsed(),
             leftover_count: leftovers.count,
             leftovers: leftovers.named,
+            interrupted_count: interrupted.count,
+            interrupted: interrupted.named,
             placement: self.placement,
             mechanism: self.tree().mechanism(),
         }
@@ -105,11 +113,11 @@ impl Child {
 
     /// Stops a running tree, which leaves no leftovers to report. One that is being stopped gets
     /// the rest of its grace.
-    fn ask_to_end(&self, grace: Option<Duration>) -> Survey {
-        match (grace, self.ending.cause()) {
+    fn end_running(&self, grace: Option<Duration>) -> Survey {
+        match (grace, self.ending.asked()) {
+            (_, Some(kill_at)) => drop(self.wait_gone(kill_at)),
             (Some(grace), None) => drop(self.stop(grace)),
-            (Some(_), Some(_)) => drop(self.wait_gone(self.ending.kill_at())),
-            (None, _) => {}
+            (None, None) => {}
         }
         self.note_stop(Some(Instant::now()));
         Survey::default()
@@ -117,8 +125,7 @@ impl Child {
 
     /// The grace to give if it is ended while it runs; None if it was asked to end already.
     pub(crate) fn grace_due(&self) -> Option<Duration> {
-        let grace = self.policy().grace;
-        (self.ending.cause().is_none() && !grace.is_zero()).then_some(grace)
+        self.policy().grace.filter(|_| self.ending.cause().is_none())
     }
 
     fn ended_within(&self, time: Duration) -> Result<bool> {

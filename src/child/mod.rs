@@ -4,6 +4,8 @@ pub(crate) mod deadline;
 pub(crate) mod enforce;
 pub(crate) mod finish;
 pub(crate) mod output;
+pub(crate) mod settle;
+pub(crate) mod wind_down;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::child::deadline::{Ending, Scope, StopPolicy};
+use crate::child::settle::After;
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
@@ -22,6 +25,7 @@ use crate::report::{Cause, Report};
 use crate::sys::poll::{self, Deadline, lock};
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
+use crate::tree::container::stop_signals;
 
 /// A running command: its main process and everything that descends from it.
 ///
@@ -60,8 +64,12 @@ pub struct Child {
     status: Mutex<Option<ExitStatus>>,
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
-    /// The processes that a timeout killed after the main process's end.
+    /// The processes that were stopped or killed after the main process's end.
     pub(crate) left: Mutex<Survey>,
+    /// The processes that were alive when the time was over.
+    pub(crate) interrupted: Mutex<Survey>,
+    /// How far the time after the main process's end has come.
+    pub(crate) after: Mutex<After>,
     /// Its report, once it is finished.
     report: Mutex<Option<Report>>,
     tree: Tree,
@@ -87,6 +95,8 @@ impl Child {
             ending: Ending::new(policy, spawned),
             placement,
             left: Mutex::default(),
+            interrupted: Mutex::default(),
+            after: Mutex::new(After::Unbegun),
             report: Mutex::default(),
             tree,
             log: Record::default(),
@@ -248,8 +258,26 @@ impl Child {
     /// Sends the stop signal; ignores errors, since the kill follows when the grace is over.
     pub(crate) fn send_stop_signal(&self) {
         let StopPolicy { stop_signal, stop_main_only, .. } = self.policy();
-        let _ =
-            if stop_main_only { self.signal(stop_signal) } else { self.signal_all(stop_signal) };
+        if stop_main_only {
+            let _ = self.ask_main_to_end(stop_signal);
+            self.tree.thaw_all();
+        } else {
+            let _ = self.ask_to_end(stop_signal);
+        }
+    }
+
+    /// Sends a stop signal to the whole tree, and to the main process if that has left it; then
+    /// SIGCONT, since a stopped process acts on no signal. Thaws what is frozen.
+    pub(crate) fn ask_to_end(&self, signal: i32) -> Result<()> {
+        let reached = self.tree.ask_to_end(signal);
+        if !self.tree.holds(self.pid) {
+            let _ = self.ask_main_to_end(signal);
+        }
+        reached
+    }
+
+    fn ask_main_to_end(&self, signal: i32) -> Result<()> {
+        stop_signals(signal).iter().try_for_each(|&signal| self.signal(signal))
     }
 
     pub(crate) fn kill_all(&self) -> Result<()> {
@@ -260,18 +288,22 @@ impl Child {
     }
 
     /// Notes that it is being stopped, without a signal: every wait kills what is left at
-    /// `kill_at`. Does nothing if the main process has ended.
+    /// `kill_at`. If the main process has ended that was no stop; what it left has until then.
     pub(crate) fn note_stop(&self, kill_at: Option<Instant>) {
-        if !poll::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
+        if poll::ended(self.pidfd.as_fd(), Some(Instant::now())).unwrap_or(false) {
+            self.note_stop_of_leftovers(kill_at);
+        } else {
             self.ending.note(Cause::Stopped, kill_at);
         }
     }
 
     /// Ends the tree: kills what is left of it, removes its cgroup, and reports what happened.
     ///
-    /// If the main process still runs it is stopped, with the command's grace. When this returns no
-    /// descendant is left and what they held (ports, files, locks) is free. A second call returns
-    /// the same report; dropping the child then does nothing.
+    /// If the main process still runs it is stopped, with the command's grace; a tree that is being
+    /// stopped has the rest of its grace. What a main process that ended by itself has left may
+    /// [settle](crate::Command::settle) first. When this returns no descendant is left and what
+    /// they held (ports, files, locks) is free. A second call returns the same report; dropping the
+    /// child then does nothing.
     ///
     /// # Errors
     /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,

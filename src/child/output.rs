@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags};
 
 use crate::child::Child;
+use crate::child::settle::Rest;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::set_nonblocking;
 use crate::log::Log;
@@ -43,9 +45,9 @@ impl Child {
     /// Closes a piped stdin, waits for the end of the main process, ends the tree, and returns what
     /// was written to the pipes that were not taken.
     ///
-    /// Ends when the *main process* ends, even if other processes hold the pipes: the tree is torn
-    /// down first, then the pipes are drained. [`linger`](crate::Command::linger) waits for the
-    /// whole tree.
+    /// Ends when the *main process* ends, even if other processes hold the pipes: once what works
+    /// has [settled](crate::Command::settle) the tree is torn down, then the pipes are drained.
+    /// [`linger`](crate::Command::linger) waits for the whole tree.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait) and [`finish`](Self::finish), and reading may fail. The tree is
@@ -100,20 +102,25 @@ impl Child {
         Ok(Output { status: report.status, stdout: stdout.bytes, stderr: stderr.bytes, report })
     }
 
-    /// Feeds and reads until the main process or, lingering, the whole tree has ended.
+    /// Feeds and reads until the main process and what works on behind it or, lingering, the whole
+    /// tree has ended.
     fn serve(&self, stdin: &mut Feed<'_>, captures: [&mut Capture; 2]) -> Result<()> {
         let linger = self.policy().linger;
         let failed =
             |errno| Error::os(Step::Read, format!("output of process {}", self.id()), errno);
         let [stdout, stderr] = captures;
+        let mut next = None;
         loop {
-            wait_for_news(self, stdin, [stdout, stderr]).map_err(failed)?;
-            stdin.write(AT_A_TIME).map_err(failed)?;
-            stdout.read(AT_A_TIME).map_err(failed)?;
-            stderr.read(AT_A_TIME).map_err(failed)?;
-            let over = self.try_wait()?.is_some();
-            if over && (!linger || self.tree().is_empty()?) {
-                return Ok(());
+            wait_for_news(self, stdin, [stdout, stderr], next).map_err(failed)?;
+            let fed = stdin.write(AT_A_TIME).map_err(failed)?;
+            let out = stdout.read(AT_A_TIME).map_err(failed)?;
+            let err = stderr.read(AT_A_TIME).map_err(failed)?;
+            if self.try_wait()?.is_none() || (linger && !self.tree().is_empty()?) {
+                continue;
+            }
+            match self.after_main(fed + out + err > 0) {
+                Rest::Over => return Ok(()),
+                Rest::Until(at) => next = at,
             }
         }
     }
@@ -122,10 +129,15 @@ impl Child {
 /// Bytes read of one stream before the other one and the timeout are looked at.
 pub(crate) const AT_A_TIME: usize = 1 << 20;
 
-/// Sleeps until there is something to read, room to write, the main process (or, lingering, the
-/// tree) has news, or the next step of its policy is due.
-fn wait_for_news(child: &Child, stdin: &Feed<'_>, outputs: [&Capture; 2]) -> Result<(), Errno> {
-    let end = if child.policy().linger && child.has_ended() {
+/// Sleeps until there is something to read, room to write, the main process (or, once that has
+/// ended, the tree) has news, the next step of its policy is due, or this moment has come.
+fn wait_for_news(
+    child: &Child,
+    stdin: &Feed<'_>,
+    outputs: [&Capture; 2],
+    until: Option<Instant>,
+) -> Result<(), Errno> {
+    let end = if child.has_ended() {
         let (fd, flags) = child.tree().container().empty_news();
         PollFd::new(fd, flags)
     } else {
@@ -135,7 +147,7 @@ fn wait_for_news(child: &Child, stdin: &Feed<'_>, outputs: [&Capture; 2]) -> Res
     let pipes = outputs.into_iter().filter_map(|capture| capture.pipe.as_ref());
     let pipes = pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
     let mut fds: Vec<PollFd<'_>> = [end].into_iter().chain(input).chain(pipes).collect();
-    child.rest(&mut fds, None)
+    child.rest(&mut fds, until)
 }
 
 /// The input pipe, and what is still to go into it.
@@ -154,9 +166,9 @@ impl<'a> Feed<'a> {
         Ok(Self { pipe: pipe.map(Into::into), rest })
     }
 
-    /// Writes what there is room for, `limit` bytes at the most; closes the pipe behind the last
-    /// byte, and when no reader is left.
-    fn write(&mut self, limit: usize) -> Result<(), Errno> {
+    /// Writes what there is room for, `limit` bytes at the most, and returns how much; closes the
+    /// pipe behind the last byte, and when no reader is left.
+    fn write(&mut self, limit: usize) -> Result<usize, Errno> {
         let mut left = limit;
         while let Some(pipe) = &mut self.pipe
             && left > 0
@@ -176,7 +188,7 @@ impl<'a> Feed<'a> {
                 self.pipe = None;
             }
         }
-        Ok(())
+        Ok(limit - left)
     }
 }
 
@@ -196,10 +208,11 @@ impl Capture {
         Ok(Self { pipe: pipe.map(Into::into), bytes: Vec::new(), copy })
     }
 
-    /// Reads what is there, `limit` bytes at the most; end of file closes the pipe.
-    fn read(&mut self, limit: usize) -> Result<(), Errno> {
+    /// Reads what is there, `limit` bytes at the most, and returns how much; end of file closes the
+    /// pipe.
+    fn read(&mut self, limit: usize) -> Result<usize, Errno> {
         let Some(pipe) = &mut self.pipe else {
-            return Ok(());
+            return Ok(0);
         };
         let before = self.bytes.len();
         let mut limited = pipe.take(limit as u64);
@@ -207,14 +220,15 @@ impl Capture {
         if let Some(log) = &self.copy {
             log.take(self.bytes.get(before..).unwrap_or_default());
         }
+        let count = self.bytes.len() - before;
         match read {
             Ok(_) => {
                 if limited.limit() > 0 {
                     self.pipe = None;
                 }
-                Ok(())
+                Ok(count)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(count),
             Err(error) => Err(errno_of(&error)),
         }
     }
@@ -226,6 +240,6 @@ impl Capture {
             return Ok(());
         };
         let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?;
-        self.read(usize::try_from(size).unwrap_or(0))
+        self.read(usize::try_from(size).unwrap_or(0)).map(drop)
     }
 }

@@ -15,6 +15,9 @@ use tidy_process::{Cause, Error, Report};
 /// tidy-process itself failed; never to be taken for success (as timeout(1) and env(1) have it).
 pub(crate) const FAILED: u8 = 125;
 
+/// The command succeeded, and left something behind.
+const LEAKED: u8 = 123;
+
 /// The timeout was over.
 const TIMED_OUT: u8 = 124;
 
@@ -178,7 +181,9 @@ pub(crate) enum Leaks {
     Report,
     /// Wait until they end by themselves (--timeout bounds it)
     Wait,
-    /// Kill them, name them and exit with 123
+    /// Send them the stop signal first, kill them after --kill-after, and name them
+    Stop,
+    /// Kill them and name them; exit with 123 if CMD has succeeded
     Fail,
 }
 
@@ -206,10 +211,10 @@ pub(crate) fn exit(report: &Report, leaks: Leaks) -> u8 {
     if matches!(report.cause, Cause::TimedOut | Cause::CpuTimeExceeded) {
         return TIMED_OUT;
     }
-    if leaks == Leaks::Fail && report.leftover_count > 0 {
-        return 123;
-    }
     let status = report.status;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)
+    match code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED) {
+        0 if leaks == Leaks::Fail && report.leftover_count > 0 => LEAKED,
+        code => code,
+    }
 }

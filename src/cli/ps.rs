@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use tidy_process::cli_support::{LINE, quoted, shortened};
+use tidy_process::cli_support::{LINE, kill_by_name, quoted, shortened};
 use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
 use crate::exit::Failure;
@@ -200,6 +200,6 @@ pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
         2.. if by_path || number => return Err(Failure::SeveralTrees(shown())),
         _ => {}
     }
-    let results: Vec<_> = meant.into_iter().map(TreeInfo::kill).collect();
+    let results: Vec<_> = meant.into_iter().map(kill_by_name).collect();
     results.into_iter().collect::<Result<(), _>>().map_err(Failure::from)
 }

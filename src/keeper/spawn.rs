@@ -33,7 +33,7 @@ impl Launch<'_> {
             Err(failed) => {
                 if overdue.gave_up() {
                     // The keeper may be suspended until its exec.
-                    let _ = signal_all(&|| Ok(kept.pids()), libc::SIGKILL, &|_| true);
+                    let _ = signal_all(&|| Ok(kept.pids()), &[libc::SIGKILL], &|_| true);
                 }
                 let _ = kept.tear_down(TEARDOWN_PATIENCE);
                 Err(overdue.error().map_or(failed, Failed::Known))

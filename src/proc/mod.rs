@@ -1,5 +1,6 @@
 //! Reads processes from `/proc`, and their sockets by netlink. Signals nothing.
 
+pub(crate) mod activity;
 pub(crate) mod survey;
 pub(crate) mod info;
 pub(crate) mod read;

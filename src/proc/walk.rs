@@ -74,12 +74,25 @@ pub(crate) fn stat(text: &[u8]) -> Option<(u8, i32)> {
 
 /// Sees the children of a process: each of its threads has its own.
 pub(crate) fn each_child(process: &OwnedFd, see: &mut dyn FnMut(i32)) {
-    each_task(process, &mut |task| {
-        let Some(list) = open_at(&task, c"children", OFlag::empty()) else { return };
-        let mut buffer = [0; 1024];
-        let mut begun = None;
-        while let Some(text) = read(list.as_fd(), &mut buffer) {
-            each_number(text, &mut begun, see);
+    each_task(process, &mut |task| each_child_of_task(&task, see));
+}
+
+/// Sees the children of one thread.
+pub(crate) fn each_child_of_task(task: &OwnedFd, see: &mut dyn FnMut(i32)) {
+    let Some(list) = open_at(task, c"children", OFlag::empty()) else { return };
+    let mut buffer = [0; 1024];
+    let mut begun = None;
+    while let Some(text) = read(list.as_fd(), &mut buffer) {
+        each_number(text, &mut begun, see);
+    }
+}
+
+/// Sees the directories of its first threads, as many as there is room for.
+pub(crate) fn first_tasks(process: &OwnedFd, room: &mut usize, see: &mut dyn FnMut(OwnedFd)) {
+    each_entry(process, c"task", &mut |tasks, name| {
+        if let Some(left) = room.checked_sub(1) {
+            *room = left;
+            open_at(tasks, name, OFlag::O_DIRECTORY).into_iter().for_each(&mut *see);
         }
     });
 }

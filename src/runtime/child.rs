@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
@@ -228,21 +229,31 @@ impl AsyncChild {
     /// As for [`Child::finish`].
     pub async fn finish(&self) -> Result<Report> {
         // The teardown meets the same error and reports it.
-        if !self.tree().is_done()
-            && self.child.runs().unwrap_or(false)
-            && let Some(grace) = self.child.grace_due()
-        {
-            self.step(Scope::Main).await?;
-            // A failed stop does not keep it from the kill.
-            let _ = match self.child.ending.cause() {
-                None => self.stop(grace).await.map(|()| true),
-                Some(_) => self.over(self.child.ending.kill_at()).await,
-            };
+        if !self.tree().is_done() {
+            if self.child.runs().unwrap_or(false) {
+                self.end_running().await?;
+            }
+            if self.child.reap().is_ok_and(|status| status.is_some()) {
+                self.wind_down(&AtomicBool::new(false)).await?;
+            }
         }
         if self.is_quick() {
             return self.child.finish();
         }
         self.aside(Child::finish).await?
+    }
+
+    /// Asks a running tree to end, or gives one that is being stopped the rest of its grace.
+    async fn end_running(&self) -> Result<()> {
+        // A timeout that has passed becomes the cause: the grace still applies.
+        self.step(Scope::Main).await?;
+        // A failed stop does not keep it from the kill.
+        let _ = match (self.child.grace_due(), self.child.ending.asked()) {
+            (_, Some(kill_at)) => self.over(kill_at).await,
+            (Some(grace), None) => self.stop(grace).await.map(|()| true),
+            (None, None) => Ok(true),
+        };
+        Ok(())
     }
 
     /// Lets the tree live on without this handle, until its [`Supervisor`](crate::Supervisor) ends;

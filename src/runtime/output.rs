@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -98,12 +99,21 @@ impl AsyncChild {
             AsyncCapture::new(self.stderr.take(), err_copy),
         ];
         let collected = {
-            let mut over = pin!(self.all_that_is_waited_for());
+            let moved = AtomicBool::new(false);
+            let mut over = pin!(async {
+                self.all_that_is_waited_for().await?;
+                self.wind_down(&moved).await
+            });
             let news = poll_fn(|cx| {
+                let fed = stdin.rest.len();
                 stdin.poll(cx).map_err(|error| failed(errno_of(&error)))?;
+                let mut some = stdin.rest.len() < fed;
                 for stream in &mut streams {
+                    let before = stream.bytes.len();
                     stream.poll(cx).map_err(|error| failed(errno_of(&error)))?;
+                    some |= stream.bytes.len() > before;
                 }
+                moved.fetch_or(some, Ordering::Relaxed);
                 over.as_mut().poll(cx)
             });
             news.await

@@ -1,11 +1,13 @@
 //! Waits without a thread: for the main process, the tree, and the next step of the policy.
 
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, sleep_until, timeout_at};
 
 use crate::child::deadline::Scope;
+use crate::child::settle::Rest;
 use crate::error::{Error, Result, Step};
 use crate::runtime::child::AsyncChild;
 use crate::sys::poll::earlier;
@@ -77,6 +79,23 @@ impl AsyncChild {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Ok(true)
+    }
+
+    /// Gives what the main process has left its time; see [`Child::wind_down`]. `moved`: output has
+    /// come since it was last looked at.
+    pub(super) async fn wind_down(&self, moved: &AtomicBool) -> Result<()> {
+        loop {
+            let moved = moved.swap(false, Ordering::Relaxed);
+            // Naming leftovers and asking them to end may take long.
+            let rest = match self.child.policy().stop_leftovers {
+                true => self.aside(move |child| child.after_main(moved)).await?,
+                false => self.child.after_main(moved),
+            };
+            match rest {
+                Rest::Over => return Ok(()),
+                Rest::Until(at) => drop(self.over(at).await?),
+            }
+        }
     }
 
     /// Waits until the main process or, lingering, the whole tree has ended. Enforces the timeout.

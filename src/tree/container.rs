@@ -13,11 +13,12 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::cpu_time;
+use crate::cgroup::usage::{cpu_demand, cpu_time};
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
+use crate::proc::activity::{self, Activity};
 use crate::proc::info::Survey;
 #[cfg(feature = "cli")]
 use crate::proc::read;
@@ -25,6 +26,12 @@ use crate::report::Usage;
 use crate::supervisor::Supervisor;
 use crate::sys;
 use crate::sys::poll;
+
+/// A stop signal, and what makes a stopped process act on it; as timeout(1) does.
+pub(crate) fn stop_signals(signal: i32) -> Vec<i32> {
+    let alone = matches!(signal, 0 | libc::SIGKILL | libc::SIGCONT);
+    if alone { vec![signal] } else { vec![signal, libc::SIGCONT] }
+}
 
 #[derive(Debug)]
 pub(crate) enum Container {
@@ -112,8 +119,18 @@ impl Container {
     /// Sends a signal to those members that are meant; returns how many were reached. An invalid
     /// signal is an error even without members.
     pub(crate) fn signal(&self, signal: i32, is_meant: &dyn Fn(i32) -> bool) -> Result<usize> {
-        let reach = |list: &dyn Fn() -> Result<Vec<i32>, Errno>| match sys::is_signal(signal) {
-            true => teardown::signal_all(list, signal, is_meant),
+        self.signal_each(&[signal], is_meant)
+    }
+
+    /// Sends these signals to each member that is meant, one after the other.
+    pub(crate) fn signal_each(
+        &self,
+        signals: &[i32],
+        is_meant: &dyn Fn(i32) -> bool,
+    ) -> Result<usize> {
+        let valid = signals.iter().all(|&signal| sys::is_signal(signal));
+        let reach = |list: &dyn Fn() -> Result<Vec<i32>, Errno>| match valid {
+            true => teardown::signal_all(list, signals, is_meant),
             false => Err(Errno::EINVAL),
         };
         match self {
@@ -188,6 +205,25 @@ impl Container {
         }
     }
 
+    /// Lets it run on where it was frozen: itself, what is below it, and what is above it up to
+    /// `top`. Ignores failures. A keeper's tree is never frozen.
+    pub(crate) fn thaw(&self, top: Option<&Cgroup>) {
+        if let Self::Cgroup(cgroup) = self {
+            cgroup.thaw_below();
+            top.into_iter().for_each(|top| cgroup.thaw_up_to(top));
+        }
+    }
+
+    /// What the processes in it are doing.
+    pub(crate) fn activity(&self) -> Activity {
+        match self {
+            Self::Cgroup(cgroup) => {
+                cgroup.pids().map_or(Activity::Unseen, |all| activity::of(&all))
+            }
+            Self::Keeper(kept) => activity::of(&kept.pids()),
+        }
+    }
+
     /// Describes the processes left after the main process has ended.
     pub(crate) fn leftovers(&self) -> Result<Survey> {
         match self {
@@ -212,6 +248,14 @@ impl Container {
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         match self {
             Self::Cgroup(cgroup) => cpu_time(cgroup),
+            Self::Keeper(_) => None,
+        }
+    }
+
+    /// CPU time so far, and the time in which one waited for a CPU.
+    pub(crate) fn cpu_demand(&self) -> Option<Duration> {
+        match self {
+            Self::Cgroup(cgroup) => cpu_demand(cgroup),
             Self::Keeper(_) => None,
         }
     }

@@ -16,20 +16,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::names::is_guard;
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
 use crate::limits::Limits;
 use crate::proc::debugger;
-use crate::proc::info::ProcessInfo;
+use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::port::ListeningPort;
 use crate::proc::sockets::listening;
 use crate::proc::survey;
 use crate::report::{TreeReport, Usage};
 use crate::supervisor::Supervisor;
 use crate::sys::poll::{Deadline, lock};
-use crate::tree::container::Container;
+use crate::tree::container::{Container, stop_signals};
 
 /// An owned cgroup: whatever is spawned into it, and all that descends from that, ends with it.
 ///
@@ -222,13 +223,14 @@ impl Tree {
         self.container.kill_until_empty(TEARDOWN_PATIENCE)
     }
 
-    /// Sends `signal` to every process in it, gives them `grace` to end, then kills the rest.
+    /// Sends `signal` to every process in it, continues those that are stopped (SIGCONT, thaw),
+    /// gives all of them `grace` to end, then kills the rest.
     ///
     /// # Errors
     /// There is no such signal (`EINVAL`): then nothing was done. Else as for [`kill`](Self::kill).
     pub fn stop(&self, signal: i32, grace: impl Into<Deadline>) -> Result<()> {
         let grace = grace.into();
-        match self.signal(signal) {
+        match self.ask_to_end(signal) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(error),
             // A failed signal does not keep it from the kill.
             _ => {}
@@ -237,6 +239,36 @@ impl Tree {
             return Ok(());
         }
         self.kill()
+    }
+
+    /// Sends a stop signal, and continues what is stopped or frozen: it would not act on it.
+    pub(crate) fn ask_to_end(&self, signal: i32) -> Result<()> {
+        self.ask_to_end_where(signal, |_| true)
+    }
+
+    /// Sends it to those members whose pid is meant.
+    pub(crate) fn ask_to_end_where(
+        &self,
+        signal: i32,
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Result<()> {
+        let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
+        let reached = self.container.signal_each(&stop_signals(signal), &is_meant);
+        self.thaw_all();
+        reached.map(drop)
+    }
+
+    /// Thaws the tree, and what of its supervisor's freezes it.
+    pub(crate) fn thaw_all(&self) {
+        let supervisor = lock(&self.supervisor).clone();
+        self.container.thaw(supervisor.as_ref().and_then(Supervisor::root));
+    }
+
+    /// Describes the processes in it now, before they are asked to end.
+    pub(crate) fn alive(&self) -> Survey {
+        let mut alive = survey::of(&self.pids());
+        alive.retain(|process| !is_guard(process));
+        alive
     }
 
     /// Stops every process in it where it is, and waits (at most 1 s) until all are; false if one

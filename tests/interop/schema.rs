@@ -82,6 +82,9 @@ fn reports_are_as_the_schema_has_them() {
         (&[b"-t", b"0.1", b"sleep", b"20"], "/cause", "timed-out".into()),
         (&[b"--cpu-time", b"0.1", b"sh", b"-c", b"while :; do :; done"], "/exit", 124.into()),
         (&[b"sh", b"-c", b"cd /usr; sleep 25 & exit 0"], "/leftovers/0/cwd", "/usr".into()),
+        (&[b"-t", b"0.1", b"sleep", b"20"], "/interrupted/0/command/0", "sleep".into()),
+        (&[b"-t", b"0.1", b"sleep", b"20"], "/interrupted_count", 1.into()),
+        (&[b"--leaks=stop", b"sh", b"-c", b"sleep 25 &"], "/leftover_count", 1.into()),
         (&[b"--force-join", b"true"], "/placement", "joined".into()),
         (&[b"--containment", b"keeper", b"true"], "/mechanism", "keeper".into()),
         (&[b"--name", b"a\xff", b"true"], "/name", r"a\xff".into()),
@@ -129,7 +132,7 @@ fn what_is_no_report_is_refused() {
         *report.pointer_mut(place).unwrap() = value.clone();
         assert!(!validator.is_valid(&report), "{place} may be {value}");
     }
-    for field in ["v", "exit", "command", "cause", "leftovers"] {
+    for field in ["v", "exit", "command", "cause", "leftovers", "interrupted"] {
         let mut report = right.clone();
         report.as_object_mut().unwrap().remove(field).unwrap();
         assert!(!validator.is_valid(&report), "{field} may be absent");

@@ -5,13 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serial_test::parallel;
 
 use crate::support::{Alone, Stage, tool};
 
 /// One command line, what comes of it, and the reference that agrees (empty: there is none).
-struct Row {
+pub(crate) struct Row {
     options: &'static [&'static str],
     command: &'static [&'static str],
     like: &'static [&'static str],
@@ -23,7 +24,7 @@ struct Row {
     says: &'static str,
 }
 
-const fn row(
+pub(crate) const fn row(
     options: &'static [&'static str],
     command: &'static [&'static str],
     like: &'static [&'static str],
@@ -33,15 +34,15 @@ const fn row(
 }
 
 impl Row {
-    const fn out(self, out: &'static str) -> Self {
+    pub(crate) const fn out(self, out: &'static str) -> Self {
         Self { out, ..self }
     }
 
-    const fn f(self, f: &'static str) -> Self {
+    pub(crate) const fn f(self, f: &'static str) -> Self {
         Self { f, ..self }
     }
 
-    const fn says(self, says: &'static str) -> Self {
+    pub(crate) const fn says(self, says: &'static str) -> Self {
         Self { says, ..self }
     }
 }
@@ -174,10 +175,23 @@ pub(crate) struct Scene(pub(crate) PathBuf);
 
 impl Scene {
     pub(crate) fn set(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("tidy-{name}-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("tidy-{name}-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(dir);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("d")).unwrap();
-        let files: [(&str, &[u8], u32); 8] = [
+        let files: [(&str, &[u8], u32); 10] = [
+            (
+                "mini",
+                b"trap 'sleep .3; echo cleaned; exit' TERM; echo up; while :; do sleep .05; done",
+                0o644,
+            ),
+            (
+                "halted",
+                b"trap 'echo cleaned; exit' TERM; echo up; kill -STOP $$; sleep 20 & wait",
+                0o644,
+            ),
             ("f", b"old\n", 0o644),
             ("in", b"input\n", 0o644),
             ("script", b"echo \"script $1\"\nexit 5\n", 0o755),
@@ -216,7 +230,7 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn check(stage: &Stage, row: &Row) {
+pub(crate) fn check(stage: &Stage, row: &Row) {
     let line = format!("{:?} {:?}", row.options, row.command);
     let scene = Scene::set("conduct");
     let mut command = stage.tool(&["run", "--json", "report"]);

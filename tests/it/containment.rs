@@ -28,7 +28,7 @@ fn said(output: &Output) -> String {
 fn exit_statuses_are_the_same() {
     let Some(stage) = Stage::of_keepers() else { return };
     let daemon = "(setsid sleep 20 &); exit 4";
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["true"], 0, ""),
         (&["sh", "-c", "exit 42"], 42, ""),
         (&["sh", "-c", "kill -TERM $$"], 143, ""),
@@ -39,7 +39,8 @@ fn exit_statuses_are_the_same() {
         (&["--name", "a/b", "true"], 125, "a name has no slash"),
         (&["-t", "0.1", "sleep", "20"], 124, ""),
         (&["-t", "0.1", "-k", "20", "sh", "-c", "(setsid sleep 20 &); sleep 20"], 124, ""),
-        (&["--leaks=fail", "sh", "-c", daemon], 123, "killed 1 leftover process: "),
+        (&["--leaks=fail", "sh", "-c", daemon], 4, "killed 1 leftover process: "),
+        (&["--leaks=fail", "sh", "-c", "setsid -f sleep 20"], 123, "killed 1 leftover process: "),
         (&["--leaks=report", "sh", "-c", daemon], 4, " (parent "),
         (&["--leaks=wait", "sh", "-c", "(setsid sleep 0.1 &); exit 4"], 4, ""),
         (&["-m", "1G", "true"], 125, "limit memory: memory.max 1073741824: this needs a cgroup"),

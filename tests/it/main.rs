@@ -42,6 +42,8 @@ mod communicate;
 #[cfg(feature = "cli")]
 mod conduct;
 #[cfg(feature = "cli")]
+mod conduct_stopping;
+#[cfg(feature = "cli")]
 mod conduct_with;
 #[cfg(feature = "cli")]
 mod containment;
@@ -70,9 +72,11 @@ mod pressure;
 mod ready;
 mod ready_places;
 mod recipes;
+mod settle;
 #[cfg(feature = "cli")]
 mod signals;
 mod soak;
+mod stopping;
 #[cfg(feature = "cli")]
 mod streams;
 mod supervisor;

@@ -209,7 +209,7 @@ fn supervisors_nest_three_levels_deep() {
         let mut clean = nested("exit 9");
         assert_eq!(clean.wait().unwrap().code(), Some(9), "a guard was taken for a leak");
         stage.assert_clean("after a clean end");
-        let mut leaky = nested("setsid sleep 20 & exit 9");
+        let mut leaky = nested("setsid sleep 20 &");
         assert_eq!(leaky.wait().unwrap().code(), Some(123));
         stage.assert_clean("after a leak");
         let mut killed = nested("echo ready; sleep 20");

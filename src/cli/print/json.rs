@@ -114,7 +114,7 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
         (None, None) => Value::Null,
     };
     let notes = report.notes.iter().copied().map(note).collect();
-    let entries: [(&str, Value); 10] = [
+    let entries: [(&str, Value); 12] = [
         ("status", status),
         ("cause", cause(report.cause).into()),
         ("wall_seconds", report.wall.as_secs_f64().into()),
@@ -125,6 +125,8 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
         ("notes", notes),
         ("leftovers", report.leftovers.iter().map(process).collect()),
         ("leftover_count", report.leftover_count.into()),
+        ("interrupted", report.interrupted.iter().map(process).collect()),
+        ("interrupted_count", report.interrupted_count.into()),
     ];
     for (key, entry) in entries {
         insert(value, key, entry);

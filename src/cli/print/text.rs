@@ -2,7 +2,10 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::Duration;
 
+use nix::libc;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tidy_process::cli_support::{LINE, enumerated, quoted, quoted_lines, shortened};
 use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
@@ -10,6 +13,15 @@ use tidy_process::{Cause, Mechanism, ProcessInfo, Report, Supervisor};
 use crate::exit::{Ended, Failure, Leaks};
 use crate::print::json;
 use crate::print::patient::{Patient, forgiving, write_finally};
+
+/// What the last words are about, besides the report.
+pub(crate) struct Last {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
+    /// By `tidy-process kill`.
+    pub(crate) killed: bool,
+    pub(crate) by_signal: Option<Signal>,
+}
 
 /// How much is said.
 pub(crate) struct Voice {
@@ -23,11 +35,41 @@ impl Voice {
         Self { quiet, verbose, leaks }
     }
 
+    /// Says in one line what a status of 124 or 137 alone does not say.
+    pub(crate) fn last_words(&self, report: &Report, last: Last) {
+        let over = |what: &str, time: Option<Duration>| {
+            let time = time.unwrap_or_default().as_secs_f64();
+            still_running(&format!("{what} {time} s"), report);
+        };
+        let killed =
+            |signal: i32, why: &str| line(format_args!("killed by signal {signal} ({why})"));
+        match report.cause {
+            _ if self.quiet => {}
+            Cause::TimedOut => over("timed out after", last.timeout),
+            Cause::CpuTimeExceeded => over("used up its CPU time of", last.cpu_time),
+            Cause::OutOfMemory => killed(libc::SIGKILL, "its memory was used up"),
+            Cause::Escaped => killed(libc::SIGKILL, "it had left its cgroup"),
+            // A shell is silent at these two, too.
+            Cause::Signaled(libc::SIGINT | libc::SIGPIPE) => {}
+            Cause::Signaled(libc::SIGKILL) if last.killed => {
+                killed(libc::SIGKILL, "by tidy-process kill");
+            }
+            Cause::Signaled(signal) if last.by_signal.is_none() => match Signal::try_from(signal) {
+                Ok(named) => killed(signal, named.as_str()),
+                Err(_) => line(format_args!("killed by signal {signal}")),
+            },
+            _ => {}
+        }
+    }
+
     pub(crate) fn report(&self, report: &Report) {
         if self.quiet {
             return;
         }
-        if report.leftover_count > 0 {
+        // A timeout has named them already.
+        let named =
+            self.leaks != Leaks::Report && pids(&report.leftovers) == pids(&report.interrupted);
+        if report.leftover_count > 0 && !named {
             self.leftovers(&report.leftovers, report.leftover_count);
         }
         if self.verbose {
@@ -44,7 +86,8 @@ impl Voice {
 
     fn leftovers(&self, leftovers: &[ProcessInfo], count: usize) {
         let noun = if count == 1 { "process" } else { "processes" };
-        let text = format!("killed {count} leftover {noun}:");
+        let verb = if self.leaks == Leaks::Stop { "stopped" } else { "killed" };
+        let text = format!("{verb} {count} leftover {noun}:");
         if self.leaks != Leaks::Report {
             let names: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
             let room = LINE.saturating_sub(TOOL.len() + text.len() + 1);
@@ -60,6 +103,20 @@ impl Voice {
             line(format_args!("  and {} more", count - leftovers.len()));
         }
     }
+}
+
+fn still_running(what: &str, report: &Report) {
+    if report.interrupted_count == 0 {
+        return line(what);
+    }
+    let text = format!("{what}; still running:");
+    let names: Vec<String> = report.interrupted.iter().map(ToString::to_string).collect();
+    let room = LINE.saturating_sub(TOOL.len() + text.len() + 1);
+    line(format_args!("{text} {}", enumerated(&names, report.interrupted_count, room)));
+}
+
+fn pids(processes: &[ProcessInfo]) -> Vec<u32> {
+    processes.iter().map(|process| process.pid).collect()
 }
 
 /// What was wanted and could not be had, and whose the place is.

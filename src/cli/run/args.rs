@@ -14,7 +14,7 @@ use crate::values::{duration, signal};
 const EXIT_STATUS: &str = "\
 Exit status:
   CMD's own, or
-  123  something was left, with --leaks=fail
+  123  CMD has succeeded and left something, with --leaks=fail
   124  CMD timed out, or used up its CPU time
   125  tidy-process itself failed
   126  CMD cannot be executed
@@ -39,7 +39,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Time between the stop signal and the kill
+    /// Time between the stop signal and the kill, for CMD and all that it has started; 0 is at once
     #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
     #[arg(allow_hyphen_values = true)]
     pub(crate) kill_after: Duration,
@@ -58,6 +58,12 @@ pub(crate) struct RunArgs {
     /// What to do with processes that are left when CMD ends
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
     pub(crate) leaks: Leaks,
+
+    /// How long what CMD has left may go on working by itself before it counts as left; what sleeps
+    /// counts at once
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) settle: Duration,
 
     #[command(flatten)]
     pub(crate) setting: SettingArgs,

@@ -5,12 +5,12 @@ pub(crate) mod files;
 
 use libc::SIGTERM;
 use nix::sys::signal::Signal;
-use tidy_process::{Cause, Command, Report, Supervisor};
+use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
-use crate::print::text::{self, Voice, failed};
+use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
@@ -35,10 +35,13 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args, files) {
-        Ok(Run { report, scope, by_signal }) => {
+        Ok(Run { report, scope, by_signal, killed }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
+            let last =
+                Last { timeout: args.timeout, cpu_time: args.limits.cpu_time, killed, by_signal };
+            voice.last_words(&report, last);
             voice.report(&report);
             let exit = exit(&report, args.leaks);
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
@@ -66,6 +69,8 @@ struct Run {
     /// Where: if we moved there.
     scope: Option<String>,
     by_signal: Option<Signal>,
+    /// By `tidy-process kill`.
+    killed: bool,
 }
 
 /// Everything that was made is gone when this returns.
@@ -97,14 +102,15 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
         if args.leaks == Leaks::Wait {
             watched = watched.and_then(|()| watch.until_empty());
         }
-        let watched = watched.and_then(|()| watch.until_stopped());
+        let watched = watched.and_then(|()| watch.until_settled());
         requests = watch.requests();
         watched
     });
+    let killed = cli_support::was_killed_by_name(child.tree());
     let report = Broken::or_report(watched, child.finish())?;
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
-    Ok(Run { report, scope, by_signal })
+    Ok(Run { report, scope, by_signal, killed })
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
@@ -115,6 +121,7 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     command.stop_main_only(args.forward == Forward::Main);
     command.force_join(args.force_join).delegate(args.delegate);
     command.limits(args.limits.limits()).linger(args.leaks == Leaks::Wait);
+    command.settle(args.settle).stop_leftovers(args.leaks == Leaks::Stop);
     if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
         command.timeout(timeout);
     }

@@ -132,20 +132,22 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Once the main process has ended: gives the rest of the tree what is left of the grace, if it
-    /// is being stopped. After a Ctrl-C only those have one that handle it.
-    pub(crate) fn until_stopped(&mut self) -> Result<(), Failure> {
-        if self.requests.asked.is_some() || cli_support::is_ending(self.child) {
-            return self.until_empty();
+    /// Once the main process has ended: gives what it has left its time, to end by itself, or the
+    /// rest of the grace. After a Ctrl-C those that handle it have one.
+    pub(crate) fn until_settled(&mut self) -> Result<(), Failure> {
+        if let Some((signal, at)) = self.requests.interrupted().filter(|_| !self.is_ending()) {
+            let until = at.checked_add(self.stop.kill_after);
+            while until.is_none_or(|until| Instant::now() < until) && self.is_handling(signal) {
+                self.reap_orphans();
+                let (fd, news) = cli_support::empty_news(self.child.tree());
+                self.sleep(fd, news, Instant::now().checked_add(LOOK / 10))?;
+            }
         }
-        let Some((signal, at)) = self.requests.interrupted() else { return Ok(()) };
-        let until = at.checked_add(self.stop.kill_after);
-        while until.is_none_or(|until| Instant::now() < until) && self.is_handling(signal) {
+        cli_support::wind_down(self.child, |until| {
             self.reap_orphans();
             let (fd, news) = cli_support::empty_news(self.child.tree());
-            self.sleep(fd, news, Instant::now().checked_add(LOOK / 10))?;
-        }
-        Ok(())
+            self.sleep(fd, news, until)
+        })
     }
 
     /// Whether a process that the terminal has told is left, and does not simply go on.

@@ -80,6 +80,11 @@ pub(crate) struct WithArgs {
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
     pub(crate) leaks: Leaks,
 
+    /// How long what CMD has left may go on working by itself before it is killed
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) settle: Duration,
+
     /// When CMD fails, show so many last lines of each server [default: 10; with -q or -v: 0]
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<usize>,

@@ -11,13 +11,13 @@ pub(crate) mod up;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tidy_process::{Cause, Child, Report, Supervisor};
+use tidy_process::{Cause, Child, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit, seen};
 use crate::options::LimitArgs;
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
-use crate::print::text::{self, Voice, failed};
+use crate::print::text::{self, Last, Voice, failed};
 use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
@@ -72,6 +72,8 @@ struct Outcome {
     failure: Option<Failure>,
     /// The signal that this process has to end by.
     by_signal: Option<Signal>,
+    /// By `tidy-process kill`.
+    killed: bool,
     scope: Option<String>,
     /// The last lines of each server, where CMD has failed.
     tails: Vec<(String, String)>,
@@ -89,7 +91,13 @@ impl Outcome {
     fn say(&self, args: &WithArgs, exit: u8) {
         let voice = Voice::new(args.quiet, args.verbose, args.leaks);
         match (&self.report, &self.failure) {
-            (Some(report), None) => voice.report(report),
+            (Some(report), None) => {
+                let (killed, by_signal) = (self.killed, self.by_signal);
+                let cpu_time = args.servers.common.limits.cpu_time;
+                let last = Last { timeout: args.timeout, cpu_time, killed, by_signal };
+                voice.last_words(report, last);
+                voice.report(report);
+            }
             (Some(report), Some(_)) => voice.report_of_failed(report),
             (None, _) => {}
         }
@@ -163,6 +171,7 @@ impl Up<'_> {
         let common = &self.plan.common;
         common.setting.apply(&mut command);
         command.limits(common.limits.limits()).linger(self.args.leaks == Leaks::Wait);
+        command.settle(self.args.settle).stop_leftovers(self.args.leaks == Leaks::Stop);
         if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
             command.timeout(timeout);
         }
@@ -180,12 +189,13 @@ impl Up<'_> {
                     Leaks::Wait => watch.until_empty(),
                     _ => Ok(()),
                 };
-                watched = left.and_then(|()| watch.until_stopped()).map(|()| None);
+                watched = left.and_then(|()| watch.until_settled()).map(|()| None);
             }
             requests = watch.requests();
             watched
         });
         self.requests = requests;
+        outcome.killed = cli_support::was_killed_by_name(child.tree());
         let ended = watched.as_ref().ok().copied().flatten();
         outcome.tails = self.running.iter().map(|one| one.tail(self.args.tail())).collect();
         match Broken::or_report(watched, child.finish()) {

@@ -96,6 +96,8 @@ impl<'a> Up<'a> {
         let options = &server.options;
         options.common.setting.apply(&mut command);
         command.limits(options.common.limits.limits()).name(&server.name).log(&log);
+        // A daemon has no main process any more, and is stopped as any server is.
+        command.settle(Duration::ZERO).stop_leftovers(true);
         command.stdin(match &options.stdin {
             None => Stdio::null(),
             Some(InputArg::Open) => Stdio::piped(),

@@ -291,7 +291,7 @@ fn leftovers_of_a_nested_supervisor_are_named() {
         let alive = kill_all(&stage);
         let mut said = String::new();
         std::io::Read::read_to_string(&mut running.stderr.take().unwrap(), &mut said).unwrap();
-        assert_eq!((status.code(), alive), (Some(123), vec![]), "{inner}: {said}");
+        assert_eq!((status.code(), alive), (Some(4), vec![]), "{inner}: {said}");
         assert!(said.contains("sleep 3337"), "{inner}: {said}");
         stage.assert_clean(inner);
     }

@@ -1,0 +1,168 @@
+//! Tells processes that are at work from those that sleep, by the states that `/proc` shows.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+
+use crate::proc::walk::{self, each_child_of_task, first_tasks, open_at, read, state_and_parent};
+
+/// Threads that one look reads at the most: a thousand sleepers must not hold up their own end.
+const MAX_THREADS: usize = 512;
+
+/// Where the kernel keeps a writer whose reader is slow: it has something to say, and goes on as
+/// soon as there is room.
+const WRITERS: [&[u8]; 6] = [
+    b"pipe_write",
+    b"anon_pipe_write",
+    b"sock_alloc_send_pskb",
+    b"sk_stream_wait_memory",
+    b"n_tty_write",
+    b"pipe_wait_writable",
+];
+
+/// What some processes are doing right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// One of them runs, waits for a disk or for room to write, or has just ended.
+    Works,
+    /// Each of them waits for something, or is stopped.
+    Sleeps,
+    /// As far as can be seen; some are hidden.
+    Unseen,
+}
+
+/// Looks at these processes, which were listed just now, in order. Never blocks: the kernel answers
+/// from its own memory.
+pub(crate) fn of(pids: &[i32]) -> Activity {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(proc) = open("/proc", flags, Mode::empty()) else { return Activity::Unseen };
+    let mut room = MAX_THREADS;
+    let mut all = if pids.is_empty() { Activity::Unseen } else { Activity::Sleeps };
+    for &pid in pids {
+        match of_one(proc.as_fd(), pid, pids, &mut room) {
+            Activity::Works => return Activity::Works,
+            Activity::Unseen => all = Activity::Unseen,
+            Activity::Sleeps => {}
+        }
+        if room == 0 {
+            break;
+        }
+    }
+    all
+}
+
+fn of_one(proc: BorrowedFd<'_>, pid: i32, pids: &[i32], room: &mut usize) -> Activity {
+    let Some(process) = walk::open(proc, pid) else { return missing(pid) };
+    let (mut works, mut seen, mut dead) = (false, 0, 0);
+    first_tasks(&process, room, &mut |task| {
+        if works {
+            return;
+        }
+        let Some((state, _)) = state_and_parent(&task) else { return };
+        seen += 1;
+        match state {
+            b'S' => works = writes(&task) || is_losing_a_child(proc, &task, pids),
+            b'Z' => dead += 1,
+            state => works = runs(state),
+        }
+    });
+    match works {
+        true => Activity::Works,
+        // All of its threads have ended since it was listed.
+        false if seen > 0 && seen == dead => Activity::Works,
+        false if seen > 0 || *room == 0 => Activity::Sleeps,
+        false => missing(pid),
+    }
+}
+
+/// One that is not shown has ended since it was listed, or is hidden.
+fn missing(pid: i32) -> Activity {
+    match pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        true => Activity::Works,
+        false => Activity::Unseen,
+    }
+}
+
+/// Whether the state is none of those that last.
+fn runs(state: u8) -> bool {
+    !b"STtZIP".contains(&state)
+}
+
+/// Whether it has a child that is about to end. Such a one leaves its cgroup, and so the list, a
+/// moment before its parent is woken to hear of it: on a busy machine it may be preempted there.
+fn is_losing_a_child(proc: BorrowedFd<'_>, task: &OwnedFd, pids: &[i32]) -> bool {
+    let mut losing = false;
+    each_child_of_task(task, &mut |child| {
+        if !losing && pids.binary_search(&child).is_err() {
+            let process = walk::open(proc, child);
+            let state = process.as_ref().and_then(state_and_parent);
+            losing = match state {
+                Some((state, _)) => runs(state),
+                None => missing(child) == Activity::Works,
+            };
+        }
+    });
+    losing
+}
+
+/// Whether it waits until it can write. Some kernels do not say.
+fn writes(task: &OwnedFd) -> bool {
+    let mut buffer = [0; 64];
+    let file = open_at(task, c"wchan", OFlag::empty());
+    let place = file.as_ref().and_then(|file| read(file.as_fd(), &mut buffer));
+    place.is_some_and(|place| WRITERS.contains(&place))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio, id};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn becomes(pid: u32, wanted: Activity) -> bool {
+        let until = Instant::now() + Duration::from_secs(20);
+        while of(&[pid.cast_signed()]) != wanted {
+            if Instant::now() > until {
+                return false;
+            }
+        }
+        true
+    }
+
+    #[test]
+    fn a_process_works_sleeps_or_cannot_be_seen() -> std::io::Result<()> {
+        assert_eq!(of(&[id().cast_signed()]), Activity::Works);
+        assert_eq!(of(&[]), Activity::Unseen);
+        let mut sleeper = Command::new("sleep").arg("20").spawn()?;
+        let sleeps = becomes(sleeper.id(), Activity::Sleeps);
+        sleeper.kill()?;
+        sleeper.wait()?;
+        assert!(sleeps);
+        // It has ended since it was listed.
+        assert_eq!(of(&[sleeper.id().cast_signed()]), Activity::Works);
+        Ok(())
+    }
+
+    /// Its pipe is full, and the kernel says where it waits.
+    #[test]
+    fn a_process_that_waits_for_its_reader_works() -> std::io::Result<()> {
+        let mut writer = Command::new("yes").stdout(Stdio::piped()).spawn()?;
+        let blocked = |pid: u32| {
+            let path = format!("/proc/{pid}/wchan");
+            std::fs::read_to_string(path).unwrap_or_default().contains("pipe_write")
+        };
+        let until = Instant::now() + Duration::from_secs(20);
+        while !blocked(writer.id()) && Instant::now() < until {}
+        let works = of(&[writer.id().cast_signed()]);
+        let told = blocked(writer.id());
+        writer.kill()?;
+        writer.wait()?;
+        assert!(!told || works == Activity::Works);
+        Ok(())
+    }
+}
