@@ -70,7 +70,16 @@ pub(crate) fn stand_apart(command: &mut Command) -> Option<StandIn> {
 
 /// Whether a process is in this one's process group.
 pub(crate) fn is_beside_us(pid: u32) -> bool {
-    getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(getpgrp())
+    group_of(pid).is_some_and(is_ours)
+}
+
+/// A process's process group.
+pub(crate) fn group_of(pid: u32) -> Option<Pid> {
+    getpgid(Some(Pid::from_raw(pid.cast_signed()))).ok()
+}
+
+pub(crate) fn is_ours(group: Pid) -> bool {
+    group == getpgrp()
 }
 
 /// Whether this process has a controlling terminal.

@@ -14,7 +14,7 @@ use tidy_process::{Child, cli_support};
 use crate::exit::Failure;
 use crate::wait::request::{Answer, Requests};
 use crate::wait::signals::{Asked, Came, Reached, Signals, is_init, suspend};
-use crate::wait::terminal::is_beside_us;
+use crate::wait::terminal::{group_of, is_beside_us, is_ours};
 
 /// How long a command that Ctrl-Z has reached may take to stop by itself, as editors do once they
 /// have put the terminal back; then it is made to stand still.
@@ -278,9 +278,10 @@ impl<'a> Watch<'a> {
         if !self.is_command || !matches!(reached, Reached::Group | Reached::Terminal) {
             return Ok(false);
         }
-        // The pid of one that has ended may be another's.
+        // The pid of one that has ended may be another's, or, where its keeper has not told yet, of
+        // none: what was seen last holds.
         if self.child.try_wait()?.is_none() {
-            self.is_beside = is_beside_us(self.child.id());
+            self.is_beside = group_of(self.child.id()).map_or(self.is_beside, is_ours);
         }
         Ok(self.is_beside)
     }
