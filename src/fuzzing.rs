@@ -118,8 +118,8 @@ pub fn tree_name(path: &Path) -> (String, u64) {
 }
 
 /// Whether the path of a process's cgroup is in the tree.
-pub fn is_below(path: &str, tree: &Path) -> bool {
-    orphans::is_below(Path::new(path), tree)
+pub fn is_below(path: &Path, tree: &Path) -> bool {
+    orphans::is_below(path, tree)
 }
 
 /// The text of the record that was understood of this one.

@@ -135,19 +135,26 @@ impl<'a> Watch<'a> {
     /// Once the main process has ended: gives what it has left its time, to end by itself, or the
     /// rest of the grace. After a Ctrl-C those that handle it have one.
     pub(crate) fn until_settled(&mut self) -> Result<(), Failure> {
-        if let Some((signal, at)) = self.requests.interrupted().filter(|_| !self.is_ending()) {
-            let until = at.checked_add(self.stop.kill_after);
-            while until.is_none_or(|until| Instant::now() < until) && self.is_handling(signal) {
-                self.reap_orphans();
-                let (fd, news) = cli_support::empty_news(self.child.tree());
-                self.sleep(fd, news, Instant::now().checked_add(LOOK / 10))?;
-            }
+        if !self.is_ending() {
+            self.until_handled()?;
         }
         cli_support::wind_down(self.child, |until| {
             self.reap_orphans();
             let (fd, news) = cli_support::empty_news(self.child.tree());
             self.sleep(fd, news, until)
         })
+    }
+
+    /// Waits while a process that Ctrl-C has reached handles it, for a grace at the most.
+    fn until_handled(&mut self) -> Result<(), Failure> {
+        let Some((signal, at)) = self.requests.interrupted() else { return Ok(()) };
+        let until = at.checked_add(self.stop.kill_after);
+        while until.is_none_or(|until| Instant::now() < until) && self.is_handling(signal) {
+            self.reap_orphans();
+            let (fd, news) = cli_support::empty_news(self.child.tree());
+            self.sleep(fd, news, Instant::now().checked_add(LOOK / 10))?;
+        }
+        Ok(())
     }
 
     /// Whether a process that the terminal has told is left, and does not simply go on.
