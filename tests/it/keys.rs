@@ -116,7 +116,7 @@ fn the_third_ctrl_c_within_two_seconds_kills() {
         let before: &[&str] = if with { &["with", "--server", "exec sleep 25"] } else { &["run"] };
         let args = [&[TOOL], before, &["-k", "1h", "--", "sh", "-c", script]].concat();
         let mut terminal = Terminal::open(&stage, &args);
-        terminal.shows("ready");
+        terminal.shows("ready\r\n");
         for _ in 0..2 {
             terminal.types(CTRL_C);
             terminal.shows("not yet");
@@ -144,14 +144,14 @@ fn after_ctrl_c_what_handles_it_has_its_grace_and_what_ignores_it_none() {
     let script = "import signal, subprocess, sys; signal.signal(2, signal.SIG_DFL); \
         subprocess.Popen(['sh', '-c', sys.argv[1]]); signal.pause()";
     let mut terminal = run(&stage, &["-q", "-k", "20", "python3", "-c", script, worker]);
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     terminal.shows("cleaned");
     assert_eq!(terminal.ends().0.signal(), Some(2));
     let start = Instant::now();
     let script = "trap 'exit 6' INT; sleep 25 & echo ready; while :; do sleep 0.01; done";
     let mut terminal = run(&stage, &["-q", "-k", "20", "sh", "-c", script]);
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     assert_eq!(terminal.ends().0.code(), Some(6));
     assert!(start.elapsed() < Duration::from_secs(15), "it waited for what ignores it");
@@ -169,7 +169,7 @@ fn servers_do_not_see_ctrl_c() {
         while :; do sleep 0.01; done";
     let args = [TOOL, "with", "--server", &server, "--ready", "log:ready", "--log", log.path()];
     let mut terminal = Terminal::open(&stage, &[&args[..], &["--", "sh", "-c", script]].concat());
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     assert_eq!(terminal.ends().0.code(), Some(4));
     assert_eq!(log.read(), "ready\n15\nend\n");
@@ -188,7 +188,7 @@ fn a_command_may_end_its_server_after_ctrl_c() {
         let args =
             [TOOL, "with", "-k", "2", "--server", "exec sleep 25", "--", "sh", "-c", &script];
         let mut terminal = Terminal::open(&stage, &args);
-        terminal.shows("ready");
+        terminal.shows("ready\r\n");
         terminal.types(CTRL_C);
         let (status, said) = terminal.ends();
         assert_eq!(status.code(), wanted, "{said}");
@@ -208,7 +208,7 @@ fn a_ctrl_c_while_servers_are_stopped_kills_them_at_once() {
     let main = ["--server", server, "--ready", "log:ready", "--", "sh", "-c", script];
     let line = [&args[..], &[log.path()], &main].concat();
     let mut terminal = Terminal::open(&stage, &line);
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     // The last server is stopped first; that one has no log to read, but its stop takes for ever.
     longer_than(GRACE);
@@ -274,7 +274,7 @@ fn a_closed_window_lets_the_command_clean_up() {
         } else {
             run(&stage, &["-k", "20", "sh", script.path(), file.path()])
         };
-        terminal.shows("ready");
+        terminal.shows("ready\r\n");
         terminal.closes();
         let is_clean = || file.read() == "cleaned\n" && stage.alive().is_empty();
         assert!(until(SOON, is_clean), "{of_shell}: {:?}", file.read());

@@ -194,7 +194,7 @@ fn a_signal_to_the_whole_group_ends_us_by_it_however_early() {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     let Some(stage) = Stage::set() else { return };
     for round in 0..crate::support::rounds(20, 200) {
-        let mut tool = stage.tool(&["run", "-q", "sh", "-c", "kill -INT 0; sleep 20"]);
+        let mut tool = stage.tool(&["run", "-q", "sh", "-c", "kill -s INT -- -$PPID; sleep 20"]);
         let status = tool.process_group(0).status().unwrap();
         assert_eq!(status.signal(), Some(2), "round {round}: {status}");
     }

@@ -115,7 +115,7 @@ fn a_command_reads_what_is_typed() {
     let Some(stage) = Stage::set() else { return };
     let script = "echo ready; read x; echo got $x; stty size >/dev/null && exit 5";
     let mut terminal = run(&stage, &["sh", "-c", script]);
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types("hello\n");
     terminal.shows("got hello");
     assert_eq!(terminal.ends().0.code(), Some(5));
@@ -129,7 +129,7 @@ fn ctrl_c_reaches_the_command_once_and_we_end_as_it_does() {
     let script = "trap 'n=x$n; echo cleaning $n; sleep 0.2; echo clean; exit 6' INT TERM
         echo ready; while :; do sleep 0.01; done";
     let mut terminal = run(&stage, &["-k", "20s", "sh", "-c", script]);
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     terminal.shows("cleaning x\r\nclean\r\n");
     assert_eq!(terminal.ends().0.code(), Some(6));
@@ -204,7 +204,7 @@ fn a_shell_stops_the_job_and_takes_it_up_again() {
     terminal.shows("prompt> ");
     // The quotes keep the echo of what is typed from being taken for what is printed.
     terminal.types("$T run sh -c 'echo re\"\"ady; read x; echo g\"\"ot $x; setsid true; exit 9'\n");
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_Z);
     terminal.shows("Stopped");
     terminal.shows("prompt> ");
@@ -232,7 +232,7 @@ fn a_shell_sees_that_ctrl_c_ended_the_job() {
     let exe = victim::exe();
     let script = "TIDY_SERVER=$'say re'$'ady\\nstay' $T run ";
     terminal.types(&format!("{script} {}\n", exe.display()));
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types(CTRL_C);
     terminal.shows("prompt> ");
     terminal.types("echo status $?; exit\n");
