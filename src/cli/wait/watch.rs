@@ -135,7 +135,7 @@ impl<'a> Watch<'a> {
     /// Once the main process has ended: gives what it has left its time, to end by itself, or the
     /// rest of the grace. After a Ctrl-C those that handle it have one.
     pub(crate) fn until_settled(&mut self) -> Result<(), Failure> {
-        if !self.is_ending() {
+        if self.requests.asked.is_none() {
             self.until_handled()?;
         }
         cli_support::wind_down(self.child, |until| {
