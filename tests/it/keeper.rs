@@ -28,6 +28,8 @@ fn every_victim_dies() {
     let Some(stage) = Stage::of_keepers() else { return };
     let cannot_be = |name: &str| NEED_CGROUPS.contains(&name) || !can_be_here(name);
     for name in crate::victim::names().iter().filter(|name| !cannot_be(name)) {
+        // Shown if it fails, by whichever of the checks below.
+        println!("victim {name}");
         for end in [End::Finish, End::Drop, End::Panic] {
             by_library(&stage, &mut stage.victim(name), name, end, Placement::Kept);
         }
