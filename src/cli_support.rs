@@ -29,7 +29,7 @@ pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
-pub use crate::sys::standin::{StandIn, handles};
+pub use crate::sys::standin::{SignalMask, StandIn, handles};
 pub use crate::sys::{ignores, reset_sigchld, signal_set};
 use crate::tree::Tree;
 

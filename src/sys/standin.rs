@@ -43,28 +43,58 @@ impl StandIn {
         setpgid(pid, pid).map(|()| self.0.pid)
     }
 
-    /// Whether it has got this signal. Once it has it keeps it, so a second one is not seen. False
+    /// The signals that it has got, which it keeps: a second one of a kind is not seen. None
     /// without `/proc`.
     #[must_use]
-    pub fn has_got(&self, signal: i32) -> bool {
+    pub fn got(&self) -> SignalMask {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.pid)).unwrap_or_default();
-        signals_in(&status, "ShdPnd:", signal) || signals_in(&status, "SigPnd:", signal)
+        SignalMask(mask_in(&status, "ShdPnd:").0 | mask_in(&status, "SigPnd:").0)
     }
 }
 
-/// Whether the signal is in this mask of a `/proc/PID/status`.
-fn signals_in(status: &str, mask: &str, signal: i32) -> bool {
-    let line = status.lines().find_map(|line| line.strip_prefix(mask));
-    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    let bit = u32::try_from(signal - 1).ok().and_then(|shift| 1_u64.checked_shl(shift));
-    bit.is_some_and(|bit| mask & bit != 0)
+/// A set of signals, as the kernel writes it: bit N - 1 is signal N.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SignalMask(u64);
+
+impl SignalMask {
+    /// Whether the signal is in it.
+    #[must_use]
+    pub fn has(self, signal: i32) -> bool {
+        let bit = u32::try_from(signal - 1).ok().and_then(|shift| 1_u64.checked_shl(shift));
+        bit.is_some_and(|bit| self.0 & bit != 0)
+    }
+
+    /// Whether no signal is in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are not in the other.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The signals of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Reads this mask of a `/proc/PID/status`.
+fn mask_in(status: &str, name: &str) -> SignalMask {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    SignalMask(mask.unwrap_or_default())
 }
 
 /// Whether a process has a handler for the signal. False without `/proc`.
 #[must_use]
 pub fn handles(pid: i32, signal: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    signals_in(&status, "SigCgt:", signal)
+    mask_in(&status, "SigCgt:").has(signal)
 }
 
 impl Drop for StandIn {
@@ -99,10 +129,10 @@ mod tests {
     fn a_mask_of_signals_is_read() {
         let status = "Name:\tx\nSigPnd:\t0000000000000000\nShdPnd:\t8000000000000001\n";
         for (signal, is_in) in [(1, true), (64, true), (2, false), (0, false), (65, false)] {
-            assert_eq!(signals_in(status, "ShdPnd:", signal), is_in, "{signal}");
-            assert!(!signals_in(status, "SigPnd:", signal));
+            assert_eq!(mask_in(status, "ShdPnd:").has(signal), is_in, "{signal}");
         }
-        assert!(!signals_in("", "ShdPnd:", 1));
-        assert!(!signals_in("ShdPnd: xyz", "ShdPnd:", 1));
+        for (status, name) in [(status, "SigPnd:"), ("", "ShdPnd:"), ("ShdPnd: xyz", "ShdPnd:")] {
+            assert!(mask_in(status, name).is_empty());
+        }
     }
 }

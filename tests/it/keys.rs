@@ -348,3 +348,50 @@ print('ready', flush=True)\nwhile True: signal.pause()";
     terminal.ends();
     stage.close(Alone::No);
 }
+
+/// What the group has got tells nothing of a later signal to the tool alone, nor of another one.
+#[test]
+#[serial]
+fn each_signal_is_told_apart_for_itself() {
+    use nix::sys::signal::{Signal, kill, killpg};
+    use nix::unistd::{Pid, getpgid};
+    let Some(stage) = Stage::set() else { return };
+    let script = "trap 'echo int' INT; trap 'echo usr1' USR1; trap 'echo usr2' USR2; \
+        echo $PPID; echo ready; while :; do sleep .01; done";
+    let mut terminal = run(&stage, &["-q", "-k", "20", "sh", "-c", script]);
+    terminal.shows("ready\r\n");
+    let pid = Pid::from_raw(terminal.passed().lines().next().unwrap().parse().unwrap());
+    // As in `a_jobs_signal_reaches_the_command_once`.
+    sleep(Duration::from_millis(100));
+    let group = getpgid(Some(pid)).unwrap();
+    killpg(group, Signal::SIGUSR1).unwrap();
+    killpg(group, Signal::SIGUSR2).unwrap();
+    // By then a second one of either would have been sent on.
+    sleep(Duration::from_millis(200));
+    terminal.types(CTRL_C);
+    terminal.shows("int\r\n");
+    for heard in ["usr1", "usr2"] {
+        assert_eq!(terminal.passed().matches(heard).count(), 1, "{}", terminal.passed());
+    }
+    kill(pid, Signal::SIGINT).unwrap();
+    terminal.shows("int\r\n");
+    // Later it is a second request.
+    sleep(Duration::from_millis(300));
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(terminal.ends().0.signal(), Some(2));
+    stage.close(Alone::No);
+}
+
+/// The process by which a nested tool tells signals apart is none of its command's.
+#[test]
+#[serial]
+fn a_nested_tool_counts_once() {
+    let Some(stage) = Stage::set() else { return };
+    let args = ["-t", "1", "-k", "0", TOOL, "run", "-q", "sh", "-c", "echo ready; exec sleep 20"];
+    let mut terminal = run(&stage, &args);
+    terminal.shows("still running: ");
+    terminal.shows("\r\n");
+    assert_eq!(terminal.passed().matches(", ").count(), 1, "{}", terminal.passed());
+    assert_eq!(terminal.ends().0.code(), Some(124));
+    stage.close(Alone::No);
+}

@@ -177,3 +177,19 @@ fn what_a_server_has_become_is_stopped() {
         assert_eq!((end, &*servers.said()), (With(0), "ready\nasked\ncleaned\n"));
     });
 }
+
+/// A request that comes while one is awaited is sent to it once, also if it goes on.
+#[test]
+#[parallel]
+fn a_server_that_is_not_ready_yet_is_asked_once() {
+    abreast(1, |stage, number| {
+        let servers = Servers::new(stage, 60 + number);
+        let server = "trap 'echo asked' TERM; echo ready; while :; do sleep .01; done";
+        let child = servers.with(&["-k", "1"], server, "log:never", &["true"]);
+        assert!(until(SOON, || servers.said().contains("ready")));
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let end = End::from(child.wait_with_output().unwrap().status);
+        assert_eq!((end, &*servers.said()), (By(15), "ready\nasked\n"));
+    });
+}

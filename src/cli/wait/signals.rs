@@ -1,11 +1,11 @@
 //! Reads the signals that tidy-process answers from a signalfd: no handler, no race with the wait.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
-use tidy_process::cli_support::{self, StandIn, TO_ALL};
+use tidy_process::cli_support::{self, SignalMask, StandIn, TO_ALL};
 
 use libc::signalfd_siginfo;
 use nix::sys::prctl;
@@ -72,6 +72,8 @@ pub(crate) struct Signals {
     fd: SignalFd,
     /// Gets what the whole process group gets.
     witness: RefCell<Option<StandIn>>,
+    /// What a witness before this one had got, and is yet to be taken.
+    carried: Cell<SignalMask>,
 }
 
 impl Signals {
@@ -85,26 +87,27 @@ impl Signals {
         let set = cli_support::signal_set(answered.chain(orphans));
         set.thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd, witness: RefCell::new(None) })
+        Ok(Self { fd, witness: RefCell::new(None), carried: Cell::default() })
     }
 
     /// Makes signals to the whole process group known as such from now on, for a command that is
     /// about to stand in it and so gets them without this process. One that cannot be told apart
     /// counts as sent to this process alone.
     pub(crate) fn tell_group_apart(&self) {
-        let mut witness = self.witness.borrow_mut();
         // The old one goes first: there may be no room for two.
-        *witness = None;
-        *witness = StandIn::start().ok();
+        self.witness.take();
+        self.witness.replace(StandIn::start().ok());
     }
 
     /// Takes all signals that have come. Of several stop requests SIGHUP is the last: where it
     /// comes with another it says only that the terminal, if there is one, has gone.
     pub(crate) fn take(&self) -> nix::Result<Vec<Came>> {
-        let mut all = Vec::new();
+        let mut infos = Vec::new();
         while let Some(info) = self.fd.read_signal()? {
-            all.extend(self.came(&info));
+            infos.push(info);
         }
+        let told = self.told(&infos);
+        let mut all: Vec<Came> = infos.iter().filter_map(|info| came(info, told)).collect();
         all.sort_by_key(|came| matches!(came.asked, Asked::Stop(Signal::SIGHUP)));
         Ok(all)
     }
@@ -123,50 +126,61 @@ impl Signals {
         Ok(None)
     }
 
-    fn came(&self, info: &signalfd_siginfo) -> Option<Came> {
-        let number = info.ssi_signo.cast_signed();
-        let asked = match Signal::try_from(number) {
-            // It has done its work: it has ended a wait.
-            Ok(Signal::SIGCHLD) => return None,
-            Ok(Signal::SIGTSTP) => Asked::Suspend,
-            Ok(signal) if STOP.contains(&signal) => Asked::Stop(signal),
-            _ => Asked::Pass(number, (info.ssi_code == SI_QUEUE).then_some(info.ssi_ptr)),
+    /// What the whole group has got, or gets just behind this process (timeout(1) signals its
+    /// child, then its group). A process that joined the group later is signalled earlier: the
+    /// witness has got a signal by the time this process has.
+    fn told(&self, infos: &[signalfd_siginfo]) -> SignalMask {
+        let got = || self.witness.borrow().as_ref().map(StandIn::got).unwrap_or_default();
+        let mut told = self.carried.take().and(got());
+        let alone = |info: &signalfd_siginfo| {
+            let number = info.ssi_signo.cast_signed();
+            let asks = STOP.iter().any(|&signal| signal as i32 == number);
+            asks && by_itself(info).is_none() && !told.has(number)
         };
-        Some(Came { asked, reached: self.reached(info, number) })
+        if self.witness.borrow().is_some() && infos.iter().any(alone) {
+            thread::sleep(JUST_BEHIND);
+            told = told.and(got());
+        }
+        let was_told = infos.iter().any(|info| told.has(info.ssi_signo.cast_signed()));
+        if was_told {
+            self.renew_witness(told);
+        }
+        told
     }
 
-    fn reached(&self, info: &signalfd_siginfo, number: i32) -> Reached {
-        let of_terminal = OF_TERMINAL.iter().any(|&signal| signal as i32 == number);
-        match info.ssi_code {
-            SI_QUEUE if info.ssi_int == TO_ALL => Reached::All,
-            // A terminal that hangs up tells only the leader of its session.
-            SI_KERNEL if number == Signal::SIGHUP as i32 && leads_session() => Reached::Us,
-            SI_KERNEL if of_terminal => Reached::Terminal,
-            _ if self.witnessed(number) => Reached::Group,
-            _ => Reached::Us,
+    /// A witness keeps what it has got, and would not show a second one. What comes during the
+    /// change is carried over.
+    fn renew_witness(&self, told: SignalMask) {
+        let Ok(next) = StandIn::start() else { return self.tell_group_apart() };
+        if let Some(before) = self.witness.replace(Some(next)) {
+            self.carried.set(before.got().without(told));
         }
     }
+}
 
-    /// Whether the whole group has got it, or gets it just behind this process (timeout(1) signals
-    /// its child, then its group).
-    fn witnessed(&self, number: i32) -> bool {
-        let is_stop = STOP.iter().any(|&signal| signal as i32 == number);
-        let may_follow = is_stop && self.witness.borrow().is_some();
-        self.sees(number)
-            || may_follow && {
-                thread::sleep(JUST_BEHIND);
-                self.sees(number)
-            }
-    }
+fn came(info: &signalfd_siginfo, told: SignalMask) -> Option<Came> {
+    let number = info.ssi_signo.cast_signed();
+    let asked = match Signal::try_from(number) {
+        // It has done its work: it has ended a wait.
+        Ok(Signal::SIGCHLD) => return None,
+        Ok(Signal::SIGTSTP) => Asked::Suspend,
+        Ok(signal) if STOP.contains(&signal) => Asked::Stop(signal),
+        _ => Asked::Pass(number, (info.ssi_code == SI_QUEUE).then_some(info.ssi_ptr)),
+    };
+    let by_witness = if told.has(number) { Reached::Group } else { Reached::Us };
+    Some(Came { asked, reached: by_itself(info).unwrap_or(by_witness) })
+}
 
-    /// A process that joined the group later is signalled earlier: the witness has got the signal
-    /// by the time this process has.
-    fn sees(&self, number: i32) -> bool {
-        let seen = self.witness.borrow().as_ref().is_some_and(|witness| witness.has_got(number));
-        if seen {
-            self.tell_group_apart();
-        }
-        seen
+/// Which processes have got it, where the signal itself says that.
+fn by_itself(info: &signalfd_siginfo) -> Option<Reached> {
+    let number = info.ssi_signo.cast_signed();
+    let of_terminal = OF_TERMINAL.iter().any(|&signal| signal as i32 == number);
+    match info.ssi_code {
+        SI_QUEUE if info.ssi_int == TO_ALL => Some(Reached::All),
+        // A terminal that hangs up tells only the leader of its session.
+        SI_KERNEL if number == Signal::SIGHUP as i32 && leads_session() => Some(Reached::Us),
+        SI_KERNEL if of_terminal => Some(Reached::Terminal),
+        _ => None,
     }
 }
 

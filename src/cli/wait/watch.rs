@@ -173,7 +173,10 @@ impl<'a> Watch<'a> {
         if self.requests.has_insisted() {
             return self.kill();
         }
-        cli_support::begin_stop(self.child, self.stop.kill_after);
+        // A request that came while it was awaited has been sent on already.
+        if !cli_support::is_ending(self.child) {
+            cli_support::begin_stop(self.child, self.stop.kill_after);
+        }
         self.kill_at = Instant::now().checked_add(self.stop.kill_after);
         self.requests.close();
         self.until_main_ended()?;
