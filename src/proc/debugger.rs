@@ -5,6 +5,7 @@
 //! the loopback address that the command line gives to a debugger, or node's own, is one.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -15,18 +16,21 @@ use crate::proc::survey;
 /// Node's inspector, and those of its workers: also where `NODE_OPTIONS` asks for it.
 const INSPECTORS: RangeInclusive<u16> = 9229..=9238;
 
+/// Programs with node's inspector.
+const NODES: [&str; 4] = ["node", "nodejs", "deno", "electron"];
+
 /// Programs whose `--listen` is a debugger's port.
 const DEBUGGERS: [&str; 2] = ["debugpy", "dlv"];
 
 /// Those of these sockets, each with the process that holds it, that are a debugger's.
 pub(crate) fn among(held: &[(i32, SocketAddr)]) -> BTreeSet<(i32, SocketAddr)> {
     let local = |(_, address): &&(i32, SocketAddr)| address.ip().to_canonical().is_loopback();
-    let (known, rest): (Vec<_>, Vec<_>) = held
+    let rest: Vec<_> = held.iter().filter(local).copied().collect();
+    let mut found: BTreeSet<_> = rest
         .iter()
-        .filter(local)
+        .filter(|(pid, at)| INSPECTORS.contains(&at.port()) && is_node(*pid))
         .copied()
-        .partition(|(_, address)| INSPECTORS.contains(&address.port()));
-    let mut found: BTreeSet<_> = known.into_iter().collect();
+        .collect();
     let pids: BTreeSet<i32> = rest.iter().map(|(pid, _)| *pid).collect();
     let pids: Vec<i32> = pids.into_iter().collect();
     for process in survey::of(&pids).named {
@@ -38,6 +42,12 @@ pub(crate) fn among(held: &[(i32, SocketAddr)]) -> BTreeSet<(i32, SocketAddr)> {
         found.extend(its.iter().filter(|(_, at)| any || ports.contains(&at.port())));
     }
     found
+}
+
+/// Whether the process executes a node; its command line may say anything (`npm start`).
+fn is_node(pid: i32) -> bool {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    exe.file_name().and_then(|name| name.to_str()).is_some_and(|name| NODES.contains(&name))
 }
 
 /// Puts the ports of debuggers behind all others.

@@ -71,6 +71,22 @@ s.bind(('::', {port})); s.listen(); time.sleep(30)"
 }
 
 /// The debugger listens at once, the application when it is told to.
+/// Whose port it is tells, not its number.
+#[test]
+#[parallel]
+fn a_server_may_have_the_port_that_node_gives_its_debugger() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "import http.server as h
+for port in range(9229, 9239):
+    try: server = h.HTTPServer(('127.0.0.1', port), h.BaseHTTPRequestHandler)
+    except OSError: continue
+    server.serve_forever()";
+    let child = stage.command("python3").args(["-c", script]).spawn().unwrap();
+    child.wait_ready(Ready::any_tcp(), soon()).unwrap();
+    drop(child);
+    stage.close(Alone::No);
+}
+
 #[test]
 #[parallel]
 fn a_debuggers_port_is_not_any_port() {
