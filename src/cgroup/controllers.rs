@@ -17,8 +17,8 @@ use nix::unistd::{geteuid, write};
 
 use crate::cgroup::beneath::{self, open_cgroup};
 use crate::cgroup::delegation::is_delegated;
-use crate::cgroup::names::is_guard;
 use crate::cgroup::names::{ASIDE, owner};
+use crate::cgroup::names::{is_guard, is_stand_in};
 use crate::cgroup::walk::pids_at;
 use crate::cgroup::{Cgroup, read_all};
 use crate::error::advice::{Advice, advice};
@@ -26,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::limits::{CONTROLLERS, Limits, Setting};
 use crate::proc::info::ProcessInfo;
 use crate::proc::survey;
-use crate::sys::STAND_IN;
 
 /// Writes the limits of one cgroup. `above` hands controllers down to it, the topmost directory
 /// first.
@@ -226,9 +225,7 @@ fn step_aside(dir: &Path) -> Result<(), Errno> {
 /// This process, or a guard or stand-in that is its child.
 fn is_us(pid: i32) -> bool {
     let mine = std::process::id();
-    let is_helper = |process: &ProcessInfo| {
-        is_guard(process) || STAND_IN.to_str().is_ok_and(|name| process.name == name)
-    };
+    let is_helper = |process: &ProcessInfo| is_guard(process) || is_stand_in(process);
     let is_ours = |process: &ProcessInfo| process.ppid == mine && is_helper(process);
     pid.cast_unsigned() == mine || survey::of(&[pid]).named.iter().any(is_ours)
 }

@@ -1,9 +1,10 @@
 //! Describes the processes that are left in a cgroup, before they are killed.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::names::is_guard;
+use crate::cgroup::names::{is_guard, is_stand_in};
 use crate::error::{Result, Step};
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::survey;
@@ -51,9 +52,17 @@ pub(crate) fn unlisted(why: &str) -> ProcessInfo {
     ProcessInfo::unread(0, why)
 }
 
+/// Leaves out the stand-ins of a nested tidy-process, which die with it. Their name is no proof: so
+/// only where the parent is named, by which the tree is known not to be empty.
+pub(crate) fn without_stand_ins(all: &mut Survey) {
+    let named: BTreeSet<u32> = all.named.iter().map(|process| process.pid).collect();
+    all.retain(|process| !is_stand_in(process) || !named.contains(&process.ppid));
+}
+
 /// Describes leftovers for a report, without guards.
 pub(crate) fn described(pids: &[i32]) -> Survey {
     let mut left = survey::with_ports(pids);
     left.retain(|process| !is_guard(process));
+    without_stand_ins(&mut left);
     left
 }

@@ -9,6 +9,7 @@ use std::str::Utf8Chunk;
 
 use crate::error::{Error, Result, Step};
 use crate::proc::info::ProcessInfo;
+use crate::sys::STAND_IN;
 
 /// The prefix of a run root's name; the owner's pid, a dash and eight hex digits follow.
 pub(crate) const PREFIX: &str = "tidy-process-";
@@ -62,6 +63,11 @@ pub(crate) fn is_guard(process: &ProcessInfo) -> bool {
     // Only a memfd is opened: an open of another file may block.
     let is_named = || std::fs::read_link(&exe).is_ok_and(|to| to == *GUARD_EXE);
     process.name == "tidy-guard" && is_named() && has_guard_program(&exe)
+}
+
+/// Whether a process has the name of a stand-in.
+pub(crate) fn is_stand_in(process: &ProcessInfo) -> bool {
+    STAND_IN.to_str().is_ok_and(|name| process.name == name)
 }
 
 const GUARD_EXE: &str = "/memfd:tidy-guard (deleted)";

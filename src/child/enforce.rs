@@ -114,9 +114,9 @@ impl Child {
         grace: Option<Duration>,
         state: &mut EndState,
     ) -> Option<Instant> {
-        // The look does not lengthen the grace.
-        let kill_at = grace.map(|grace| Instant::now().checked_add(grace));
         self.note_interrupted();
+        // A look that takes its whole budget does not shorten the grace.
+        let kill_at = grace.map(|grace| Instant::now().checked_add(grace));
         let Some(kill_at) = kill_at else { return Some(self.kill_for(cause, state)) };
         self.send_stop_signal();
         if kill_at.is_some_and(|at| Instant::now() >= at) {

@@ -1,5 +1,6 @@
 //! Tells processes that are at work from those that sleep, by the states that `/proc` shows.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,6 +13,9 @@ use crate::proc::walk::{self, each_child_of_task, first_tasks, open_at, read, st
 
 /// Threads that one look reads at the most: a thousand sleepers must not hold up their own end.
 const MAX_THREADS: usize = 512;
+
+/// Children that have left the list, zombies mostly, that one look reads at the most.
+const MAX_CHILDREN: usize = 512;
 
 /// Where the kernel keeps a writer whose reader is slow: it has something to say, and goes on as
 /// soon as there is room.
@@ -41,9 +45,10 @@ pub(crate) fn of(pids: &[i32]) -> Activity {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(proc) = open("/proc", flags, Mode::empty()) else { return Activity::Unseen };
     let mut room = MAX_THREADS;
+    let others = Others { proc: proc.as_fd(), pids, room: Cell::new(MAX_CHILDREN) };
     let mut all = if pids.is_empty() { Activity::Unseen } else { Activity::Sleeps };
     for &pid in pids {
-        match of_one(proc.as_fd(), pid, pids, &mut room) {
+        match of_one(pid, &others, &mut room) {
             Activity::Works => return Activity::Works,
             Activity::Unseen => all = Activity::Unseen,
             Activity::Sleeps => {}
@@ -55,8 +60,8 @@ pub(crate) fn of(pids: &[i32]) -> Activity {
     all
 }
 
-fn of_one(proc: BorrowedFd<'_>, pid: i32, pids: &[i32], room: &mut usize) -> Activity {
-    let Some(process) = walk::open(proc, pid) else { return missing(pid) };
+fn of_one(pid: i32, others: &Others<'_>, room: &mut usize) -> Activity {
+    let Some(process) = walk::open(others.proc, pid) else { return missing(pid) };
     let (mut works, mut seen, mut dead) = (false, 0, 0);
     first_tasks(&process, room, &mut |task| {
         if works {
@@ -65,7 +70,7 @@ fn of_one(proc: BorrowedFd<'_>, pid: i32, pids: &[i32], room: &mut usize) -> Act
         let Some((state, _)) = state_and_parent(&task) else { return };
         seen += 1;
         match state {
-            b'S' => works = writes(&task) || is_losing_a_child(proc, &task, pids),
+            b'S' => works = writes(&task) || others.are_ending(&task),
             b'Z' => dead += 1,
             state => works = runs(state),
         }
@@ -92,21 +97,36 @@ fn runs(state: u8) -> bool {
     !b"STtZIP".contains(&state)
 }
 
-/// Whether it has a child that is about to end. Such a one leaves its cgroup, and so the list, a
-/// moment before its parent is woken to hear of it: on a busy machine it may be preempted there.
-fn is_losing_a_child(proc: BorrowedFd<'_>, task: &OwnedFd, pids: &[i32]) -> bool {
-    let mut losing = false;
-    each_child_of_task(task, &mut |child| {
-        if !losing && pids.binary_search(&child).is_err() {
-            let process = walk::open(proc, child);
+/// Children of listed processes that are not listed themselves.
+struct Others<'a> {
+    proc: BorrowedFd<'a>,
+    /// Those that are listed.
+    pids: &'a [i32],
+    /// How many are still read.
+    room: Cell<usize>,
+}
+
+impl Others<'_> {
+    /// Whether a child of this thread is about to end. Such a one leaves its cgroup, and so the
+    /// list, a moment before its parent is woken to hear of it: on a busy machine it may be
+    /// preempted there.
+    fn are_ending(&self, task: &OwnedFd) -> bool {
+        let mut ending = false;
+        each_child_of_task(task, &mut |child| {
+            let room = self.room.get();
+            if ending || room == 0 || self.pids.binary_search(&child).is_ok() {
+                return;
+            }
+            self.room.set(room - 1);
+            let process = walk::open(self.proc, child);
             let state = process.as_ref().and_then(state_and_parent);
-            losing = match state {
+            ending = match state {
                 Some((state, _)) => runs(state),
                 None => missing(child) == Activity::Works,
             };
-        }
-    });
-    losing
+        });
+        ending
+    }
 }
 
 /// Whether it waits until it can write. Some kernels do not say.

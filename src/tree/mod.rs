@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::leftovers::without_stand_ins;
 use crate::cgroup::names::is_guard;
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::containment::Mechanism;
@@ -268,6 +269,7 @@ impl Tree {
     pub(crate) fn alive(&self) -> Survey {
         let mut alive = survey::of(&self.pids());
         alive.retain(|process| !is_guard(process));
+        without_stand_ins(&mut alive);
         alive
     }
 
