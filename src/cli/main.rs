@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use tidy_process::cli_support;
 
 use clap::Parser;
-use clap::error::{Error, ErrorKind};
+use clap::error::{ContextKind, Error, ErrorKind};
 
 use crate::args::{Cli, What};
 use crate::exit::{Ended, FAILED, Failure};
@@ -59,7 +59,8 @@ fn answer(error: &Error, argv: &[OsString]) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ended(write(&rendered(error, stdout().is_terminal()))).exit;
     }
-    let unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument);
+    let unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument)
+        && error.get(ContextKind::SuggestedSubcommand).is_none();
     match forgotten::forgotten_run(argv).filter(|_| unknown) {
         Some(line) => failed(&Failure::NoSubcommand { line }).exit,
         None => {

@@ -80,8 +80,13 @@ impl Voice {
 
     /// The tool's own status says that it failed: CMD's is said here.
     pub(crate) fn report_of_failed(&self, report: &Report) {
-        line(format_args!("the command itself {}", ending(report)));
+        self.status_of_failed(report);
         self.report(report);
+    }
+
+    /// The same where the report could not be written.
+    pub(crate) fn status_of_failed(&self, report: &Report) {
+        line(format_args!("the command itself {}", ending(report)));
     }
 
     fn leftovers(&self, leftovers: &[ProcessInfo], count: usize) {

@@ -45,6 +45,9 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             voice.report(&report);
             let exit = exit(&report, args.leaks);
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
+            if written.is_err() {
+                voice.status_of_failed(&report);
+            }
             (Ended { exit, by_signal }, written)
         }
         Err(Broken { failure, report }) => {
