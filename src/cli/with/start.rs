@@ -4,6 +4,7 @@
 //! A thread waits for each server and rings a bell; this one answers signals, and watches those
 //! that are ready: the end of one is seen at once, and not taken for the fault of the next.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{PipeReader, PipeWriter, Read, pipe};
 use std::os::fd::AsFd;
@@ -71,14 +72,17 @@ impl<'a> Up<'a> {
     /// Those of whom a server learns: all before it, or with `--parallel`, where that is by chance,
     /// those that it depends on.
     fn known_to(&self, server: &Server) -> Vec<&Running<'a>> {
-        let mut depends = server.depends.clone();
-        let mut at = 0;
-        while let Some(further) = depends.get(at).and_then(|place| self.plan.all.get(*place)) {
-            depends.extend(further.depends.iter().copied());
-            at += 1;
+        if !self.args.parallel {
+            return self.running.iter().collect();
         }
-        let is_known = |number: usize| !self.args.parallel || depends.contains(&number);
-        self.running.iter().filter(|running| is_known(running.number)).collect()
+        let mut known = BTreeSet::new();
+        let mut todo = server.depends.clone();
+        while let Some(place) = todo.pop() {
+            if known.insert(place) {
+                todo.extend(self.plan.all.get(place).iter().flat_map(|further| &further.depends));
+            }
+        }
+        self.running.iter().filter(|running| known.contains(&running.number)).collect()
     }
 
     fn start(
@@ -199,7 +203,10 @@ impl<'a> Up<'a> {
 
     /// Makes the failure of a server that was ready and has ended.
     fn ended_early(&self, running: &Running<'_>) -> Result<Failure, Failure> {
-        epitaph(running, &format!("{} was awaited", self.awaited()))
+        match &*self.awaited() {
+            "" => epitaph(running, "CMD was about to start"),
+            awaited => epitaph(running, &format!("{awaited} was awaited")),
+        }
     }
 
     /// Makes the failure of a server that did not become ready: of one that it may have needed, if
