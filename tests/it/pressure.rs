@@ -47,7 +47,8 @@ fn command(supervisor: &Supervisor, program: &str) -> Command {
 fn fill(supervisor: &Supervisor) -> (Vec<Child>, Error) {
     let mut held = Vec::new();
     let error = loop {
-        match command(supervisor, "sleep").arg("60").spawn() {
+        // On an emulated machine a minute is not enough to fill it.
+        match command(supervisor, "sleep").arg("300").spawn() {
             Ok(child) => held.push(child),
             Err(error) => break error,
         }
@@ -151,7 +152,8 @@ fn asynchronously(supervisor: &Supervisor) {
 fn fill_more(supervisor: &Supervisor) -> (Vec<Child>, Error) {
     let mut held = Vec::new();
     loop {
-        match command(supervisor, "sleep").arg("60").spawn() {
+        // On an emulated machine a minute is not enough to fill it.
+        match command(supervisor, "sleep").arg("300").spawn() {
             Ok(child) => held.push(child),
             Err(error) => return (held, error),
         }
