@@ -300,3 +300,21 @@ fn a_keeper_without_pidfd_open_outlives_its_owner_to_kill() {
     assert!(gone, "{:?} are left", stage.alive());
     stage.close(Alone::No);
 }
+
+/// The leader of the command's process group stays: an orphaned group with a stopped member gets
+/// SIGHUP.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_command_that_stops_at_once_is_not_hung_up() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    let script = "(sleep .3; kill -CONT $$; sleep .1; kill -CONT $$) & kill -STOP $$; exit 5";
+    for _ in 0..crate::support::rounds(20, 200) {
+        let mut tool = StdCommand::new("setsid");
+        let args = ["run", "-q", "--containment", "keeper", "sh", "-c", script];
+        stage.mark_std(tool.args(["--wait", crate::support::tool()]).args(args));
+        let status = tool.stdin(std::process::Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(5));
+    }
+    stage.close(Alone::No);
+}

@@ -16,7 +16,7 @@ use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
-use crate::wait::terminal::{Modes, choose_group};
+use crate::wait::terminal::{Modes, choose_group, stays};
 use crate::wait::watch::{Stop, Watch};
 use crate::{script, words};
 
@@ -96,7 +96,8 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     let child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     // The files are the command's: who reads a pipe is to see its end.
-    drop((command, files, leader));
+    drop((command, files));
+    let leader = stays(leader, &child);
     let main_only = args.forward == Forward::Main;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after, main_only };
     let mut requests = Requests::default();
@@ -111,6 +112,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     });
     let killed = cli_support::was_killed_by_name(child.tree());
     let report = Broken::or_report(watched, child.finish())?;
+    drop(leader);
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
     Ok(Run { report, scope, by_signal, killed })

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcgetsid, tcsetattr};
 use nix::unistd::{Pid, getpgid, getpgrp, getsid, tcgetpgrp};
-use tidy_process::Command;
 use tidy_process::cli_support::StandIn;
+use tidy_process::{Child, Command, Mechanism};
 
 use crate::wait::signals::Signals;
 
@@ -57,6 +57,14 @@ pub(crate) fn choose_group(command: &mut Command, signals: &Signals) -> Option<S
         return None;
     }
     stand_apart(command)
+}
+
+/// The leader, if it has to stay for as long as the child does. A keeper is the command's parent
+/// and has a session of its own, so that only the leader's parent, this process, ties the group to
+/// this session. Without it the group is orphaned: should a member be stopped at that moment, the
+/// kernel sends all of them SIGHUP (exit(3)).
+pub(crate) fn stays(leader: Option<StandIn>, child: &Child) -> Option<StandIn> {
+    leader.filter(|_| child.tree().mechanism() == Mechanism::Keeper)
 }
 
 /// Puts the command into a process group of its own, which in a terminal is one of the background.

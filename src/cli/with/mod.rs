@@ -22,7 +22,7 @@ use crate::run::files::Files;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
-use crate::wait::terminal::{Modes, choose_group};
+use crate::wait::terminal::{Modes, choose_group, stays};
 use crate::wait::watch::Watch;
 use crate::with::args::WithArgs;
 use crate::with::running::{Running, epitaph};
@@ -178,7 +178,7 @@ impl Up<'_> {
         let leader = choose_group(&mut command, self.opener.signals);
         let child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
-        drop(leader);
+        let leader = stays(leader, &child);
         let servers: Vec<&Child> = self.running.iter().map(|running| &*running.child).collect();
         let mut requests = Requests::default();
         let watched = Watch::command(&child, self.opener.signals, self.stop()).and_then(|watch| {
@@ -205,6 +205,7 @@ impl Up<'_> {
                 return Err(failure);
             }
         }
+        drop(leader);
         match ended.and_then(|number| self.running.get(number)) {
             Some(server) => {
                 // Its end is what counts, not how CMD took it.

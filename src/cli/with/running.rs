@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidy_process::cli_support::quoted_lines;
+use tidy_process::cli_support::{StandIn, quoted_lines};
 use tidy_process::{Cause, Child, Log, Protocol, Report};
 
 use crate::exit::Failure;
@@ -18,6 +18,8 @@ pub(crate) struct Running<'a> {
     pub(crate) number: usize,
     pub(crate) server: &'a Server,
     pub(crate) child: Arc<Child>,
+    /// Of its process group, where that has to stay.
+    pub(crate) leader: Option<StandIn>,
     pub(crate) log: Log,
     /// What it reads, for as long as that is to stay open.
     pub(crate) input: Option<ChildStdin>,
@@ -84,7 +86,9 @@ impl Running<'_> {
     /// Ends it, after its input, where that was kept open.
     pub(crate) fn finish(&mut self) -> tidy_process::Result<()> {
         self.input = None;
-        match self.child.finish() {
+        let finished = self.child.finish();
+        self.leader = None;
+        match finished {
             Ok(report) => {
                 self.report = Some(report);
                 Ok(())

@@ -19,7 +19,7 @@ use tidy_process::{Child, Error, Log, Stdio};
 use crate::exit::Failure;
 use crate::print::text;
 use crate::wait::open::{APPENDING, INPUT, OUTPUT};
-use crate::wait::terminal::stand_apart;
+use crate::wait::terminal::{stand_apart, stays};
 use crate::wait::watch::{Watch, is_over};
 use crate::with::progress::Progress;
 use crate::with::running::{Running, State, epitaph};
@@ -110,13 +110,23 @@ impl<'a> Up<'a> {
         // In a terminal's background: Ctrl-C is for the command, which may need the servers to end.
         let leader = stand_apart(&mut command);
         let spawned = command.spawn();
-        drop(leader);
         let mut child = spawned.map_err(|error| Failure::server(&server.name, error, None))?;
         let input = child.stdin.take();
+        let leader = stays(leader, &child);
         let (child, state) = (Arc::new(child), State::Ready(None));
         let (port, report) = (None, None);
         let place = self.running.len();
-        self.running.push(Running { number, server, child, log, input, state, port, report });
+        self.running.push(Running {
+            number,
+            server,
+            child,
+            leader,
+            log,
+            input,
+            state,
+            port,
+            report,
+        });
         let Some(what) = &options.ready else { return self.is_ready(place, None) };
         let bell = Bell(rings.try_clone().map_err(Failure::Print)?);
         let deadline = in_time(self.args.ready_timeout);
