@@ -45,7 +45,7 @@ pub(crate) fn send_fds<const N: usize>(
 }
 
 /// Receives one byte and the fd that was sent with it; none at the end of the line. `EAGAIN` where
-/// nothing is there and the socket does not block.
+/// nothing is there and the socket does not block, `EMFILE` for a byte without its fd.
 pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
     // SAFETY: cmsghdr is a plain struct of integers.
     let header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -64,7 +64,9 @@ pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errn
     match Errno::result(answer)? {
         // SAFETY: the kernel has just opened this fd for us.
         1 if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
-        _ => Ok(None),
+        0 => Ok(None),
+        // There was no room for it, here or on its way.
+        _ => Err(Errno::EMFILE),
     }
 }
 
