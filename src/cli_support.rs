@@ -123,15 +123,9 @@ pub fn forward(
         // It may have ended.
         let _ = child.signal(signal);
     }
-    go_on(tree);
-    reached.map(drop)
-}
-
-/// Lets all processes of the tree that are stopped or frozen go on.
-pub fn go_on(tree: &Tree) {
     let _ = tree.signal(libc::SIGCONT);
-    let _ = set_still(tree, false);
     tree.thaw_all();
+    reached.map(drop)
 }
 
 /// Sends a signal on to the main process, with the value that came with it, if one did.
