@@ -14,14 +14,14 @@ const PATHS: [&str; 6] =
 
 /// Sends the requests and prints each answer as it comes; fails in the middle if asked to.
 pub(crate) fn send_requests(options: &Options) -> Result<()> {
-    println!("\n{:<20} {:>9}  answer", "request", "ms");
+    say!("\n{:<20} {:>9}  answer", "request", "ms");
     for (nth, path) in PATHS.iter().enumerate() {
         if nth == PATHS.len() / 2 {
             fail(options.failure)?;
         }
         let started = Instant::now();
         let answer = get(options.port, path).map_err(|error| format!("GET {path}: {error}"))?;
-        println!(
+        say!(
             "{:<20} {:>9.2}  {answer}",
             format!("GET {path}"),
             started.elapsed().as_secs_f64() * 1e3

@@ -10,7 +10,7 @@
 //! cargo run --example experiment -- --panic   # fails in the middle; nothing stays either
 //! cargo run --example experiment -- --plain   # the same with std::process: what stays?
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows what it does")]
+#![expect(clippy::print_stderr, reason = "it shows what it does")]
 
 use std::error::Error;
 use std::io::PipeReader;
@@ -20,6 +20,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tidy_process::{Child, Command, Containment, Log, Ready, Report, Supervisor, Tree};
+
+/// A line for a reader who may have seen enough (`head`): that is no reason to panic in the middle.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
 
 use crate::args::{Options, Request};
 use crate::logs::Logs;
@@ -58,7 +66,7 @@ fn experiment(options: &Options, server: Child) -> Result<Report> {
     let started = Instant::now();
     let answers = Ready::http(&format!("http://127.0.0.1:{}/", options.port))?;
     server.wait_ready(answers, started + READY_WITHIN)?;
-    println!("ready after {:.0?}", started.elapsed());
+    say!("ready after {:.0?}", started.elapsed());
     show(server.tree());
 
     // With `--error` or `--panic` this is where it ends, in the middle: `server` is dropped, and
@@ -73,14 +81,14 @@ fn experiment(options: &Options, server: Child) -> Result<Report> {
 /// The process that we started, and those that we did not.
 fn show(tree: &Tree) {
     for process in tree.processes() {
-        println!("  {process}   <- child of {}", process.ppid);
+        say!("  {process}   <- child of {}", process.ppid);
     }
 }
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Request::Help) => {
-            print!("{}", args::HELP);
+            say!("{}", args::HELP.trim_end());
             ExitCode::SUCCESS
         }
         Ok(Request::ServeReloader(port)) => end_with(server::watch(port)),
@@ -115,7 +123,7 @@ fn run(options: &Options) -> Result<()> {
     let _claim = machine::claim(options.port)?;
     machine::require_free(options.port)?;
     let logs = Logs::make(options.dir.as_deref())?;
-    println!("server  {}\nlog     {}\n", options.server, logs.file().display());
+    say!("server  {}\nlog     {}\n", options.server, logs.file().display());
     if options.plain {
         run_plain(options, &logs)?
     } else {
@@ -137,7 +145,7 @@ fn run_tidy(options: &Options, logs: &Logs) -> Result<()> {
             check_that_nothing_stays(options.port, line)
         },
     )?;
-    println!("the server was {:?} after {:.0?}", report.cause, report.wall);
+    say!("the server was {:?} after {:.0?}", report.cause, report.wall);
     Ok(())
 }
 
@@ -155,7 +163,7 @@ fn run_plain(options: &Options, logs: &Logs) -> Result<()> {
 fn supervisor() -> Result<Supervisor> {
     let supervisor = Supervisor::builder().containment(Containment::BestEffort).build()?;
     if let Some(why) = supervisor.why_no_cgroup() {
-        println!("best effort: a keeper process holds the server, for want of a cgroup: {why}\n");
+        say!("best effort: a keeper process holds the server, for want of a cgroup: {why}\n");
     }
     Ok(supervisor)
 }
@@ -180,6 +188,6 @@ fn and_at_once<T>(
 /// sleep.
 fn check_that_nothing_stays(port: u16, mut line: Line) -> Result<()> {
     line.require_clean(port)?;
-    println!("\nport {port} is free again, no process is left");
+    say!("\nport {port} is free again, no process is left");
     Ok(())
 }

@@ -50,21 +50,21 @@ fn wait_until_it_answers(options: &Options, server: &mut Child) -> Result<()> {
         // Nothing announces a server that is ready.
         thread::sleep(Duration::from_millis(20));
     }
-    println!("ready after {:.0?}", started.elapsed());
+    say!("ready after {:.0?}", started.elapsed());
     Ok(())
 }
 
 /// Names the survivors, then kills them: these only, known by the pipe that they inherited.
 pub(crate) fn show_what_stays_behind(port: u16, mut line: Line) -> Result<()> {
     let survivors = line.holders()?;
-    println!("\nstill alive: {}", survivors.len());
+    say!("\nstill alive: {}", survivors.len());
     let sockets = machine::listening_sockets(port);
     for process in &survivors {
         let note = if process.holds(&sockets) { "   <- holds the port" } else { "" };
-        println!("  {process}{note}");
+        say!("  {process}{note}");
     }
     if let Err(error) = machine::require_free(port) {
-        println!("the next run would fail: {error}");
+        say!("the next run would fail: {error}");
     }
     let pids: Vec<String> = survivors.iter().map(|process| process.pid.to_string()).collect();
     for process in &survivors {
@@ -72,7 +72,7 @@ pub(crate) fn show_what_stays_behind(port: u16, mut line: Line) -> Result<()> {
         let _ = kill(Pid::from_raw(process.pid.cast_signed()), Signal::SIGKILL);
     }
     wait_until_clean(port, &mut line)?;
-    println!("cleaned up: killed {}; port {port} is free again", pids.join(" "));
+    say!("cleaned up: killed {}; port {port} is free again", pids.join(" "));
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn watch(port: u16) -> Result<()> {
 pub(crate) fn serve(port: u16) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
-    println!("serving on http://127.0.0.1:{port}, process {}", std::process::id());
+    say!("serving on http://127.0.0.1:{port}, process {}", std::process::id());
     thread::spawn(|| {
         thread::sleep(LIFE);
         std::process::exit(0)

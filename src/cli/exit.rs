@@ -36,7 +36,7 @@ pub(crate) enum Failure {
     NoSubcommand { line: String },
     #[error("{error}")]
     Unmeant { error: Error, hint: String },
-    #[error("open {path}: {error}")]
+    #[error("open {path}: {}", reason(error))]
     Open { path: String, error: io::Error },
     #[error("open {path}: timed out: nobody is at its other end, or its file system hangs")]
     OpenTimedOut { path: String },
@@ -44,13 +44,13 @@ pub(crate) enum Failure {
     OpenStopped { path: String, signal: Signal },
     #[error("not started: {0} came before")]
     NotStarted(Signal),
-    #[error("write report to {path}: {error}")]
+    #[error("write report to {path}: {}", reason(error))]
     Report { path: String, error: io::Error },
-    #[error("write to standard output: {0}")]
+    #[error("write to standard output: {}", reason(.0))]
     Print(io::Error),
     #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
     NoSuchTree(String),
-    #[error("kill {0:?}: more than one tree is meant; give a directory of tidy-process ps --json")]
+    #[error("kill {0:?}: more than one tree is meant")]
     SeveralTrees(String),
     #[error("kill {0:?}: every tree of this name is another user's")]
     OthersTree(String),
@@ -74,7 +74,7 @@ pub(crate) enum Failure {
     NoAnswer { after: &'static str, patience: Duration },
     #[error("{what}")]
     Nowhere { what: String, hint: Cow<'static, str> },
-    #[error("wait for signals: {0}")]
+    #[error("wait for signals: {} ({:?})", .0.desc(), .0)]
     Signals(#[from] Errno),
 }
 
@@ -82,6 +82,14 @@ pub(crate) enum Failure {
 fn held_by(sibling: Option<&str>) -> String {
     let said = |name| format!(" (its port is held by server {})", quoted(name));
     sibling.map(said).unwrap_or_default()
+}
+
+/// As the library words an errno.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => format!("{} ({errno:?})", errno.desc()),
+        None => error.to_string(),
+    }
 }
 
 fn keyed(key: &str) -> String {
@@ -110,6 +118,9 @@ impl Failure {
             Self::Server { hint, .. } => hint.clone(),
             Self::ServerEnded { hint, .. } => hint.map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),
+            Self::SeveralTrees(_) => {
+                Some("give OWNER/NAME as ps shows them, or a directory of ps --json".into())
+            }
             Self::OthersTree(_) => Some("--all-users kills those too".into()),
             Self::NoSubcommand { line } => Some(format!("to run a command: {line}").into()),
             Self::Unmeant { hint, .. } => Some(hint.clone().into()),

@@ -43,7 +43,8 @@ pub(crate) struct SweepArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
-    /// The name given by --name, a tree's number if only one has it, or its directory
+    /// The name given by --name, a tree's number if only one has it, OWNER/NAME as ps shows them,
+    /// or its directory
     #[arg(value_parser = clap::builder::OsStringValueParser::new())]
     pub(crate) name: OsString,
 
@@ -179,16 +180,20 @@ fn name(path: &Path) -> &OsStr {
     }
 }
 
-/// Kills the trees of this name; a number or a directory has to be one tree's. Other users' trees
-/// are meant only with `--all-users`, or by a whole path.
+/// Kills the trees of this name; a number, OWNER/NAME or a directory has to be one tree's. Other
+/// users' trees are meant only with `--all-users`, or by a whole path.
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
     let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
     let by_path = args.name.as_bytes().contains(&b'/');
-    let is_meant = |tree: &TreeInfo| {
-        if by_path { tree.path.ends_with(&args.name) } else { name(&tree.path) == args.name }
+    let is_meant = |root: &RunRoot, tree: &TreeInfo| {
+        let named = name(&tree.path);
+        let owned = [root.owner.to_string().as_bytes(), b"/", named.as_bytes()].concat();
+        let by_name = named == args.name || args.name.as_bytes() == owned;
+        by_name || by_path && tree.path.ends_with(&args.name)
     };
-    let trees = roots.iter().flat_map(|root| root.trees.iter().map(move |tree| (root.uid, tree)));
-    let found: Vec<(u32, &TreeInfo)> = trees.filter(|(_, tree)| is_meant(tree)).collect();
+    let trees = roots.iter().flat_map(|root| root.trees.iter().map(move |tree| (root, tree)));
+    let found = trees.filter(|(root, tree)| is_meant(root, tree));
+    let found: Vec<(u32, &TreeInfo)> = found.map(|(root, tree)| (root.uid, tree)).collect();
     let all_users = args.all_users || args.name.as_bytes().starts_with(b"/");
     let meant = found.iter().filter(|(uid, _)| all_users || *uid == geteuid().as_raw());
     let meant: Vec<&TreeInfo> = meant.map(|(_, tree)| *tree).collect();

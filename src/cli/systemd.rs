@@ -21,6 +21,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Uid, access, geteuid};
 
+use crate::exit::reason;
+
 /// How long the bus may take to answer, and then the manager to move this process.
 const MANAGER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -31,7 +33,7 @@ pub(crate) enum Trouble {
     NoManager(PathBuf),
     #[error("this user's systemd has no bus ({0:?} does not exist)")]
     NoBus(PathBuf),
-    #[error("run busctl: {0}")]
+    #[error("run busctl: {}", reason(.0))]
     NoBusctl(io::Error),
     #[error("systemd does not answer (waited {MANAGER_WITHIN:?})")]
     Silent,

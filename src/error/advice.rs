@@ -60,7 +60,7 @@ pub(crate) const KEPT_SURVIVORS: Advice = Advice::same(
 pub(crate) const NO_CGROUP2: Advice = advice!(
     "mount the unified hierarchy: mount -t cgroup2 none /sys/fs/cgroup (systemd hosts do this; in \
      a container, run it with a writable cgroup namespace), or do without limits and accounting: ",
-    "Containment::BestEffort",
+    "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
     "--containment best-effort"
 );
 pub(crate) const NOT_CGROUP2: Advice =
@@ -107,7 +107,7 @@ pub(crate) const READ_ONLY: Advice = advice!(
     "this container's cgroupfs is read-only: start the container with a writable one (docker run \
      --security-opt writable-cgroups=true, before Docker 28 --privileged --cgroupns=private; \
      podman run --security-opt unmask=/sys/fs/cgroup), or do without limits and accounting: ",
-    "Containment::BestEffort",
+    "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
     "--containment best-effort"
 );
 
@@ -117,7 +117,7 @@ pub(crate) fn not_delegated() -> Advice {
             "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, or \
              name a cgroup of yours ",
             "with SupervisorBuilder::base or TIDY_PROCESS_PARENT, or do without limits and \
-             accounting: Containment::BestEffort",
+             accounting: Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
             "with --parent or TIDY_PROCESS_PARENT, or do without limits and accounting: \
              --containment best-effort"
         ),
@@ -126,7 +126,7 @@ pub(crate) fn not_delegated() -> Advice {
              its cgroup.procs) and put your shell in it (tidy-process doctor shows the commands), \
              or name a cgroup of yours ",
             "with SupervisorBuilder::base or TIDY_PROCESS_PARENT, or do without limits and \
-             accounting: Containment::BestEffort",
+             accounting: Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
             "with --parent or TIDY_PROCESS_PARENT, or do without limits and accounting: \
              --containment best-effort"
         ),

@@ -163,7 +163,7 @@ fn refused(step: Step, errno: Errno) -> Option<Advice> {
             "a seccomp filter refuses pidfd_open (kernels before 5.3 lack it): allow pidfd_open \
              and pidfd_send_signal in the container's seccomp profile (that of Docker 20.10 or \
              newer does), or do without limits and accounting: ",
-            "Containment::BestEffort",
+            "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
             "--containment best-effort"
         ),
         _ => advice!(

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use serial_test::parallel;
 
@@ -48,6 +48,33 @@ fn a_tree_whose_name_is_no_text_is_killed_by_it() {
     crate::support::read_ready(tool.stdout.take().unwrap());
     assert!(stage.tool(&["kill"]).arg(name).status().unwrap().success());
     assert_eq!(tool.wait().unwrap().code(), Some(137));
+    stage.close(Alone::No);
+}
+
+/// Nobody has named them: each owner's first tree has the same number.
+#[test]
+#[parallel]
+fn a_tree_without_a_name_is_killed_by_its_owner_and_number() {
+    let Some(stage) = Stage::set() else { return };
+    let started = || {
+        let mut tool = stage.tool(&["run", "-q", "sh", "-c", "echo ready; exec sleep 25"]);
+        let mut tool = tool.stdout(Stdio::piped()).spawn().unwrap();
+        crate::support::read_ready(tool.stdout.take().unwrap());
+        tool
+    };
+    let [mut first, mut second] = [started(), started()];
+    let output = stage.tool(&["kill", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(said(&output).contains("more than one tree is meant"), "{}", said(&output));
+    assert!(said(&output).contains("OWNER/NAME"), "{}", said(&output));
+    let kill = |tool: &mut Child| {
+        let name = format!("{}/0", tool.id());
+        assert!(stage.tool(&["kill", &name]).status().unwrap().success());
+        assert_eq!(tool.wait().unwrap().code(), Some(137));
+    };
+    kill(&mut second);
+    assert_eq!(first.try_wait().unwrap(), None, "the other one too");
+    kill(&mut first);
     stage.close(Alone::No);
 }
 

@@ -86,6 +86,7 @@ const FILES: &[Row] = &[
     row(&["--stdin", "f", "--stdout", "-"], &["cat"], &["sh", "-c", "cat <f"], 0).out("old\n"),
     row(&["--stdin", "-"], &["cat"], &["cat"], 0).out("input\n"),
     row(&["--stdin", "none"], &["cat"], &[], 125).says("open \"none\": No such file"),
+    row(&["--stdin", "none"], &["cat"], &[], 125).says("(ENOENT)"),
     row(&["--output", "f", "--stdout", "f"], &["cat"], &[], 125).says("cannot be used with"),
 ];
 
@@ -267,6 +268,17 @@ fn the_table_holds_and_the_references_agree() {
     for row in [FILES, SCRIPTS, STATUS, WORDS].into_iter().flatten() {
         check(&stage, row);
     }
+    stage.close(Alone::No);
+}
+
+/// An option that would do nothing is a mistake.
+#[test]
+#[parallel]
+fn append_wants_a_file_to_add_to() {
+    let Some(stage) = Stage::set() else { return };
+    let output = stage.tool(&["run", "--append", "--stdin", "/dev/null", "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(said(&output).contains("--output <FILE>"), "{}", said(&output));
     stage.close(Alone::No);
 }
 

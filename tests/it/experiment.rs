@@ -230,6 +230,20 @@ fn a_second_experiment_on_the_same_port_is_told_so() {
     place.close();
 }
 
+/// `head -1` has seen enough after the first line.
+#[test]
+#[parallel]
+fn a_reader_that_goes_does_not_end_the_experiment_in_the_middle() {
+    let Some(place) = Place::find() else { return };
+    let mut first = place.command(&[]);
+    let first = first.arg("--dir").arg(&place.dir).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut first = first.spawn().unwrap();
+    drop(first.stdout.take());
+    let output = first.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
+    place.close();
+}
+
 /// What a hostile neighbour in /tmp would prepare: the names that it expects, as links to a file of
 /// the victim's.
 #[test]

@@ -190,7 +190,10 @@ fn used(report: &Report) -> String {
         usage.pids_peak.map(|peak| format!("{peak} processes peak")),
         denied.map(|denied| format!("{denied} forks refused")),
         kills.map(|kills| format!("{kills} killed for want of memory")),
-        Some(format!("{} leftovers", report.leftover_count)),
+        Some(match report.leftover_count {
+            1 => "1 leftover".to_owned(),
+            count => format!("{count} leftovers"),
+        }),
         (report.mechanism != Mechanism::Cgroup).then(|| format!("held by a {}", report.mechanism)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
@@ -33,6 +33,7 @@ Examples:
   tidy-process run --stdout out.log --stderr err.log --json report.json -- flask run";
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("files").multiple(true))]
 #[command(after_help = EXIT_STATUS)]
 pub(crate) struct RunArgs {
     /// End it after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 and inf are never)
@@ -74,24 +75,25 @@ pub(crate) struct RunArgs {
 
     /// Write CMD's standard output to FILE; "-" is tidy-process's own. FILE may be that of --stderr
     /// or --json too: nothing is overwritten then
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "files")]
     pub(crate) stdout: Option<PathBuf>,
 
     /// Write CMD's standard error to FILE; "-" is tidy-process's own
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "files")]
     pub(crate) stderr: Option<PathBuf>,
 
     /// Write CMD's standard output and standard error to FILE; "-" is tidy-process's own standard
     /// output
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdout", "stderr"])]
+    #[arg(long, value_name = "FILE", group = "files")]
+    #[arg(conflicts_with_all = ["stdout", "stderr"])]
     pub(crate) output: Option<PathBuf>,
 
     /// Add to the files of --stdout, --stderr, --output and --json instead of emptying them
-    #[arg(long)]
+    #[arg(long, requires = "files")]
     pub(crate) append: bool,
 
     /// Write a report to FILE, or to standard output with "-"; see docs/json.md
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "files")]
     pub(crate) json: Option<PathBuf>,
 
     /// Name the tree
