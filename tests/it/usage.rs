@@ -56,7 +56,9 @@ fn cpu_time_counts_daemons_too() {
     all.sort_by(|one, other| (one.0 - 1.0).abs().total_cmp(&(other.0 - 1.0).abs()));
     let (ratio, waited) = all[0];
     println!("cpu: {ratio:.3} of what the victims count; getrusage of the children {waited:.3}");
-    assert!((0.98..1.02).contains(&ratio), "ratio {ratio}");
+    // Where all is emulated the start of a program costs a third of a second, now more, now less.
+    let slack = if std::env::var_os("TIDY_CONTROLLERS").is_some() { 0.1 } else { 0.02 };
+    assert!((ratio - 1.0).abs() < slack, "ratio {ratio}");
     assert!(waited < 0.6, "getrusage saw {waited}");
     stage.close(Alone::No);
 }
