@@ -14,6 +14,7 @@ pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
 use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
 pub use crate::cgroup::own::{Place, place, top};
+use crate::cgroup::usage::Counters;
 use crate::child::Child;
 use crate::child::settle::Rest;
 use crate::command::Command;
@@ -23,6 +24,7 @@ pub use crate::exec::launch::clone_refused;
 pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
+use crate::report::Report;
 use crate::supervisor::environment;
 use crate::supervisor::list::TreeInfo;
 pub use crate::supervisor::orphans::reap_all_but;
@@ -100,6 +102,15 @@ pub fn kill_by_name(tree: &TreeInfo) -> Result<()> {
 #[must_use]
 pub fn was_killed_by_name(tree: &Tree) -> bool {
     tree.path().is_some_and(|path| sys::has_attribute(path, KILLED))
+}
+
+/// As [`Child::finish`], without the usage, unless it was asked for by a limit or
+/// [`SupervisorBuilder::account`](crate::SupervisorBuilder::account): no line of `run` shows it.
+///
+/// # Errors
+/// As for [`Child::finish`].
+pub fn finish_uncounted(child: &Child) -> Result<Report> {
+    child.finish_once(true, Counters::Unread)
 }
 
 /// Sends a stop request on to those processes of the tree whose pid is meant, or to the main

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::cgroup::names::checked;
 use crate::child::Child;
+use crate::child::finish::with_report;
 use crate::child::output::Output;
 use crate::command::Command;
 use crate::containment::Placement;
@@ -56,11 +57,15 @@ impl Command {
     /// # Errors
     /// As for [`spawn`](Self::spawn) and [`Child::finish`].
     pub fn run(&mut self) -> Result<Report> {
+        self.run_then(Child::finish)
+    }
+
+    fn run_then(&mut self, finish: fn(&Child) -> Result<Report>) -> Result<Report> {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
         let linger = child.policy().linger;
         let waited = child.wait().and_then(|_| if linger { child.wait_tree() } else { Ok(()) });
-        child.finish_after(waited).map(|((), report)| report)
+        with_report(waited, finish(&child)).map(|((), report)| report)
     }
 
     /// As [`run`](Self::run), for the exit status alone.
@@ -72,7 +77,7 @@ impl Command {
     /// As for [`run`](Self::run), and the command timed out or used up its CPU time
     /// ([`Error::is_timed_out`]).
     pub fn status(&mut self) -> Result<ExitStatus> {
-        let report = self.run()?;
+        let report = self.run_then(Child::finish_unread)?;
         let (what, time) = match report.cause {
             Cause::TimedOut => ("timed out after", self.policy.timeout),
             Cause::CpuTimeExceeded => ("used up its CPU time of", self.policy.cpu_time),

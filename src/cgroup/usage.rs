@@ -18,10 +18,23 @@ const UNASKED: [(Metric, &str); 9] = [
     (Metric::IoPressure, "io.pressure"),
 ];
 
+/// Which counters are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counters {
+    /// None: no report will show them. `cpu.stat` is the dearest file of a short run.
+    Unread,
+    CpuTime,
+    All,
+}
+
 impl Usage {
-    /// Reads CPU time, and with `all` everything that is counted.
-    pub(crate) fn of(cgroup: &Cgroup, all: bool) -> Self {
-        let mut usage = if all { Self::counted(cgroup) } else { Self::unasked() };
+    /// Reads these counters.
+    pub(crate) fn of(cgroup: &Cgroup, counters: Counters) -> Self {
+        let mut usage = match counters {
+            Counters::Unread => return Self::none("not read: no report was asked for"),
+            Counters::CpuTime => Self::unasked(),
+            Counters::All => Self::counted(cgroup),
+        };
         match cgroup.read_short("cpu.stat", &mut [0; SHORT_FILE]) {
             Ok(text) => {
                 usage.user = value(text, "user_usec").map(Duration::from_micros);
@@ -71,7 +84,10 @@ impl Usage {
     /// The usage of a tree without a cgroup: nothing is known, since only a cgroup sums up what
     /// ended processes used.
     pub(crate) fn uncounted() -> Self {
-        let reason = "there is no cgroup: a keeper holds the tree";
+        Self::none("there is no cgroup: a keeper holds the tree")
+    }
+
+    fn none(reason: &'static str) -> Self {
         let counted =
             [(Metric::User, "cpu.stat"), (Metric::System, "cpu.stat")].into_iter().chain(UNASKED);
         let missing = counted.map(|(field, file)| Missing { field, file, reason });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::usage::Counters;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
 use crate::proc::info::Survey;
@@ -19,7 +20,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 
 impl Child {
     /// Tears down the tree, and reports. `named`: describes the leftovers.
-    pub(crate) fn tear_down(&self, named: bool) -> Result<Report> {
+    pub(crate) fn tear_down(&self, named: bool, counters: Counters) -> Result<Report> {
         if !self.tree().is_ours() {
             let why = "this process is a fork of the one that started it";
             return Err(Error::broken(Step::Teardown, format!("process {}", self.id()), why));
@@ -38,7 +39,7 @@ impl Child {
                 }
             }
         };
-        let (usage, torn) = self.tree().tear_down();
+        let (usage, torn) = self.tree().tear_down(counters);
         let status = self.last_status(torn.is_err());
         self.log.finish_reading();
         // An error of the teardown comes first: a missing status may follow from it.
@@ -89,6 +90,11 @@ impl Child {
         }
     }
 
+    /// Finishes it for a caller that reads neither its usage nor its leftovers.
+    pub(crate) fn finish_unread(&self) -> Result<Report> {
+        self.finish_once(self.tree().remembers(), Counters::Unread)
+    }
+
     /// Finishes it, and adds the report to the result or the error of what was done before.
     pub(crate) fn finish_after<T>(&self, done: Result<T>) -> Result<(T, Report)> {
         with_report(done, self.finish())
@@ -102,7 +108,7 @@ impl Child {
 
     /// Kills all after the status of the main process was lost.
     fn abandon(&self) {
-        let _ = self.tree().tear_down();
+        let _ = self.tree().tear_down(Counters::Unread);
         let _ = self.signal(libc::SIGKILL);
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::cgroup::usage::Counters;
 use crate::child::deadline::{Ending, Scope, StopPolicy};
 use crate::child::settle::After;
 use crate::containment::Placement;
@@ -310,15 +311,15 @@ impl Child {
     /// or other code of this process took the exit status. The error has the report if the status
     /// is known: [`Error::report`]. A second call tries again; dropping the child does not.
     pub fn finish(&self) -> Result<Report> {
-        self.finish_once(true)
+        self.finish_once(true, Counters::CpuTime)
     }
 
     /// Finishes it, once. `named`: describes the leftovers.
-    pub(crate) fn finish_once(&self, named: bool) -> Result<Report> {
+    pub(crate) fn finish_once(&self, named: bool, counters: Counters) -> Result<Report> {
         let mut report = lock(&self.report);
         match &*report {
             Some(report) => Ok(report.clone()),
-            None => Ok(report.insert(self.tear_down(named)?).clone()),
+            None => Ok(report.insert(self.tear_down(named, counters)?).clone()),
         }
     }
 
@@ -348,7 +349,7 @@ impl AsFd for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.tree.is_ours() && !self.tree.is_done() {
-            let _ = self.finish_once(self.tree.remembers());
+            let _ = self.finish_unread();
         }
     }
 }

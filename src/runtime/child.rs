@@ -307,7 +307,7 @@ impl Drop for AsyncChild {
         let child = Arc::clone(&self.child);
         let finish = move || {
             child.note_stop(Some(Instant::now()));
-            child.finish_once(child.tree().remembers())
+            child.finish_unread()
         };
         if self.is_quick() || Handle::try_current().is_err() {
             let _ = finish();

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::{cpu_demand, cpu_time};
+use crate::cgroup::usage::{Counters, cpu_demand, cpu_time};
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
@@ -260,18 +260,18 @@ impl Container {
         }
     }
 
-    pub(crate) fn usage(&self, all: bool) -> Usage {
+    pub(crate) fn usage(&self, counters: Counters) -> Usage {
         match self {
-            Self::Cgroup(cgroup) => Usage::of(cgroup, all),
+            Self::Cgroup(cgroup) => Usage::of(cgroup, counters),
             Self::Keeper(_) => Usage::uncounted(),
         }
     }
 
     /// Kills what is left, removes the cgroup or ends the keeper; returns the usage.
-    pub(crate) fn tear_down(&self, patience: Duration, all: bool) -> Result<Usage> {
+    pub(crate) fn tear_down(&self, patience: Duration, counters: Counters) -> Result<Usage> {
         match self {
             Self::Cgroup(cgroup) => {
-                teardown::teardown_after(cgroup, patience, || Usage::of(cgroup, all))
+                teardown::teardown_after(cgroup, patience, || Usage::of(cgroup, counters))
             }
             Self::Keeper(kept) => kept.tear_down(patience).map(|()| Usage::uncounted()),
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::usage::Counters;
 use crate::error::Result;
 use crate::proc::info::Survey;
 use crate::report::{Note, TreeReport, Usage};
@@ -24,7 +25,7 @@ impl Tree {
         }
         lock(&self.supervisor).as_ref().map(Supervisor::check_ours).transpose()?;
         let leftovers = self.leftovers();
-        let (usage, torn) = self.tear_down();
+        let (usage, torn) = self.tear_down(Counters::CpuTime);
         let made = TreeReport {
             notes: Note::of(&usage, None),
             usage,
@@ -53,8 +54,8 @@ impl Tree {
     }
 
     /// Tears down, once; a call after a failure tries again. Does nothing in a forked copy of this
-    /// process. Returns the usage, also with an error.
-    pub(crate) fn tear_down(&self) -> (Usage, Result<()>) {
+    /// process. Returns the usage, also with an error: these counters, or all that are counted.
+    pub(crate) fn tear_down(&self, counters: Counters) -> (Usage, Result<()>) {
         if !self.is_ours() {
             return (Usage::default(), Ok(()));
         }
@@ -64,10 +65,13 @@ impl Tree {
         }
         self.done.store(true, Ordering::Release);
         drop(lock(&self.procs).take());
-        let counted = self.counted.load(Ordering::Relaxed);
-        let all = match self.container.tear_down(TEARDOWN_PATIENCE, counted) {
+        let counters = match self.counted.load(Ordering::Relaxed) {
+            true => Counters::All,
+            false => counters,
+        };
+        let all = match self.container.tear_down(TEARDOWN_PATIENCE, counters) {
             Ok(usage) => used.insert(usage).clone(),
-            Err(error) => return (self.container.usage(counted), Err(error)),
+            Err(error) => return (self.container.usage(counters), Err(error)),
         };
         // A handle on a finished tree keeps no run root.
         let supervisor = lock(&self.supervisor).take();

@@ -19,6 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::leftovers::without_stand_ins;
 use crate::cgroup::names::is_guard;
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::usage::Counters;
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
 use crate::keeper::handle::Kept;
@@ -340,7 +341,7 @@ impl Tree {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let used = lock(&self.used).clone();
-        used.unwrap_or_else(|| self.container.usage(true))
+        used.unwrap_or_else(|| self.container.usage(Counters::All))
     }
 
     /// Waits until no process is in it (zombies do not count); false at the deadline.
@@ -389,7 +390,7 @@ impl AsFd for Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if !self.is_done() {
-            let _ = self.tear_down();
+            let _ = self.tear_down(Counters::Unread);
         }
     }
 }

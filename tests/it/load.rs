@@ -23,6 +23,7 @@ fn enter() {
         ["swap"] => swap(),
         ["exec"] => exec(),
         ["runs", count] => runs(count.parse().unwrap()),
+        ["statuses", count] => statuses(count.parse().unwrap()),
         ["burn", ms] => burn(Duration::from_millis(ms.parse().unwrap())),
         ["burn-for", ms, count] => burn_for(ms.parse().unwrap(), count.parse().unwrap()),
         ["family", ms] => family(Duration::from_millis(ms.parse().unwrap())),
@@ -86,6 +87,13 @@ fn runs(count: usize) {
     let supervisor = Supervisor::builder().guard(false).build().unwrap();
     for _ in 0..count {
         Command::new("/bin/true").supervisor(&supervisor).run().unwrap();
+    }
+}
+
+fn statuses(count: usize) {
+    let supervisor = Supervisor::builder().guard(false).build().unwrap();
+    for _ in 0..count {
+        assert!(Command::new("/bin/true").supervisor(&supervisor).status().unwrap().success());
     }
 }
 

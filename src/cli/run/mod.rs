@@ -111,7 +111,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
         watched
     });
     let killed = cli_support::was_killed_by_name(child.tree());
-    let report = Broken::or_report(watched, child.finish())?;
+    let report = Broken::or_report(watched, cli_support::finish_uncounted(&child))?;
     drop(leader);
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
