@@ -35,7 +35,7 @@ pub(crate) enum Activity {
     Works,
     /// Each of them waits for something, or is stopped.
     Sleeps,
-    /// As far as can be seen; some are hidden.
+    /// Each of them as far as can be seen; some are hidden, or may just not have a CPU.
     Unseen,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn of(pids: &[i32]) -> Activity {
 
 fn of_one(pid: i32, others: &Others<'_>, room: &mut usize) -> Activity {
     let Some(process) = walk::open(others.proc, pid) else { return missing(pid) };
-    let (mut works, mut seen, mut dead) = (false, 0, 0);
+    let (mut works, mut unsure, mut seen, mut dead) = (false, false, 0, 0);
     first_tasks(&process, room, &mut |task| {
         if works {
             return;
@@ -70,7 +70,10 @@ fn of_one(pid: i32, others: &Others<'_>, room: &mut usize) -> Activity {
         let Some((state, _)) = state_and_parent(&task) else { return };
         seen += 1;
         match state {
-            b'S' => works = writes(&task) || others.are_ending(&task),
+            b'S' => match waits(&task) {
+                Some(what) => works = what == Waits::ToWrite || others.are_ending(&task),
+                None => (works, unsure) = (others.are_ending(&task), true),
+            },
             b'Z' => dead += 1,
             state => works = runs(state),
         }
@@ -79,6 +82,7 @@ fn of_one(pid: i32, others: &Others<'_>, room: &mut usize) -> Activity {
         true => Activity::Works,
         // All of its threads have ended since it was listed.
         false if seen > 0 && seen == dead => Activity::Works,
+        false if unsure => Activity::Unseen,
         false if seen > 0 || *room == 0 => Activity::Sleeps,
         false => missing(pid),
     }
@@ -129,12 +133,25 @@ impl Others<'_> {
     }
 }
 
-/// Whether it waits until it can write. Some kernels do not say.
-fn writes(task: &OwnedFd) -> bool {
+/// What a thread sleeps for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    ToWrite,
+    Else,
+}
+
+/// What this thread, whose state is `S`, sleeps for. None if it is not known to sleep: the state is
+/// set before the last look at what is waited for, so one that was preempted there (in waitpid(2)
+/// perhaps, which reaps in this state) shows it too, and goes on when it gets a CPU. The kernel
+/// names no place for such a one; nor to those who may not trace the thread.
+fn waits(task: &OwnedFd) -> Option<Waits> {
     let mut buffer = [0; 64];
-    let file = open_at(task, c"wchan", OFlag::empty());
-    let place = file.as_ref().and_then(|file| read(file.as_fd(), &mut buffer));
-    place.is_some_and(|place| WRITERS.contains(&place))
+    let file = open_at(task, c"wchan", OFlag::empty())?;
+    match read(file.as_fd(), &mut buffer)? {
+        b"" | b"0" => None,
+        place if WRITERS.contains(&place) => Some(Waits::ToWrite),
+        _ => Some(Waits::Else),
+    }
 }
 
 #[cfg(test)]
