@@ -155,6 +155,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn a_process_works_sleeps_or_cannot_be_seen() -> std::io::Result<()> {
         assert_eq!(of(&[id().cast_signed()]), Activity::Works);
         assert_eq!(of(&[]), Activity::Unseen);
@@ -170,6 +171,7 @@ mod tests {
 
     /// A parent that does not reap: what it has lost does not make it work, nor the look longer.
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn a_look_at_zombies_is_bounded() -> std::io::Result<()> {
         let script = "n=0; while [ $n -lt 700 ]; do n=$((n+1)); (read x <&3) & done 3<&0
             exec sleep 20";
@@ -192,6 +194,7 @@ mod tests {
 
     /// Its pipe is full, and the kernel says where it waits.
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn a_process_that_waits_for_its_reader_works() -> std::io::Result<()> {
         let mut writer = Command::new("yes").stdout(Stdio::piped()).spawn()?;
         let blocked = |pid: u32| {
