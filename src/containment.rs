@@ -23,7 +23,8 @@ use std::fmt;
 /// user, or root. If it is killed the main process dies with it (unless that has executed a set-uid
 /// program), every wait and teardown is an error that says so
 /// ([`is_keeper_lost`](crate::Error::is_keeper_lost)), and what else was in the tree is not found
-/// any more. If it is stopped a teardown continues it, but nothing does once its owner is gone.
+/// any more. If it is stopped a teardown continues it, and so does a wait, 1 s after the end of the
+/// main process; but nothing does once its owner is gone.
 /// Descendants that an ordinary user may not signal (`sudo`, `su`) live until they end by
 /// themselves; teardown names them. An orphan of a process that entered another pid namespace
 /// (`nsenter`, which takes root's powers) is that namespace's. The main process's parent is the

@@ -26,6 +26,12 @@ use crate::sys::{self, Newborn};
 /// The time that a keeper has to report the status of a main process that has ended.
 const STATUS_LATENCY: Duration = Duration::from_millis(1);
 
+/// How late a report may be before the keeper is taken for stopped.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a keeper that is to kill is continued: a process of the tree may stop it again.
+const WAKE_INTERVAL: Duration = Duration::from_millis(20);
+
 /// One tree that a keeper holds. Dropping it closes the line: the keeper then kills the tree, and
 /// Drop does not wait for that.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) struct Kept {
     proc: Arc<OwnedFd>,
     line: UnixStream,
     heard: Mutex<Heard>,
+    /// Since when the main process is known to have ended without a status.
+    late: Mutex<Option<Instant>>,
 }
 
 /// What the keeper has reported so far.
@@ -51,7 +59,8 @@ impl Kept {
     /// `line` does not block.
     pub(crate) fn new(keeper: Newborn, proc: &Arc<OwnedFd>, line: OwnedFd) -> Self {
         let line = line.into();
-        Self { keeper, proc: Arc::clone(proc), line, heard: Mutex::default() }
+        let (heard, late) = (Mutex::default(), Mutex::default());
+        Self { keeper, proc: Arc::clone(proc), line, heard, late }
     }
 
     /// Reads the keeper's messages so far, without waiting. A record is written at once, so it is
@@ -132,7 +141,10 @@ impl Kept {
             }
             let either = [main, self.keeper.pidfd.as_fd()];
             if readable(&either, deadline)? {
-                readable(&[self.line.as_fd()], Some(Instant::now() + STATUS_LATENCY))?;
+                let line = [self.line.as_fd()];
+                if !readable(&line, Some(Instant::now() + STATUS_LATENCY))? {
+                    self.urge(main);
+                }
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let heard = self.hear()?;
@@ -141,13 +153,28 @@ impl Kept {
         }
     }
 
-    /// The main process's status, if it has ended.
-    pub(crate) fn status(&self) -> Result<Option<ExitStatus>> {
+    /// Takes the main process's status, if it has ended and the keeper has reported it.
+    pub(crate) fn take_status(&self, main: BorrowedFd<'_>) -> Result<Option<ExitStatus>> {
         let heard = self.hear().map_err(|errno| self.error(Step::Wait, errno))?;
-        if heard.status.is_none() && heard.silent {
-            return Err(self.lost());
+        if heard.status.is_none() {
+            if heard.silent {
+                return Err(self.lost());
+            }
+            self.urge(main);
         }
         Ok(heard.status)
+    }
+
+    /// Continues a keeper that has not reported the end of the main process for a while: a process
+    /// of the tree may have stopped it, and no other would continue it.
+    fn urge(&self, main: BorrowedFd<'_>) {
+        if !poll::ended(main, Some(Instant::now())).unwrap_or(false) {
+            return;
+        }
+        let since = *lock(&self.late).get_or_insert_with(Instant::now);
+        if since.elapsed() >= REPORT_PATIENCE {
+            self.wake();
+        }
     }
 
     /// Waits until no process is left; false at the deadline.
@@ -166,12 +193,20 @@ impl Kept {
     /// the survivors.
     pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         let start = Instant::now();
+        let deadline = start + patience;
         self.ask_to_kill();
-        if self.wait_empty(Some(start + patience))? {
-            return Ok(());
+        while !self.wait_empty(Some(deadline.min(Instant::now() + WAKE_INTERVAL)))? {
+            if Instant::now() >= deadline {
+                return Err(self.survivors(start.elapsed()));
+            }
+            self.wake();
         }
+        Ok(())
+    }
+
+    fn survivors(&self, after: Duration) -> Error {
         let left = survey::in_brief(&self.pids());
-        Err(Error::kept_survivors(self.name(), start.elapsed(), left))
+        Error::kept_survivors(self.name(), after, left)
     }
 
     /// Kills the tree, and reaps the keeper; a keeper with survivors goes on killing.

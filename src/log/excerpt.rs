@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes there")]
     fn a_line_without_end_is_searched_in_pieces_that_overlap() {
         let text = [&vec![b'x'; LINE - 2][..], b"READY", &[b'y'; 3 * LINE]].concat();
         for at_a_time in [1000, LINE - 1, LINE, LINE + 1, text.len()] {

@@ -172,6 +172,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn a_process_works_sleeps_or_cannot_be_seen() -> std::io::Result<()> {
         assert_eq!(of(&[id().cast_signed()]), Activity::Works);
         assert_eq!(of(&[]), Activity::Unseen);
@@ -185,8 +186,32 @@ mod tests {
         Ok(())
     }
 
+    /// A parent that does not reap: what it has lost does not make it work, nor the look longer.
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_look_at_zombies_is_bounded() -> std::io::Result<()> {
+        let script = "n=0; while [ $n -lt 700 ]; do n=$((n+1)); (read x <&3) & done 3<&0
+            exec sleep 20";
+        let mut parent = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn()?;
+        let pid = parent.id().cast_signed();
+        let comm = || std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while comm()? != "sleep\n" && Instant::now() < until {}
+        drop(parent.stdin.take());
+        let sleeps = becomes(parent.id(), Activity::Sleeps);
+        let proc = open("/proc", OFlag::O_DIRECTORY, Mode::empty())?;
+        let others = Others { proc: proc.as_fd(), pids: &[pid], room: Cell::new(MAX_CHILDREN) };
+        let sleeps_in_sight = of_one(pid, &others, &mut 1) == Activity::Sleeps;
+        parent.kill()?;
+        parent.wait()?;
+        assert!(sleeps && sleeps_in_sight);
+        assert_eq!(others.room.get(), 0);
+        Ok(())
+    }
+
     /// Its pipe is full, and the kernel says where it waits.
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn a_process_that_waits_for_its_reader_works() -> std::io::Result<()> {
         let mut writer = Command::new("yes").stdout(Stdio::piped()).spawn()?;
         let blocked = |pid: u32| {

@@ -137,6 +137,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn this_process_is_alive_and_an_earlier_one_of_its_pid_is_not() {
         let Some(me) = Owner::this() else { return };
         assert!(!me.is_dead());
@@ -145,6 +146,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn what_cannot_be_compared_is_alive() {
         let Some(Owner { pid, namespace, started, clock }) = Owner::this() else { return };
         let other = Owner { pid, namespace: namespace.wrapping_add(1), started: 1, clock };

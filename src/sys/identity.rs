@@ -100,6 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
     fn all_threads_are_one_process() {
         let me = Identity::of_this_process();
         let threads: Vec<_> =

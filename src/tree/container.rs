@@ -97,7 +97,7 @@ impl Container {
                 let failed = |errno| Error::os(Step::Wait, format!("process {pid}"), errno);
                 sys::reap(main).map_err(failed)
             }
-            Self::Keeper(kept) => kept.status(),
+            Self::Keeper(kept) => kept.take_status(main),
         }
     }
 

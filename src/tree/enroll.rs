@@ -32,6 +32,11 @@ impl Tree {
     /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
     /// It can be spawned several times, and holds no fd of the tree's.
     ///
+    /// A child that joins while the tree, or a cgroup above, is frozen cannot execute, and std
+    /// waits for that: the kernel kills the child after 10 s, and std then returns it as spawned,
+    /// with a status that says SIGKILL. (A [`Command`](crate::Command) of this crate thaws what is
+    /// its supervisor's, and its spawn is an error.)
+    ///
     /// # Errors
     /// `cgroup.procs` cannot be opened for writing, the tree is finished, or a keeper holds it
     /// ([`Error::is_unsupported`](crate::Error::is_unsupported)).

@@ -352,3 +352,30 @@ fn a_closed_standard_error_does_not_matter() {
     assert_eq!(status.code(), Some(6));
     stage.close(Alone::No);
 }
+
+/// A word that is close to a subcommand is no command to run.
+#[test]
+#[parallel]
+fn a_misspelt_subcommand_is_met_with_the_right_one() {
+    let Some(stage) = Stage::set() else { return };
+    for (misspelt, right) in [("swep", "sweep"), ("docter", "doctor"), ("wiht", "with")] {
+        let output = stage.tool(&[misspelt, "--json"]).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(said.contains(&format!("'{right}'")) && !said.contains("run -- "), "{said}");
+    }
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn the_status_of_the_command_is_said_where_its_report_cannot_be_written() {
+    let Some(stage) = Stage::set() else { return };
+    for (script, ending) in [("exit 7", "exited with 7"), ("kill -9 $$", "ended by signal 9")] {
+        let output = run(&stage, &["-q", "--json", "/dev/full", "sh", "-c", script]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(said.contains(&format!("the command itself {ending}")), "{said}");
+    }
+    stage.close(Alone::No);
+}

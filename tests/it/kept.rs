@@ -318,3 +318,29 @@ fn a_command_that_stops_at_once_is_not_hung_up() {
     }
     stage.close(Alone::No);
 }
+
+/// As where the limit of fds is reached just then. Its main process has started others by that
+/// time, which would be left if the keeper ended.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_keeper_that_cannot_send_a_pidfd_kills_what_it_has_started() {
+    if StdCommand::new("strace").arg("-V").output().is_err() {
+        return skip("strace is missing: install the package strace");
+    }
+    let Some(stage) = Stage::of_keepers() else { return };
+    let mut command = StdCommand::new("strace");
+    let fails = "inject=sendmsg:error=EMFILE:delay_enter=400000";
+    command.args(["-f", "-o", "/dev/null", "-e", "inject=pidfd_open:error=EPERM", "-e", fails]);
+    command.args([crate::support::tool(), "run", "--containment", "keeper", "sh", "-c"]);
+    stage.mark_std(command.arg("setsid sleep 60 & exec sleep 60"));
+    let start = Instant::now();
+    let output = command.output().unwrap();
+    // strace waits for what is left.
+    assert!(start.elapsed() < SOON, "something ended by itself");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("Too many open files"), "{said}");
+    stage.assert_clean("after the error");
+    stage.close(Alone::No);
+}

@@ -351,3 +351,29 @@ fn what_is_awaited_is_shown_on_a_terminal() {
     assert!(status.success() && rest.is_empty(), "{rest:?}");
     stage.close(Alone::No);
 }
+
+/// The ways down to the first layer double with each: the time must not.
+#[test]
+#[parallel]
+fn layers_of_servers_are_known_to_those_above_them_in_time() {
+    const LAYERS: usize = 32;
+    let Some(stage) = Stage::set() else { return };
+    let dir = dir("layers");
+    let mut file = String::new();
+    for layer in 0..LAYERS {
+        let below = layer.checked_sub(1).map(|below| format!("\"a{below}\", \"b{below}\""));
+        let depends = format!("depends = [{}]", below.unwrap_or_default());
+        for side in ["a", "b"] {
+            file += &format!("[server.{side}{layer}]\ncommand = \"sleep 60\"\n{depends}\n");
+        }
+    }
+    fs::write(dir.join("tidy.toml"), file).unwrap();
+    let mut command = stage.command(tool());
+    command.args(["with", "-q", "--parallel", "--file", "tidy.toml", "sh", "-c"]);
+    command.arg("echo $TIDY_SERVERS | tr , '\\n' | wc -l").current_dir(&dir);
+    let output = command.timeout(SOON * 3).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"64\n"[..]), "{output:?}");
+    drop(command);
+    fs::remove_dir_all(dir).unwrap();
+    stage.close(Alone::No);
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serial_test::serial;
-use tidy_process::{Cause, Placement, Stdio, Supervisor};
+use tidy_process::{Cause, Placement, Stdio, Supervisor, Tree};
 
 use crate::kept::in_time;
 use crate::support::{Alone, SOON, Stage, until};
@@ -136,5 +136,35 @@ fn an_ancestor_that_is_thawed_in_time_is_no_error() {
     }
     drop(supervisor);
     thaw_and_remove(&base);
+    stage.close(Alone::Yes);
+}
+
+/// std waits for its exec, and no other process can help it: the kernel has to end it.
+#[test]
+#[serial]
+fn an_enrolled_child_that_is_born_frozen_is_killed_in_time() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    let enrolled = |program: &str| {
+        let mut command = Command::new(program);
+        stage.mark_std(&mut command);
+        tree.enroll(command.arg("60")).unwrap();
+        command
+    };
+    let mut executed = enrolled("sleep").spawn().unwrap();
+    tree.freeze().unwrap();
+    let mut command = enrolled("sleep");
+    let start = Instant::now();
+    let mut child = in_time("spawn", move || command.spawn().unwrap());
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(start.elapsed() > Duration::from_secs(5), "after {:?}", start.elapsed());
+    // By now its own time would be over.
+    tree.thaw().unwrap();
+    assert_eq!(executed.try_wait().unwrap(), None);
+    tree.finish().unwrap();
+    executed.wait().unwrap();
+    drop(tree);
     stage.close(Alone::Yes);
 }

@@ -61,6 +61,31 @@ fn a_child_that_never_executes_is_given_up() {
     });
 }
 
+/// A wait has the main process's end from the keeper alone; `run` has no timeout then.
+#[test]
+#[serial]
+fn a_keeper_that_its_workload_stops_holds_up_nothing() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    // The others stop it while it is to kill, too; their CPU time is bounded, should they live on.
+    let again = "for i in 1 2 3 4 5 6; do
+        (ulimit -t 9; exec setsid sh -c 'while kill -STOP $0; do :; done' $PPID) & done";
+    for stops in ["kill -STOP $PPID", again] {
+        let script = format!("{stops}\nsleep .1; exit 3");
+        let mut command = stage.sh(&script);
+        let report = in_time("run", move || command.run().unwrap());
+        assert_eq!((report.status.code(), report.cause), (Some(3), Cause::Exited), "{script}");
+        stage.assert_clean(&script);
+        #[cfg(feature = "cli")]
+        {
+            let mut tool = stage.tool(&["run", "-q", "--containment", "keeper", "sh", "-c"]);
+            let status = in_time("tool", move || tool.arg(&script).status().unwrap());
+            assert_eq!(status.code(), Some(3), "{stops}");
+            stage.assert_clean(stops);
+        }
+    }
+    stage.close(Alone::Yes);
+}
+
 #[cfg(feature = "cli")]
 mod by_terminal {
     use std::fs;
