@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "sandbox")]
+use crate::confinement::Property;
 use crate::error::advice::{Advice, TAKEN};
 use crate::error::kind::{Hint, Kind, NotExecuted};
 pub(crate) use crate::error::step::Step;
@@ -175,6 +177,12 @@ impl Error {
         Kind::Mounted { path: path.to_owned() }.into()
     }
 
+    /// A property of a confinement that cannot be enforced here.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn unconfinable(property: Property, why: impl Into<String>, remedy: Advice) -> Self {
+        Kind::Unconfinable { property, why: why.into(), remedy }.into()
+    }
+
     /// A request that only a cgroup can meet, for a tree that a keeper holds.
     pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
         Kind::Unsupported { what: what.into(), limit }.into()
@@ -310,6 +318,17 @@ impl Error {
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
         matches!(self.0.kind, Kind::Invalid { step: Step::Prepare, .. })
+    }
+
+    /// Whether a property of the command's sandbox cannot be enforced here, so that nothing was run.
+    /// The text names the property and the reason, [`Error::hint`] what to type.
+    #[must_use]
+    pub fn is_unconfinable(&self) -> bool {
+        match &self.0.kind {
+            Kind::Unconfinable { .. } => true,
+            Kind::Os { step, .. } => step.confines(),
+            _ => false,
+        }
     }
 
     /// Whether teardown met its deadline while processes were still there; see
