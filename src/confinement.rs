@@ -16,7 +16,7 @@ impl Level {
     #[must_use]
     pub fn properties(self) -> &'static [Property] {
         match self {
-            Self::Fence => &[Property::StaysInside, Property::Apart, Property::Unprivileged],
+            Self::Fence => &[Property::Inside, Property::Apart, Property::Unprivileged],
         }
     }
 }
@@ -36,7 +36,7 @@ impl fmt::Display for Level {
 #[non_exhaustive]
 pub enum Property {
     /// No process of it leaves its cgroup, makes or changes one.
-    StaysInside,
+    Inside,
     /// It cannot signal, trace, renice, limit or freeze a process outside: not the supervisor, not
     /// the guard, no sibling.
     Apart,
@@ -45,11 +45,23 @@ pub enum Property {
     Unprivileged,
 }
 
+impl Property {
+    /// Its name: `inside`, `apart`, `unprivileged`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inside => "inside",
+            Self::Apart => "apart",
+            Self::Unprivileged => "unprivileged",
+        }
+    }
+}
+
 /// `cannot leave its cgroup`
 impl fmt::Display for Property {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::StaysInside => "cannot leave its cgroup",
+            Self::Inside => "cannot leave its cgroup",
             Self::Apart => "cannot touch processes outside",
             Self::Unprivileged => "gains no privileges",
         })

@@ -13,7 +13,9 @@ use crate::cgroup::names::checked;
 use crate::child::Child;
 use crate::child::output::Output;
 use crate::command::Command;
+use crate::confinement::Property;
 use crate::containment::Placement;
+use crate::error::advice::CONFINED_OR_DELEGATED;
 use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
@@ -22,7 +24,7 @@ use crate::exec::stdio::{ChildStream, Stdio};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
-use crate::sandbox::{Prepared, Sandbox};
+use crate::sandbox::Prepared;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -220,7 +222,12 @@ impl Command {
     /// What confines the child: as it is asked for, else as its supervisor has it.
     fn prepared(&self, supervisor: Option<&Supervisor>) -> Result<Option<Arc<Prepared>>> {
         let default = || supervisor.and_then(Supervisor::sandbox);
-        self.sandbox.as_ref().or_else(default).map(Sandbox::prepare).transpose()
+        let Some(sandbox) = self.sandbox.as_ref().or_else(default) else { return Ok(None) };
+        if self.delegate {
+            let why = "delegate would give it a cgroup to write to";
+            return Err(Error::unconfinable(Property::Inside, why, CONFINED_OR_DELEGATED));
+        }
+        sandbox.prepare().map(Some)
     }
 
     fn may_be_kept(&self) -> Result<()> {

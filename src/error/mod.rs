@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-#[cfg(feature = "sandbox")]
 use crate::confinement::Property;
 use crate::error::advice::{Advice, TAKEN};
 use crate::error::kind::{Hint, Kind, NotExecuted};
@@ -178,7 +177,6 @@ impl Error {
     }
 
     /// A property of a confinement that cannot be enforced here.
-    #[cfg(feature = "sandbox")]
     pub(crate) fn unconfinable(property: Property, why: impl Into<String>, remedy: Advice) -> Self {
         Kind::Unconfinable { property, why: why.into(), remedy }.into()
     }

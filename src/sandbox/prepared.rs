@@ -62,13 +62,13 @@ impl Prepared {
         landlock.push("signals, tracing and abstract sockets: to its own processes only".into());
         let calls = self.refused.iter().map(|refused| format!("refuse {refused}"));
         let calls = calls.chain(["refuse every call that is unknown".to_owned()]).collect();
-        use Property::{Apart, StaysInside, Unprivileged};
+        use Property::{Apart, Inside, Unprivileged};
         let layers: [(&[Property], Vec<String>); 5] = [
             (&[Apart], vec!["no core dumps".to_owned()]),
-            (&[StaysInside], kept.collect()),
+            (&[Inside], kept.collect()),
             (&[Unprivileged], Vec::new()),
-            (&[StaysInside, Apart], landlock),
-            (&[StaysInside, Apart, Unprivileged], calls),
+            (&[Inside, Apart], landlock),
+            (&[Inside, Apart, Unprivileged], calls),
         ];
         let layer = |(mechanism, (properties, details)): (_, (&[Property], _))| Layer {
             mechanism,
@@ -85,7 +85,7 @@ const MECHANISMS: [&str; 5] = ["rlimit", "close-range", "no-new-privs", "landloc
 
 fn foreign_machine() -> Error {
     let why = "seccomp: the system calls of this machine are not known (x86_64, aarch64 are)";
-    Error::unconfinable(Property::StaysInside, why, DO_WITHOUT)
+    Error::unconfinable(Property::Inside, why, DO_WITHOUT)
 }
 
 const DO_WITHOUT: Advice =

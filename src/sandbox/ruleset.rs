@@ -105,7 +105,7 @@ type Allowed = std::result::Result<(), RulesetError>;
 impl Allowing {
     /// Allows what is open at this path, or what is in it where a refused mount is below.
     fn allow(&mut self, path: PathBuf, file: &OwnedFd) -> Allowed {
-        if self.refused.iter().any(|mount| path == *mount) {
+        if self.refused.contains(&path) {
             return Ok(());
         }
         if !self.refused.iter().any(|mount| mount.starts_with(&path)) {

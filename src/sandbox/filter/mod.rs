@@ -4,6 +4,8 @@
 mod calls;
 mod program;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -44,7 +46,7 @@ impl Machine {
 
 /// A call that is refused, and when: for the plan.
 pub(crate) fn list(machine: Machine, request: &Request) -> Result<Vec<String>> {
-    Ok(rules(machine, request)?.into_iter().map(|(_, refused)| refused.to_string()).collect())
+    Ok(rules(machine, request)?.into_values().map(|refused| refused.to_string()).collect())
 }
 
 /// Makes the program of a request.
@@ -57,11 +59,13 @@ pub(crate) fn program(machine: Machine, request: &Request) -> Result<Vec<libc::s
     for name in &request.allowed {
         all.insert(number(machine, name)?, Rule::always(Verdict::Allow));
     }
-    Ok(program::program(machine.arch(), &all, UNKNOWN))
+    Ok(program::program(machine.arch(), &all, unknown()))
 }
 
-/// A call that came with a later kernel may do anything: programs take it for an old one.
-const UNKNOWN: Verdict = Verdict::Refuse(libc::ENOSYS as u16);
+/// A call that came with a later kernel may do anything: to programs the kernel is an old one.
+fn unknown() -> Verdict {
+    rules::refuse(libc::ENOSYS)
+}
 
 /// The refused calls of this machine.
 fn rules(machine: Machine, request: &Request) -> Result<BTreeMap<u32, Refused>> {

@@ -35,7 +35,7 @@ impl fmt::Display for Refused {
     }
 }
 
-fn refuse(errno: i32) -> Verdict {
+pub(super) fn refuse(errno: i32) -> Verdict {
     Verdict::Refuse(u16::try_from(errno).unwrap_or(u16::MAX))
 }
 
@@ -51,7 +51,7 @@ const ALWAYS: &[(Property, &str)] = &[
     // Other views of the file system, in which cgroupfs or a process can be reached again; file
     // handles pass by every path.
     (
-        Property::StaysInside,
+        Property::Inside,
         "mount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig \
          fsmount fspick mount_setattr setns name_to_handle_at open_by_handle_at fanotify_init",
     ),
