@@ -34,8 +34,8 @@
 //! `AsyncChild`, for tokio's runtimes (in others [`Child`] is `AsFd`, and its
 //! [`enforce`](Child::enforce) keeps the timeout). `serde`: reports and what is in them can be
 //! serialized. `sandbox`: a command that cannot leave its cgroup nor touch processes outside
-//! (`Sandbox`, `Command::sandbox`). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`:
-//! the command-line tool.
+//! (`Sandbox`, `Command::sandbox`). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate.
+//! `cli`: the command-line tool.
 
 // In the order in which a spawn passes through them.
 mod command;

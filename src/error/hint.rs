@@ -189,7 +189,7 @@ fn confine(step: Step, errno: Errno) -> Option<Advice> {
         }
         _ => advice!(
             "a seccomp filter (a container's profile) or the kernel refuses this call: allow prctl, \
-             seccomp, landlock_restrict_self, close_range and prlimit64 there, or do without: ",
+             capset, seccomp, landlock_restrict_self, close_range and prlimit64 there, or do without: ",
             "leave Command::sandbox out",
             "leave --fence out"
         ),

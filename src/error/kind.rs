@@ -117,6 +117,14 @@ impl Kind {
         text.map(Hint)
     }
 
+    pub(crate) fn is_unconfinable(&self) -> bool {
+        match self {
+            Self::Unconfinable { .. } => true,
+            Self::Os { step, .. } => step.confines(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Os { errno, .. } => io::Error::from_raw_os_error(*errno as i32).kind(),

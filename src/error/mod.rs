@@ -322,11 +322,7 @@ impl Error {
     /// The text names the property and the reason, [`Error::hint`] what to type.
     #[must_use]
     pub fn is_unconfinable(&self) -> bool {
-        match &self.0.kind {
-            Kind::Unconfinable { .. } => true,
-            Kind::Os { step, .. } => step.confines(),
-            _ => false,
-        }
+        self.0.kind.is_unconfinable()
     }
 
     /// Whether teardown met its deadline while processes were still there; see

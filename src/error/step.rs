@@ -52,6 +52,7 @@ steps! {
     PreExec: "pre_exec",
     CoreLimit: "confine (core dumps, prlimit)",
     CloseFds: "confine (other fds, close_range)",
+    Capabilities: "confine (capabilities, capset)",
     NoNewPrivs: "confine (no new privileges, prctl)",
     Landlock: "confine (processes and cgroups outside, landlock)",
     Seccomp: "confine (system calls, seccomp)",
@@ -72,8 +73,8 @@ steps! {
 impl Step {
     /// Whether a child takes it to confine itself.
     pub(crate) fn confines(self) -> bool {
-        use Step::{CloseFds, CoreLimit, Landlock, NoNewPrivs, Seccomp};
-        matches!(self, CoreLimit | CloseFds | NoNewPrivs | Landlock | Seccomp)
+        use Step::{Capabilities, CloseFds, CoreLimit, Landlock, NoNewPrivs, Seccomp};
+        matches!(self, Capabilities | CoreLimit | CloseFds | NoNewPrivs | Landlock | Seccomp)
     }
 
     /// The step of this number, as a child sends it; exec for a number that is none.

@@ -124,12 +124,13 @@ const TABLE: &[(Step, Errno, &str, &str)] = &[
     (Step::ProcessGroup, Errno::EPERM, "setpgid", "of this session"),
     (Step::ProcessGroup, Errno::ESRCH, "setpgid", "of this session"),
     (Step::ProcessGroup, Errno::EINVAL, "setpgid", "negative"),
-    // prlimit64, close_range, prctl, landlock_restrict_self, seccomp
+    // prlimit64, close_range, capget, capset, prctl, landlock_restrict_self, seccomp
     (Step::CoreLimit, Errno::EPERM, "confine (core dumps", "a seccomp filter"),
     (Step::CloseFds, Errno::EBADF, "confine (other fds", "not open"),
     (Step::CloseFds, Errno::ENOSYS, "confine (other fds", "a seccomp filter"),
     (Step::CloseFds, Errno::EMFILE, "confine (other fds", "ulimit -n"),
     (Step::CloseFds, Errno::ENOMEM, "confine (other fds", "out of memory"),
+    (Step::Capabilities, Errno::EPERM, "confine (capabilities", "a seccomp filter"),
     (Step::NoNewPrivs, Errno::EPERM, "confine (no new privileges", "a seccomp filter"),
     (Step::Landlock, Errno::EPERM, "landlock", "a seccomp filter"),
     (Step::Landlock, Errno::ENOSYS, "landlock", "a seccomp filter"),

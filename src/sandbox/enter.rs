@@ -34,6 +34,7 @@ impl Confinement<'_> {
     pub(crate) fn enter(&self) -> Result<(), Refused> {
         dump_no_core()?;
         self.keep_fds()?;
+        drop_capabilities()?;
         let no_new_privs = [int(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0, 0];
         // SAFETY: plain integers.
         ok(Step::NoNewPrivs, unsafe { call(libc::SYS_prctl, no_new_privs) })?;
@@ -78,6 +79,75 @@ fn mark(first: c_int, last: c_int) -> Result<(), Refused> {
     // SAFETY: plain integers.
     let answer = unsafe { call(libc::SYS_close_range, [int(first), int(last), flags, 0, 0]) };
     ok(Step::CloseFds, answer)
+}
+
+/// The rights of root by which a process is looked into, or the kernel is changed, whatever its
+/// domain: on Linux 6.18 `CAP_PERFMON` and `CAP_SYS_ADMIN` read the memory of any process. The last
+/// one raises the limit of core dumps.
+const CAPABILITIES: [u32; 12] = [
+    16, // SYS_MODULE
+    17, // SYS_RAWIO
+    19, // SYS_PTRACE
+    21, // SYS_ADMIN
+    22, // SYS_BOOT
+    32, // MAC_OVERRIDE
+    33, // MAC_ADMIN
+    34, // SYSLOG
+    38, // PERFMON
+    39, // BPF
+    40, // CHECKPOINT_RESTORE
+    24, // SYS_RESOURCE
+];
+
+/// The mask of those, in words of 32 bits.
+const DROPPED: [u32; 2] = {
+    let mut words = [0; 2];
+    let mut all: &[u32] = &CAPABILITIES;
+    while let [capability, rest @ ..] = all {
+        if *capability < 32 {
+            words = [words[0] | 1 << *capability, words[1]];
+        } else {
+            words = [words[0], words[1] | 1 << (*capability - 32)];
+        }
+        all = rest;
+    }
+    words
+};
+
+/// `struct __user_cap_header_struct`, version 3.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: c_int,
+}
+
+/// `struct __user_cap_data_struct`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Capabilities {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives them up for good: after no_new_privs not even root's exec gives more than are permitted.
+fn drop_capabilities() -> Result<(), Refused> {
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    let mut both = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    let header = (&raw mut header).expose_provenance();
+    let place = (&raw mut both).expose_provenance();
+    // SAFETY: a header, and room for the two words of this version.
+    let answer = unsafe { call(libc::SYS_capget, [header, place, 0, 0, 0]) };
+    ok(Step::Capabilities, answer)?;
+    for (word, dropped) in both.iter_mut().zip(DROPPED) {
+        word.effective &= !dropped;
+        word.permitted &= !dropped;
+        word.inheritable &= !dropped;
+    }
+    let place = (&raw const both).expose_provenance();
+    // SAFETY: as above; the kernel reads both.
+    let answer = unsafe { call(libc::SYS_capset, [header, place, 0, 0, 0]) };
+    ok(Step::Capabilities, answer)
 }
 
 /// Lets this process dump no core. A limit of 1 keeps the kernel from a handler behind a pipe too

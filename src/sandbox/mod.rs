@@ -122,6 +122,10 @@ impl Sandbox {
     /// Returns what a child needs; makes it where that has not been done.
     pub(crate) fn prepare(&self) -> Result<Arc<Prepared>> {
         let mut prepared = lock(&self.shared.prepared);
+        // It is asked once for each change: what is stale goes, whatever comes of the next.
+        if prepared.as_ref().is_some_and(|made| made.is_stale()) {
+            *prepared = None;
+        }
         if let Some(made) = &*prepared {
             return Ok(Arc::clone(made));
         }

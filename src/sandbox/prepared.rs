@@ -46,6 +46,11 @@ impl Prepared {
         Confinement { ruleset, filter: &self.filter, fds: &self.fds }
     }
 
+    /// Whether it has to be made anew.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.writes.is_stale()
+    }
+
     /// What the report says.
     pub(crate) fn confined(&self) -> Confined {
         self.confined.clone()
@@ -63,9 +68,10 @@ impl Prepared {
         let calls = self.refused.iter().map(|refused| format!("refuse {refused}"));
         let calls = calls.chain(["refuse every call that is unknown".to_owned()]).collect();
         use Property::{Apart, Inside, Unprivileged};
-        let layers: [(&[Property], Vec<String>); 5] = [
+        let layers: [(&[Property], Vec<String>); 6] = [
             (&[Apart], vec!["no core dumps".to_owned()]),
             (&[Inside], kept.collect()),
+            (&[Apart, Unprivileged], vec![DROPPED.to_owned()]),
             (&[Unprivileged], Vec::new()),
             (&[Inside, Apart], landlock),
             (&[Inside, Apart, Unprivileged], calls),
@@ -81,7 +87,12 @@ impl Prepared {
 }
 
 /// In the order in which a child takes them on.
-const MECHANISMS: [&str; 5] = ["rlimit", "close-range", "no-new-privs", "landlock", "seccomp"];
+const MECHANISMS: [&str; 6] =
+    ["rlimit", "close-range", "capabilities", "no-new-privs", "landlock", "seccomp"];
+
+/// What `enter.rs` drops.
+const DROPPED: &str = "drop sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, sys_resource, \
+                       mac_override, mac_admin, syslog, perfmon, bpf, checkpoint_restore";
 
 fn foreign_machine() -> Error {
     let why = "seccomp: the system calls of this machine are not known (x86_64, aarch64 are)";

@@ -20,6 +20,7 @@ use landlock::{
 };
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::cgroup::hierarchy::{Mount, mounts};
@@ -57,14 +58,30 @@ pub(crate) struct Writes {
     /// The kernel's own mounts, in order.
     pub(crate) refused: Vec<PathBuf>,
     pub(crate) allowed: Vec<PathBuf>,
+    /// The kernel says here when a mount has come or gone.
+    mounts: OwnedFd,
 }
 
 impl Writes {
+    /// Whether a mount has come or gone since: where one of the kernel's own is, nothing may be
+    /// allowed. Asked once for each change.
+    pub(crate) fn is_stale(&self) -> bool {
+        let mut news = [PollFd::new(self.mounts.as_fd(), PollFlags::POLLPRI)];
+        let news = poll(&mut news, PollTimeout::ZERO);
+        news.is_ok_and(|changed| changed > 0)
+    }
+
     /// Makes the ruleset for the mounts that this process sees now.
     pub(crate) fn make() -> Result<Self> {
         let ruleset = begin().map_err(|error| unsupported(&error))?;
         let is_kernels = |mount: &Mount| KERNELS.contains(&&*mount.kind);
-        let mounts = mounts()?.into_iter().filter(is_kernels);
+        let (flags, mode) = (OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        // Opened before it is read: a change meanwhile is not missed.
+        let news = open("/proc/self/mountinfo", flags, mode).and_then(above_two);
+        let (news, mounts) = news
+            .map_err(|errno| unknown(&errno.desc()))
+            .and_then(|news| Ok((news, mounts().map_err(|error| unknown(&error))?)))?;
+        let mounts = mounts.into_iter().filter(is_kernels);
         let mut refused: Vec<PathBuf> = mounts.map(|mount| mount.point).collect();
         refused.sort();
         refused.dedup();
@@ -77,7 +94,7 @@ impl Writes {
         let fd: Option<OwnedFd> = ruleset.into();
         let fd = fd.and_then(|fd| above_two(fd).ok());
         let ruleset = fd.ok_or_else(|| unsupported(&"no fd is left"))?;
-        Ok(Self { ruleset, refused, allowed })
+        Ok(Self { ruleset, refused, allowed, mounts: news })
     }
 }
 
@@ -146,6 +163,17 @@ impl Allowing {
 fn unsupported(why: &dyn std::fmt::Display) -> Error {
     Error::unconfinable(Property::Apart, format!("landlock: {why}"), NEEDS_LANDLOCK)
 }
+
+fn unknown(why: &dyn std::fmt::Display) -> Error {
+    let why = format!("where cgroups are mounted is not known: {why}");
+    Error::unconfinable(Property::Inside, why, NEEDS_PROC)
+}
+
+const NEEDS_PROC: Advice = advice!(
+    "mount /proc (mount -t proc proc /proc), or do without: ",
+    "leave Command::sandbox out",
+    "leave --fence out"
+);
 
 const NEEDS_LANDLOCK: Advice = advice!(
     "Linux 6.12 or newer with Landlock is needed (CONFIG_SECURITY_LANDLOCK, and landlock in \

@@ -58,7 +58,7 @@ fn tried(name: &'static str, attempt: Attempt, holds: &str, supervisor: &Supervi
             let found = format!("in a fence a process did what it must not: {}", said.trim());
             Finding::no(name, found).remedy("do not rely on --fence here, and report this")
         }
-        Err(error) => Finding::error(name, &error).alike(),
+        Err(error) => Finding::error(name, &error),
     }
 }
 
