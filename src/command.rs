@@ -13,6 +13,7 @@ use crate::exec::program::Program;
 use crate::exec::stdio::Stdio;
 use crate::limits::Limits;
 use crate::log::Log;
+use crate::sandbox::Sandbox;
 use crate::supervisor::Supervisor;
 
 /// A command to be run in a fresh cgroup; mirrors [`std::process::Command`], so that moving over is
@@ -55,6 +56,7 @@ pub struct Command {
     pub(crate) log: Option<Log>,
     pub(crate) delegate: bool,
     pub(crate) force_join: bool,
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 impl Command {
@@ -81,6 +83,7 @@ impl Command {
             log: None,
             delegate: false,
             force_join: false,
+            sandbox: None,
         }
     }
 
@@ -325,6 +328,17 @@ impl Command {
     /// Sets the supervisor that the tree lives in. Default: [`Supervisor::global`].
     pub fn supervisor(&mut self, supervisor: &Supervisor) -> &mut Self {
         self.supervisor = Some(supervisor.clone());
+        self
+    }
+
+    /// Confines the command, all its processes with it, on every path of a spawn. Default: that of
+    /// the supervisor ([`SupervisorBuilder::sandbox`](crate::SupervisorBuilder::sandbox)), else none.
+    /// The report says how ([`Report::sandbox`](crate::Report::sandbox)).
+    ///
+    /// Closures of [`pre_exec`](Self::pre_exec) run before it, unconfined.
+    #[cfg(feature = "sandbox")]
+    pub fn sandbox(&mut self, sandbox: &Sandbox) -> &mut Self {
+        self.sandbox = Some(sandbox.clone());
         self
     }
 

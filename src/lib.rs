@@ -33,15 +33,19 @@
 //! All are off by default. `tokio`: `Command::spawn_async`, `run_async`, `output_async` and
 //! `AsyncChild`, for tokio's runtimes (in others [`Child`] is `AsFd`, and its
 //! [`enforce`](Child::enforce) keeps the timeout). `serde`: reports and what is in them can be
-//! serialized. `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate. `cli`: the command-line
-//! tool.
+//! serialized. `sandbox`: a command that cannot leave its cgroup nor touch processes outside
+//! (`Sandbox`, `Command::sandbox`). `cgroups-rs`: a [`Tree`] as a loaded cgroup of that crate.
+//! `cli`: the command-line tool.
 
 // In the order in which a spawn passes through them.
 mod command;
 mod limits;
 mod containment;
+mod confinement;
 mod supervisor;
 mod exec;
+#[cfg_attr(not(feature = "sandbox"), path = "sandbox/absent.rs")]
+mod sandbox;
 mod tree;
 mod child;
 mod ready;
@@ -73,6 +77,7 @@ struct Readme;
 pub use child::Child;
 pub use child::output::Output;
 pub use command::Command;
+pub use confinement::{Confined, Level, Property};
 pub use containment::{Containment, Mechanism, Placement};
 pub use error::{Error, Result};
 pub use exec::stdio::Stdio;
@@ -86,6 +91,10 @@ pub use ready::Ready;
 pub use report::{Cause, Metric, Missing, Note, Report, TreeReport, Usage};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
+#[cfg(feature = "sandbox")]
+pub use sandbox::Sandbox;
+#[cfg(feature = "sandbox")]
+pub use sandbox::plan::{Layer, Plan};
 pub use supervisor::list::{RunRoot, TreeInfo, list};
 pub use supervisor::sweep::{StaleRunRoot, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};

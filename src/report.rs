@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::confinement::Confined;
 use crate::containment::{Mechanism, Placement};
 use crate::proc::info::ProcessInfo;
 use crate::proc::quote::enumerated;
@@ -45,6 +46,8 @@ pub struct Report {
     pub placement: Placement,
     /// What held the tree together.
     pub mechanism: Mechanism,
+    /// How it was confined beyond that, if it was.
+    pub sandbox: Option<Confined>,
 }
 
 /// How a [`Tree`](crate::Tree) without a command of its own ended: it has no main process, so no
@@ -297,6 +300,7 @@ mod tests {
             interrupted_count: 0,
             placement: Placement::Born,
             mechanism: Mechanism::Cgroup,
+            sandbox: None,
         }
     }
 

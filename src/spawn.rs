@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -13,7 +14,9 @@ use crate::child::Child;
 use crate::child::finish::with_report;
 use crate::child::output::Output;
 use crate::command::Command;
+use crate::confinement::Property;
 use crate::containment::Placement;
+use crate::error::advice::CONFINED_OR_DELEGATED;
 use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
@@ -22,6 +25,7 @@ use crate::exec::stdio::{ChildStream, Stdio};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
+use crate::sandbox::Prepared;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -109,6 +113,7 @@ impl Command {
             let subject = format!("{:?}", self.program.program);
             return Err(Error::invalid(Step::Prepare, subject, why));
         }
+        let prepared = self.prepared(self.supervisor.as_ref())?;
         let mut image = Image::new(&self.program)?;
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
@@ -124,6 +129,7 @@ impl Command {
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
+            confine: prepared.as_deref().map(Prepared::confinement),
             until: None,
         };
         Err(launch.exec())
@@ -185,12 +191,14 @@ impl Command {
             Some(supervisor) => supervisor.clone(),
             None => Supervisor::global()?,
         };
+        let prepared = self.prepared(Some(&supervisor))?;
+        let confine = prepared.as_deref().map(Prepared::confinement);
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
         let lent = (closures, &mut image, &streams);
         let launch = |home| {
             let (closures, image, streams) = lent;
             let (program, force_join) = (&self.program, self.force_join);
-            Launch { program, closures, force_join, image, streams, home, until }
+            Launch { program, closures, force_join, image, streams, home, confine, until }
         };
         supervisor.check_open()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
@@ -211,8 +219,20 @@ impl Command {
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
         drop(streams);
+        child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    /// What confines the child: as it is asked for, else as its supervisor has it.
+    fn prepared(&self, supervisor: Option<&Supervisor>) -> Result<Option<Arc<Prepared>>> {
+        let default = || supervisor.and_then(Supervisor::sandbox);
+        let Some(sandbox) = self.sandbox.as_ref().or_else(default) else { return Ok(None) };
+        if self.delegate {
+            let why = "delegate would give it a cgroup to write to";
+            return Err(Error::unconfinable(Property::Inside, why, CONFINED_OR_DELEGATED));
+        }
+        sandbox.prepare().map(Some)
     }
 
     fn may_be_kept(&self) -> Result<()> {

@@ -121,7 +121,8 @@ pub struct Mount {
 ///
 /// # Errors
 /// `/proc/self/mountinfo` cannot be read.
-#[cfg(feature = "cli")]
+#[cfg(feature = "sandbox")]
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "doctor reads it"))]
 pub fn mounts() -> Result<Vec<Mount>> {
     read("/proc/self/mountinfo").map(|text| parsed(&text).collect())
 }

@@ -87,6 +87,7 @@ impl Child {
             interrupted: interrupted.named,
             placement: self.placement,
             mechanism: self.tree().mechanism(),
+            sandbox: self.confined.clone(),
         }
     }
 

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use crate::cgroup::usage::Counters;
 use crate::child::deadline::{Ending, Scope, StopPolicy};
 use crate::child::settle::After;
+use crate::confinement::Confined;
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
@@ -65,6 +66,7 @@ pub struct Child {
     status: Mutex<Option<ExitStatus>>,
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
+    pub(crate) confined: Option<Confined>,
     /// The processes that were stopped or killed after the main process's end.
     pub(crate) left: Mutex<Survey>,
     /// The processes that were alive when the time was over.
@@ -95,6 +97,7 @@ impl Child {
             status: Mutex::new(None),
             ending: Ending::new(policy, spawned),
             placement,
+            confined: None,
             left: Mutex::default(),
             interrupted: Mutex::default(),
             after: Mutex::new(After::Unbegun),

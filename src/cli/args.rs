@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::doctor::DoctorArgs;
+use crate::doctor::confinement::Attempt;
 use crate::late::Late;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
 use crate::run::args::RunArgs;
@@ -33,4 +34,10 @@ pub(crate) enum What {
     /// Read standard input to its end, for doctor to try things on
     #[command(hide = true)]
     Idle,
+    /// Attempt what a fence forbids, for doctor
+    #[command(hide = true)]
+    Attempt {
+        #[arg(value_enum)]
+        what: Attempt,
+    },
 }

@@ -10,6 +10,7 @@ mod ps;
 mod place;
 mod systemd;
 mod words;
+mod confine;
 mod options;
 mod script;
 mod wait;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         What::With(Late(args)) => with::with(&args),
         What::Doctor(Late(args)) => doctor::doctor(&args),
         What::Idle => doctor::probe::be_idle(),
+        What::Attempt { what } => doctor::confinement::attempt(what),
         What::Ps(Late(args)) => ended(ps::ps(&args)),
         What::Sweep(Late(args)) => ended(ps::sweep(&args)),
         What::Kill(Late(args)) => ended(ps::kill(&args)),

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::sys;
+
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Advice {
@@ -40,6 +42,23 @@ macro_rules! advice {
     };
 }
 pub(crate) use advice;
+
+pub(crate) const CONFINED_OR_DELEGATED: Advice = advice!(
+    "a confined command has no cgroups to subdivide: leave out ",
+    "Command::delegate, or the sandbox",
+    "--delegate, or --fence"
+);
+pub(crate) const NOT_OURS_TO_CONFINE: Advice =
+    Advice::same("start it as a Command of the supervisor, or in one without a sandbox");
+
+/// Where this process stands in a fence itself.
+const IN_A_FENCE: Advice = advice!(
+    "this process is confined (by a fence, or a sandbox like it) and makes no cgroups: start the \
+     inner command without tidy-process, which changes nothing for what ends it, or without \
+     limits and accounting: ",
+    "Containment::BestEffort",
+    "--containment best-effort"
+);
 
 pub(crate) const SURVIVORS: Advice = Advice::same(
     "they got SIGKILL and go as soon as the kernel lets them (state D waits for a device or file \
@@ -112,6 +131,9 @@ pub(crate) const READ_ONLY: Advice = advice!(
 );
 
 pub(crate) fn not_delegated() -> Advice {
+    if sys::is_fenced() {
+        return IN_A_FENCE;
+    }
     Advice::here(
         advice!(
             "no delegated cgroup: run it as systemd-run --user --scope -p Delegate=yes -- CMD, or \

@@ -20,6 +20,7 @@ fn exact(step: Step, errno: Errno) -> Option<Advice> {
         Step::Delegate if matches!(errno, Errno::EPERM | Errno::EINVAL) => None,
         Step::Delegate => cgroup(step, errno),
         Guard | Step::Pidfd => refused(step, errno),
+        step if step.confines() => confine(step, errno),
         Step::RemoveCgroup if matches!(errno, Errno::EACCES | Errno::EPERM) => Some(advice!(
             "it is another user's, who has made it or was given it: root removes it, by ",
             "tidy_process::sweep",
@@ -170,6 +171,27 @@ fn refused(step: Step, errno: Errno) -> Option<Advice> {
             "a seccomp filter or a kernel before 5.14 refuses what the guard needs: do without by ",
             "Supervisor::builder().guard(false)",
             "--no-guard"
+        ),
+    })
+}
+
+/// The hints of what a child confines itself by.
+fn confine(step: Step, errno: Errno) -> Option<Advice> {
+    Some(match (step, errno) {
+        (Step::CloseFds, Errno::EBADF) => advice!(
+            "an fd that it is to inherit is not open: leave it out of ",
+            "Sandbox::inherit_fds",
+            "--keep-fd"
+        ),
+        (_, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => return None,
+        (Step::Landlock, Errno::E2BIG) => {
+            Advice::same("it is confined by Landlock 16 times already: nest less deeply")
+        }
+        _ => advice!(
+            "a seccomp filter (a container's profile) or the kernel refuses this call: allow prctl, \
+             capset, seccomp, landlock_restrict_self, close_range and prlimit64 there, or do without: ",
+            "leave Command::sandbox out",
+            "leave --fence out"
         ),
     })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::confinement::Property;
 use crate::error::advice::{
     Advice, KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
     OTHER_SUPERVISOR, SURVIVORS, TIMED_OUT, UNWATCHED,
@@ -45,6 +46,8 @@ pub(crate) enum Kind {
     Mounted { path: PathBuf },
     #[error("{what}: this needs a cgroup, and a keeper holds the tree")]
     Unsupported { what: String, limit: bool },
+    #[error("confine: {property}: {why}")]
+    Unconfinable { property: Property, why: String, remedy: Advice },
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
     KeeperLost(i32),
     #[error("{} {what}: {why}", Step::Ready)]
@@ -100,7 +103,7 @@ impl Kind {
             Self::Invalid { step: Step::Nest, .. } => Some(NESTED),
             Self::Invalid { step: Step::Supervise, .. } => Some(OTHER_SUPERVISOR),
             Self::Invalid { .. } | Self::Broken { .. } => None,
-            Self::Limit { remedy, .. } => Some(*remedy),
+            Self::Limit { remedy, .. } | Self::Unconfinable { remedy, .. } => Some(*remedy),
             Self::Unwatched { .. } => Some(UNWATCHED),
             Self::TimedOut { .. } => Some(TIMED_OUT),
             Self::NotExecuted(child) => child.hint,
@@ -114,13 +117,22 @@ impl Kind {
         text.map(Hint)
     }
 
+    pub(crate) fn is_unconfinable(&self) -> bool {
+        match self {
+            Self::Unconfinable { .. } => true,
+            Self::Os { step, .. } => step.confines(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Os { errno, .. } => io::Error::from_raw_os_error(*errno as i32).kind(),
             Self::Invalid { .. } => io::ErrorKind::InvalidInput,
-            Self::Limit { .. } | Self::Unwatched { .. } | Self::Unsupported { .. } => {
-                io::ErrorKind::Unsupported
-            }
+            Self::Limit { .. }
+            | Self::Unwatched { .. }
+            | Self::Unsupported { .. }
+            | Self::Unconfinable { .. } => io::ErrorKind::Unsupported,
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
             Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Self::NotReady { holder: Some(_), .. } => io::ErrorKind::AddrInUse,

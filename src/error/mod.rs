@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::confinement::Property;
 use crate::error::advice::{Advice, TAKEN};
 use crate::error::kind::{Hint, Kind, NotExecuted};
 pub(crate) use crate::error::step::Step;
@@ -175,6 +176,11 @@ impl Error {
         Kind::Mounted { path: path.to_owned() }.into()
     }
 
+    /// A property of a confinement that cannot be enforced here.
+    pub(crate) fn unconfinable(property: Property, why: impl Into<String>, remedy: Advice) -> Self {
+        Kind::Unconfinable { property, why: why.into(), remedy }.into()
+    }
+
     /// A request that only a cgroup can meet, for a tree that a keeper holds.
     pub(crate) fn unsupported(what: impl Into<String>, limit: bool) -> Self {
         Kind::Unsupported { what: what.into(), limit }.into()
@@ -310,6 +316,13 @@ impl Error {
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
         matches!(self.0.kind, Kind::Invalid { step: Step::Prepare, .. })
+    }
+
+    /// Whether a property of the command's sandbox cannot be enforced here, so that nothing was run.
+    /// The text names the property and the reason, [`Error::hint`] what to type.
+    #[must_use]
+    pub fn is_unconfinable(&self) -> bool {
+        self.0.kind.is_unconfinable()
     }
 
     /// Whether teardown met its deadline while processes were still there; see

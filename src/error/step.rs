@@ -50,6 +50,12 @@ steps! {
     ProcessGroup: "setpgid",
     Signals: "reset signals",
     PreExec: "pre_exec",
+    CoreLimit: "confine (core dumps, prlimit)",
+    CloseFds: "confine (other fds, close_range)",
+    Capabilities: "confine (capabilities, capset)",
+    NoNewPrivs: "confine (no new privileges, prctl)",
+    Landlock: "confine (processes and cgroups outside, landlock)",
+    Seccomp: "confine (system calls, seccomp)",
     Exec: "exec",
     Wait: "wait for",
     Ready: "wait until ready:",
@@ -65,6 +71,12 @@ steps! {
 }
 
 impl Step {
+    /// Whether a child takes it to confine itself.
+    pub(crate) fn confines(self) -> bool {
+        use Step::{Capabilities, CloseFds, CoreLimit, Landlock, NoNewPrivs, Seccomp};
+        matches!(self, Capabilities | CoreLimit | CloseFds | NoNewPrivs | Landlock | Seccomp)
+    }
+
     /// The step of this number, as a child sends it; exec for a number that is none.
     pub(crate) fn of(number: u32) -> Self {
         let place = usize::try_from(number).ok();

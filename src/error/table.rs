@@ -124,6 +124,21 @@ const TABLE: &[(Step, Errno, &str, &str)] = &[
     (Step::ProcessGroup, Errno::EPERM, "setpgid", "of this session"),
     (Step::ProcessGroup, Errno::ESRCH, "setpgid", "of this session"),
     (Step::ProcessGroup, Errno::EINVAL, "setpgid", "negative"),
+    // prlimit64, close_range, capget, capset, prctl, landlock_restrict_self, seccomp
+    (Step::CoreLimit, Errno::EPERM, "confine (core dumps", "a seccomp filter"),
+    (Step::CloseFds, Errno::EBADF, "confine (other fds", "not open"),
+    (Step::CloseFds, Errno::ENOSYS, "confine (other fds", "a seccomp filter"),
+    (Step::CloseFds, Errno::EMFILE, "confine (other fds", "ulimit -n"),
+    (Step::CloseFds, Errno::ENOMEM, "confine (other fds", "out of memory"),
+    (Step::Capabilities, Errno::EPERM, "confine (capabilities", "a seccomp filter"),
+    (Step::NoNewPrivs, Errno::EPERM, "confine (no new privileges", "a seccomp filter"),
+    (Step::Landlock, Errno::EPERM, "landlock", "a seccomp filter"),
+    (Step::Landlock, Errno::ENOSYS, "landlock", "a seccomp filter"),
+    (Step::Landlock, Errno::E2BIG, "landlock", "16 times"),
+    (Step::Landlock, Errno::ENOMEM, "landlock", "out of memory"),
+    (Step::Seccomp, Errno::EPERM, "confine (system calls", "a seccomp filter"),
+    (Step::Seccomp, Errno::EINVAL, "confine (system calls", "a seccomp filter"),
+    (Step::Seccomp, Errno::ENOMEM, "confine (system calls", "out of memory"),
     // execve
     (Step::Exec, Errno::ENOENT, "exec", "PATH"),
     (Step::Exec, Errno::EACCES, "exec", "x permission"),
@@ -158,7 +173,9 @@ fn every_errno_of_the_set_up_path_has_its_hint() {
 }
 
 /// Options and commands of the tool, which a program does not have.
-const TYPED: [&str; 8] = [
+const TYPED: [&str; 10] = [
+    "--fence",
+    "--keep-fd",
     "--parent",
     "--containment",
     "--no-guard",

@@ -101,7 +101,7 @@ pub(crate) fn ok(step: Step, answer: isize) -> Result<(), Failure> {
 impl Orders<'_> {
     /// Runs the steps in std's order; returns only if one of them fails.
     fn follow(&self) -> Failure {
-        match self.prepare_tied() {
+        match self.prepare_tied().and_then(|()| self.confine()) {
             Err(failure) => failure,
             Ok(()) => match self.guard {
                 None => self.exec(),
@@ -234,6 +234,11 @@ impl Orders<'_> {
             }
         }
         Ok(())
+    }
+
+    fn confine(&self) -> Result<(), Failure> {
+        let Some(confinement) = self.confine else { return Ok(()) };
+        confinement.enter().map_err(|(step, errno)| Failure { step, errno })
     }
 
     /// Tries each candidate in turn, as execvp(3): a refusal by permissions is remembered. A file

@@ -15,6 +15,7 @@ use crate::exec::image::Image;
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::program::Program;
 use crate::exec::stdio::ChildStream;
+use crate::sandbox::Confinement;
 use crate::sys::bury::bury;
 use crate::sys::clone::{AllBlocked, Birth};
 use crate::sys::poll::{self, BackOff};
@@ -40,6 +41,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
+    pub(crate) confine: Option<Confinement<'a>>,
     /// The end of the command's timeout.
     pub(crate) until: Option<Instant>,
 }
@@ -219,6 +221,7 @@ impl<'a> Launch<'a> {
             cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
             process_group: self.program.process_group,
             closures: &raw mut *self.closures,
+            confine: self.confine,
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
             envp: image.envp.as_ptr(),

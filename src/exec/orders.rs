@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU32;
 
+use crate::sandbox::Confinement;
+
 /// A `pre_exec` closure, as std has it.
 pub(crate) type Closure = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
@@ -40,6 +42,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) cwd: *const c_char,
     pub(crate) process_group: Option<libc::pid_t>,
     pub(crate) closures: *mut [Closure],
+    /// Comes last, right before exec.
+    pub(crate) confine: Option<Confinement<'a>>,
     /// Paths to try in turn; argv; envp.
     pub(crate) candidates: &'a [*const c_char],
     pub(crate) argv: *const *const c_char,

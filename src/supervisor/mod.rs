@@ -21,6 +21,7 @@ use crate::error::{Error, Result, Step};
 use crate::keeper::backend::Keepers;
 use crate::limits::Limits;
 use crate::proc::info::Survey;
+use crate::sandbox::Sandbox;
 use crate::supervisor::environment::containment;
 use crate::supervisor::run_root::OwnRunRoot;
 use crate::sys::identity::Identity;
@@ -49,6 +50,8 @@ struct Root {
     adopts: AtomicBool,
     /// The leftovers of all its trees, where `NoLeaks` asks for them.
     left: Option<Mutex<Survey>>,
+    /// The default for its commands.
+    sandbox: Option<Sandbox>,
 }
 
 /// The containment that it has: a run root, or keepers.
@@ -69,6 +72,7 @@ pub struct SupervisorBuilder {
     remember: bool,
     /// None: as `TIDY_PROCESS_CONTAINMENT` says.
     containment: Option<Containment>,
+    sandbox: Option<Sandbox>,
 }
 
 static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
@@ -201,6 +205,11 @@ impl Supervisor {
         }
     }
 
+    /// The confinement of commands that ask for none of their own.
+    pub(crate) fn sandbox(&self) -> Option<&Sandbox> {
+        self.root.sandbox.as_ref()
+    }
+
     /// Remembers leftovers if the builder asked for that.
     pub(crate) fn note_left(&self, left: &Survey) {
         // This process may have become a sub-reaper since the build.
@@ -321,6 +330,15 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Confines every command in it that asks for nothing else. A process that it did not start
+    /// ([`Tree::add`](crate::Tree::add), [`Tree::enroll`](crate::Tree::enroll)) is refused then.
+    #[cfg(feature = "sandbox")]
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: &Sandbox) -> Self {
+        self.sandbox = Some(sandbox.clone());
+        self
+    }
+
     /// Remembers the leftovers of all trees.
     pub(crate) fn remember(mut self) -> Self {
         self.remember = true;
@@ -357,7 +375,8 @@ impl SupervisorBuilder {
         let left = self.remember.then(Mutex::default);
         let (owner, closed) = (Identity::of_this_process(), AtomicBool::new(false));
         let adopts = AtomicBool::new(orphans::come_to_us());
-        Ok(Supervisor { root: Arc::new(Root { ground, owner, closed, adopts, left }) })
+        let sandbox = self.sandbox;
+        Ok(Supervisor { root: Arc::new(Root { ground, owner, closed, adopts, left, sandbox }) })
     }
 }
 

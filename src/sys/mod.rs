@@ -67,6 +67,41 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether this process is confined by a fence: it can have no new privileges, and a filter answers
+/// openat2(2) as a kernel without it would, which those of containers do not.
+pub(crate) fn is_fenced() -> bool {
+    let no_openat2 = answer_of(libc::SYS_openat2) == Errno::ENOSYS;
+    no_openat2 && nix::sys::prctl::get_no_new_privs() == Ok(true)
+}
+
+/// Makes a system call with arguments that it refuses, so that it does nothing: its errno, or that
+/// of a filter.
+fn answer_of(call: std::ffi::c_long) -> Errno {
+    // SAFETY: no memory is at -1, and no fd, process or flags.
+    let answer = unsafe { libc::syscall(call, -1, -1, -1, -1, -1) };
+    Errno::result(answer).err().unwrap_or(Errno::UnknownErrno)
+}
+
+/// Whether a filter refuses one of the calls that a fence has to.
+#[cfg(feature = "cli")]
+#[must_use]
+pub fn is_refused(call: &str) -> bool {
+    let (call, errno) = match call {
+        "clone3" => (libc::SYS_clone3, Errno::ENOSYS),
+        "setns" => (libc::SYS_setns, Errno::EPERM),
+        "mount" => (libc::SYS_mount, Errno::EPERM),
+        "ptrace" => (libc::SYS_ptrace, Errno::EPERM),
+        "pidfd_getfd" => (libc::SYS_pidfd_getfd, Errno::EPERM),
+        "process_vm_writev" => (libc::SYS_process_vm_writev, Errno::EPERM),
+        "unshare" => (libc::SYS_unshare, Errno::EPERM),
+        "bpf" => (libc::SYS_bpf, Errno::EPERM),
+        "keyctl" => (libc::SYS_keyctl, Errno::EPERM),
+        "io_uring_setup" => (libc::SYS_io_uring_setup, Errno::EPERM),
+        _ => return false,
+    };
+    answer_of(call) == errno
+}
+
 /// Whether this kernel lacks pidfd_open(2), or a seccomp filter refuses it.
 pub(crate) fn refuses_pidfds() -> bool {
     let me = pidfd_open(std::process::id().cast_signed());

@@ -34,6 +34,7 @@ impl Tree {
     pub fn add(&self, pid: u32) -> Result<()> {
         let refused = |why| Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
         let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);
+        self.check_unconfined()?;
         let procs = self.procs("add a process")?;
         if let Some(why) = self.needs(pid) {
             return refused(why);

@@ -7,12 +7,23 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::error::{Result, Step};
+use crate::confinement::Property;
+use crate::error::advice::NOT_OURS_TO_CONFINE;
+use crate::error::{Error, Result, Step};
 use crate::exec::child_side;
 use crate::sys::poll::lock;
 use crate::tree::Tree;
 
 impl Tree {
+    /// Fails where a supervisor confines its commands: what it does not start it cannot confine.
+    pub(super) fn check_unconfined(&self) -> Result<()> {
+        if self.supervisor()?.sandbox().is_none() {
+            return Ok(());
+        }
+        let why = "this supervisor confines its commands, and did not start this one";
+        Err(Error::unconfinable(Property::Inside, why, NOT_OURS_TO_CONFINE))
+    }
+
     pub(super) fn procs(&self, what: &str) -> Result<Arc<OwnedFd>> {
         self.main.store(0, Ordering::Relaxed);
         let entry = self.entry(what)?;
@@ -38,9 +49,11 @@ impl Tree {
     /// its supervisor's, and its spawn is an error.)
     ///
     /// # Errors
-    /// `cgroup.procs` cannot be opened for writing, the tree is finished, or a keeper holds it
-    /// ([`Error::is_unsupported`](crate::Error::is_unsupported)).
+    /// `cgroup.procs` cannot be opened for writing, the tree is finished, a keeper holds it
+    /// ([`Error::is_unsupported`](crate::Error::is_unsupported)), or its supervisor confines what is in
+    /// it ([`Error::is_unconfinable`](crate::Error::is_unconfinable)).
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
+        self.check_unconfined()?;
         let procs = self.procs("enroll a command")?;
         child_side::join_before_exec(command, Arc::downgrade(&procs));
         Ok(())

@@ -51,10 +51,14 @@ mod containment;
 mod doctor;
 mod delegate;
 mod errors;
+#[cfg(feature = "sandbox")]
+mod escapes;
 mod examples;
 mod experiment;
 #[cfg(feature = "cli")]
 mod faults;
+#[cfg(feature = "cli")]
+mod fence;
 mod finish;
 mod guard;
 mod honest;

@@ -61,7 +61,36 @@ fn dies(name: &str) {
             stage.assert_clean(&format!("{name}, joined: {join}, command line"));
         }
     }
+    #[cfg(feature = "sandbox")]
+    in_a_fence(&stage, name);
     stage.close(Alone::Yes);
+}
+
+/// Victims that a fence keeps from coming into their state: they say that it is refused (99).
+#[cfg(feature = "sandbox")]
+const REFUSED: [&str; 5] =
+    ["ptrace-stopped", "nested-cgroups", "threaded-cgroup", "frozen", "pid-namespace"];
+
+#[cfg(feature = "sandbox")]
+fn in_a_fence(stage: &Stage, name: &str) {
+    let fence = tidy_process::Sandbox::fence();
+    for join in [false, true] {
+        let placement = if join { Placement::Joined } else { Placement::Born };
+        let mut victim = stage.victim(name);
+        victim.force_join(join).sandbox(&fence);
+        if REFUSED.contains(&name) {
+            let report = victim.stderr(tidy_process::Stdio::null()).run().unwrap();
+            assert_eq!(report.status.code(), Some(99), "{name} in a fence: {report}");
+            stage.assert_clean(&format!("{name}, joined: {join}, refused by a fence"));
+            continue;
+        }
+        by_library(stage, &mut victim, name, End::Finish, placement);
+    }
+    #[cfg(feature = "cli")]
+    if !REFUSED.contains(&name) {
+        by_command_line(stage, name, &["--fence"]);
+        stage.assert_clean(&format!("{name}, in a fence, command line"));
+    }
 }
 
 pub(crate) fn by_library(

@@ -3,6 +3,7 @@
 //! The probes run on a thread: if the kernel does not answer one of them, doctor prints what was
 //! found before.
 
+pub(crate) mod confinement;
 mod controllers;
 mod finding;
 mod host;
@@ -33,7 +34,8 @@ const AFTER_CONTROLLERS: [&str; 5] = ["sweep", "systemd", "manager", "nsdelegate
 
 fn capabilities() -> impl Iterator<Item = &'static str> {
     let controllers = CONTROLLERS.iter().map(|controller| controller.name);
-    BEFORE_CONTROLLERS.into_iter().chain(controllers).chain(AFTER_CONTROLLERS)
+    let before = BEFORE_CONTROLLERS.into_iter().chain(confinement::NAMES);
+    before.chain(controllers).chain(AFTER_CONTROLLERS)
 }
 
 /// The time for all probes. They take some tens of milliseconds; the library gives up after 10 s.
@@ -118,6 +120,7 @@ fn probe(site: &Site, tell: &Sender<Finding>) {
     let leftovers = probe::leftovers(site);
     let (made, kernel) = probe::make(site, &tell);
     tell(probe::keeper());
+    confinement::all(made.as_ref(), &tell);
     let base = made.as_ref().and_then(|made| made.path()?.parent()).or(site.path());
     let handed_down = controllers::HandedDown::note(base);
     controllers::all(base, made.as_ref(), &tell);

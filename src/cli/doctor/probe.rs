@@ -233,13 +233,20 @@ pub(crate) fn keeper() -> Finding {
 
 /// Makes a command of this very program, which reads its input to the end, and so ends with doctor.
 fn idle(supervisor: &Supervisor) -> Command {
+    let mut command = own_program(supervisor);
+    command.arg("idle");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Makes a command of this very program.
+pub(crate) fn own_program(supervisor: &Supervisor) -> Command {
     let own = Path::new("/proc/self/exe");
     // In a chroot without /proc: the name by which this process was started.
     let named = || std::env::args_os().next().unwrap_or_default();
     let program = if own.exists() { own.into() } else { named() };
     let mut command = Command::new(program);
-    command.arg("idle").supervisor(supervisor);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.supervisor(supervisor);
     command
 }
 

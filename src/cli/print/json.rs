@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidy_process::cli_support::steers;
-use tidy_process::{Cause, Gap, ListeningPort, Missing, Note, ProcessInfo, Report, Usage};
+use tidy_process::{
+    Cause, Confined, Gap, Layer, ListeningPort, Missing, Note, Plan, ProcessInfo, Report, Usage,
+};
 
 use crate::exit::Failure;
 use crate::print::patient::{forgiving, write_finally};
@@ -62,6 +64,21 @@ impl Sink {
             };
         }
         Ok(Self(Some((format!("{path:?}"), open(path)?.into()))))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn plan(&self, plan: &Plan) -> Result<(), Failure> {
+        let layer = |layer: &Layer| {
+            let properties: Vec<&str> = layer.properties.iter().map(|each| each.name()).collect();
+            let mechanism = layer.mechanism;
+            json!({ "mechanism": mechanism, "properties": properties, "details": layer.details })
+        };
+        let layers: Vec<Value> = plan.layers.iter().map(layer).collect();
+        let plan = json!({ "level": plan.level.to_string(), "layers": layers });
+        self.write(&json!({ "v": VERSION, "plan": plan }))
     }
 
     pub(crate) fn report(
@@ -131,6 +148,14 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
     for (key, entry) in entries {
         insert(value, key, entry);
     }
+    if let Some(how) = &report.sandbox {
+        insert(value, "sandbox", confined(how));
+    }
+}
+
+fn confined(how: &Confined) -> Value {
+    let (level, mechanisms) = (how.level.to_string(), &how.mechanisms);
+    json!({ "level": level, "mechanisms": mechanisms, "excepted": how.excepted })
 }
 
 /// A server of `with`, and how it ended.

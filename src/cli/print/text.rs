@@ -177,7 +177,8 @@ fn ending(report: &Report) -> String {
     }
 }
 
-/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper`; what is not known
+/// `0.82 s cpu, 143 MiB peak, 12 processes peak, 3 leftovers, held by a keeper, confined by a
+/// fence`; what is not known
 /// is left out.
 fn used(report: &Report) -> String {
     let usage = &report.usage;
@@ -195,6 +196,7 @@ fn used(report: &Report) -> String {
             count => format!("{count} leftovers"),
         }),
         (report.mechanism != Mechanism::Cgroup).then(|| format!("held by a {}", report.mechanism)),
+        report.sandbox.as_ref().map(|how| format!("confined by a {how}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
+use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
@@ -106,6 +107,9 @@ pub(crate) struct RunArgs {
     pub(crate) delegate: bool,
 
     #[command(flatten)]
+    pub(crate) confine: ConfineArgs,
+
+    #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
     /// Fork and join instead of being born in the cgroup; for tests of that path
@@ -121,7 +125,7 @@ pub(crate) struct RunArgs {
     pub(crate) verbose: bool,
 
     /// The command and its arguments; the first word that is no option starts it
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

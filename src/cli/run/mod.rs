@@ -34,6 +34,9 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
+    if args.confine.plan {
+        return args.confine.say_plan(&sink, subject);
+    }
     let (ended, written) = match supervise(args, files) {
         Ok(Run { report, scope, by_signal, killed }) => {
             if report.cause != Cause::Exited {
@@ -81,7 +84,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let builder = args.confine.all_of(args.ground.guard(Supervisor::builder()).account(account));
     let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     if !args.quiet {

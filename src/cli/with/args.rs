@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
 use crate::values::{duration, signal};
@@ -94,6 +95,9 @@ pub(crate) struct WithArgs {
     pub(crate) json: Option<PathBuf>,
 
     #[command(flatten)]
+    pub(crate) confine: ConfineArgs,
+
+    #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
     /// Say nothing but errors
@@ -105,7 +109,7 @@ pub(crate) struct WithArgs {
     pub(crate) verbose: bool,
 
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

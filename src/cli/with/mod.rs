@@ -43,6 +43,10 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Err(failure) => return failed(&failure),
     };
     drop(files);
+    if args.confine.plan {
+        let subject = Subject { command: &args.command, name: None, servers: None };
+        return args.confine.say_plan(&sink, subject);
+    }
     let mut outcome = Outcome::default();
     let ended = match supervise(args, &opener, &mut outcome) {
         Err(failure) => outcome.fails(failure),
@@ -127,7 +131,7 @@ fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Res
     }
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let builder = args.confine.all_of(args.ground.guard(Supervisor::builder()).account(account));
     let wish = args.ground.wish(servers.need_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     outcome.scope = scope;

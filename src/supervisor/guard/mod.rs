@@ -119,6 +119,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: GuardImage<'_>) -> Result<Newbo
         image: &mut image,
         streams: &streams,
         home: Home::Guard(aside),
+        confine: None,
         until: None,
     };
     let (process, _) = launch.launch().map_err(|error| error.of_step(Step::Guard))?;

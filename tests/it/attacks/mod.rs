@@ -51,6 +51,8 @@ pub(crate) fn play(role: &str) -> bool {
         "report" => reports::play(),
         "taken" => reports::play_taken(),
         "birth" => strangers::play_birth(),
+        #[cfg(feature = "sandbox")]
+        "escapes" => crate::escapes::play(),
         "ignored-sigchld" => strangers::play_ignored(),
         _ => return false,
     }
@@ -58,7 +60,7 @@ pub(crate) fn play(role: &str) -> bool {
 }
 
 /// Runs an actor to its end. One that hangs is killed, and has failed.
-fn succeeds(command: &mut StdCommand, what: &str) {
+pub(crate) fn succeeds(command: &mut StdCommand, what: &str) {
     let mut actor = command.stdout(StdStdio::null()).stderr(StdStdio::inherit()).spawn().unwrap();
     let ended = until(Duration::from_secs(100), || actor.try_wait().unwrap().is_some());
     if !ended {

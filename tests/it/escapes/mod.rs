@@ -1,0 +1,131 @@
+//! The table of escapes: what a command tries against its supervisor, its guard and its siblings.
+//!
+//! Each row is tried without confinement first, where it must succeed, or it proves nothing; then in
+//! a fence, on each path of a spawn, where it must fail. What counts is the effect as it is seen
+//! from outside, not what the attacker says; only what happens in the attacker alone is its own to
+//! tell. An actor is the supervisor, as root and as an ordinary user.
+
+mod apart;
+mod attacker;
+mod inside;
+mod rights;
+mod scene;
+
+use nix::unistd::Pid;
+use serial_test::serial;
+use tidy_process::{Containment, Sandbox};
+
+use crate::actor::actor;
+use crate::attacks::permissions::{delegated, ordinary};
+use crate::attacks::succeeds;
+use crate::escapes::attacker::Attempt;
+use crate::escapes::scene::{Outcome, Path, Scene};
+use crate::support::{Alone, Stage};
+
+/// Who can do it, outside of a fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Anyone,
+    Root,
+    User,
+}
+
+/// One way out.
+#[derive(Clone, Copy)]
+struct Row {
+    name: &'static str,
+    who: Who,
+    /// What the attacker does.
+    attempt: Attempt,
+    /// Whether it has come to pass, as seen from outside.
+    effect: fn(&Scene, &Outcome) -> bool,
+    /// Where this file says so the kernel has it not, or forbids it.
+    unless: Option<fn() -> bool>,
+}
+
+const fn row(
+    name: &'static str,
+    who: Who,
+    attempt: Attempt,
+    effect: fn(&Scene, &Outcome) -> bool,
+) -> Row {
+    Row { name, who, attempt, effect, unless: None }
+}
+
+/// The attacker has done it, and there is nothing outside to be seen.
+fn done(_: &Scene, outcome: &Outcome) -> bool {
+    outcome.answer.starts_with("done")
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    [inside::ROWS, apart::ROWS, rights::ROWS].into_iter().flatten()
+}
+
+fn find(name: &str) -> Option<&'static Row> {
+    rows().find(|row| row.name == name)
+}
+
+/// Tries every row that this user can do, at both levels.
+pub(crate) fn play() {
+    // One row renices the group.
+    nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
+    let root = nix::unistd::geteuid().is_root();
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for row in rows() {
+        let can = row.who == Who::Anyone || (row.who == Who::Root) == root;
+        if !can || row.unless.is_some_and(|unless| unless()) {
+            eprintln!("not tried: {}", row.name);
+            continue;
+        }
+        wrong.extend(try_row(row));
+        tried += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(tried >= 45, "{tried} rows were tried");
+}
+
+/// What is wrong with a row.
+fn try_row(row: &Row) -> Vec<String> {
+    let fence = Sandbox::fence();
+    let levels = [(None, Path::Born), (Some(&fence), Path::Born), (Some(&fence), Path::Joined)];
+    let mut wrong = Vec::new();
+    for (sandbox, path) in levels {
+        let scene = Scene::set(Containment::Cgroup);
+        let outcome = scene.attack(row, sandbox, path);
+        let happened = (row.effect)(&scene, &outcome);
+        let why = match sandbox {
+            None if !happened => "fails without a fence, and proves nothing",
+            Some(_) if happened => "works in a fence",
+            Some(_) if !outcome.is_inside() => "is elsewhere",
+            _ => "",
+        };
+        if !why.is_empty() {
+            wrong.push(format!("{}, {path:?}: {why}: {}", row.name, outcome.answer));
+        }
+        scene.close(outcome);
+    }
+    wrong
+}
+
+#[test]
+#[serial]
+fn every_escape_that_works_without_a_fence_fails_in_one() {
+    let Some(stage) = Stage::set() else { return };
+    succeeds(&mut actor(&stage, "escapes"), "as this user");
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
+fn so_does_every_one_of_an_ordinary_user() {
+    let Some(stage) = Stage::set() else { return };
+    let Some(tree) = delegated(&stage) else { return };
+    let mut command = actor(&stage, "escapes");
+    let set_id = scene::set_id_program();
+    ordinary(command.env(scene::SET_ID, set_id.path()), &tree);
+    succeeds(&mut command, "as an ordinary user");
+    drop(command);
+    assert_eq!(tree.finish().unwrap().leftovers, []);
+    drop(tree);
+    stage.close(Alone::Yes);
+}
