@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidy_process::{Command, Containment, Supervisor};
+use tidy_process::{Command, Containment, Sandbox, Supervisor};
 
 use crate::Res;
 use crate::options::Options;
@@ -16,6 +16,7 @@ use crate::targets::Targets;
 
 const GIB: usize = 1 << 30;
 const LIMIT: &str = "raw system calls";
+const FENCED: &str = "tidy-process, in a fence";
 
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let supervisor = Supervisor::builder().build()?;
@@ -48,6 +49,12 @@ fn callers(
             let what = format!("full cycle / {base}, {caller}, {how}");
             targets.at_most(&what, bound, "", table::ratio(&entries, "tidy-process", base));
         }
+        // Without Landlock's scopes there is none.
+        if entries.iter().any(|entry| entry.name == FENCED) {
+            let what = format!("in a fence / plain, {caller}, {how}");
+            let ratio = table::ratio(&entries, FENCED, "tidy-process");
+            targets.at_most(&what, 1.25, "", ratio);
+        }
     }
     Ok(())
 }
@@ -66,6 +73,13 @@ fn entries<'a>(
         Command::new("/bin/true").supervisor(&keepers).run()?;
         Ok(())
     }));
+    let fence = Sandbox::fence();
+    if fence.plan().is_ok() {
+        entries.push(Entry::new(FENCED, move || {
+            Command::new("/bin/true").supervisor(supervisor).sandbox(&fence).run()?;
+            Ok(())
+        }));
+    }
     entries.push(Entry::partly("Python: subprocess + psutil", move || {
         python.ask("cycle", &["/bin/true"])
     }));

@@ -176,7 +176,6 @@ impl Error {
         Kind::Mounted { path: path.to_owned() }.into()
     }
 
-    /// A property of a confinement that cannot be enforced here.
     pub(crate) fn unconfinable(property: Property, why: impl Into<String>, remedy: Advice) -> Self {
         Kind::Unconfinable { property, why: why.into(), remedy }.into()
     }
@@ -318,8 +317,7 @@ impl Error {
         matches!(self.0.kind, Kind::Invalid { step: Step::Prepare, .. })
     }
 
-    /// Whether a property of the command's sandbox cannot be enforced here, so that nothing was run.
-    /// The text names the property and the reason, [`Error::hint`] what to type.
+    /// Whether a property of its sandbox cannot be enforced here, so that the command was not run.
     #[must_use]
     pub fn is_unconfinable(&self) -> bool {
         self.0.kind.is_unconfinable()

@@ -9,6 +9,8 @@ use serde_json::Value;
 use serial_test::{parallel, serial};
 use tidy_process::{Command, Containment, Level, Mechanism, Sandbox, Stdio, Supervisor, Tree};
 
+use crate::actor::{ROLE, unshared};
+use crate::attacks::succeeds;
 use crate::support::{Alone, Stage, skip, tool};
 
 fn said(bytes: &[u8]) -> String {
@@ -237,6 +239,45 @@ fn only_the_fds_that_are_named_are_there() {
     assert!(has(&kept, other) && kept.lines().count() == 5, "{kept}");
     drop(files);
     stage.close(Alone::Yes);
+}
+
+/// A mount that comes later is found: nothing of the kernel's is written to by way of it.
+#[test]
+#[serial]
+fn a_mount_that_comes_between_two_spawns_is_seen() {
+    let Some(stage) = Stage::set() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root mounts");
+    }
+    let mut command = unshared(&stage, "fence-mounts", &[]);
+    succeeds(&mut command, "in a mount namespace");
+    stage.close(Alone::Yes);
+}
+
+pub(crate) fn play_mounts() {
+    let dir = std::env::temp_dir().join(format!("tidy-fence-mounts-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let fence = Sandbox::fence();
+    let mount = |args: &[&str]| {
+        let mut command = StdCommand::new(args[0]);
+        let status = command.args(&args[1..]).arg(&dir).env_remove(ROLE).status();
+        assert!(status.unwrap().success(), "{args:?}");
+    };
+    let writes = |file: &str, fence: Option<&Sandbox>| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("echo 1 >{}", dir.join(file).display())]).env_remove(ROLE);
+        fence.map(|fence| command.sandbox(fence));
+        command.stderr(Stdio::null()).run().unwrap().success()
+    };
+    let refused = format!("no writing below {dir:?}");
+    let is_refused = || fence.plan().unwrap().to_string().contains(&refused);
+    assert!(writes("file", Some(&fence)) && !is_refused());
+    mount(&["mount", "-t", "proc", "proc"]);
+    assert!(writes("self/oom_score_adj", None), "it proves nothing");
+    assert!(!writes("self/oom_score_adj", Some(&fence)) && is_refused());
+    mount(&["umount"]);
+    assert!(writes("file", Some(&fence)) && !is_refused());
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Programs that use what a fence touches: threads, processes, shared memory, sockets, compilers.

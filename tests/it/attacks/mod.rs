@@ -53,6 +53,8 @@ pub(crate) fn play(role: &str) -> bool {
         "birth" => strangers::play_birth(),
         #[cfg(feature = "sandbox")]
         "escapes" => crate::escapes::play(),
+        #[cfg(feature = "cli")]
+        "fence-mounts" => crate::fence::play_mounts(),
         "ignored-sigchld" => strangers::play_ignored(),
         _ => return false,
     }
