@@ -13,8 +13,8 @@ use crate::print::text::{failed, print};
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfineArgs {
-    /// Confine what is started: it cannot leave its cgroup, signal, trace, renice or limit processes
-    /// outside, or gain privileges, or it is not run (125); see docs/sandbox.md
+    /// Confine what is started: it cannot leave its cgroup, signal, trace, renice or limit
+    /// processes outside, or gain privileges, or it is not run (125); see docs/sandbox.md
     #[arg(long)]
     pub(crate) fence: bool,
 

@@ -205,7 +205,6 @@ impl Supervisor {
         }
     }
 
-    /// The confinement of commands that ask for none of their own.
     pub(crate) fn sandbox(&self) -> Option<&Sandbox> {
         self.root.sandbox.as_ref()
     }
@@ -375,8 +374,8 @@ impl SupervisorBuilder {
         let left = self.remember.then(Mutex::default);
         let (owner, closed) = (Identity::of_this_process(), AtomicBool::new(false));
         let adopts = AtomicBool::new(orphans::come_to_us());
-        let sandbox = self.sandbox;
-        Ok(Supervisor { root: Arc::new(Root { ground, owner, closed, adopts, left, sandbox }) })
+        let root = Root { ground, owner, closed, adopts, left, sandbox: self.sandbox };
+        Ok(Supervisor { root: Arc::new(root) })
     }
 }
 
