@@ -116,7 +116,7 @@ impl Sandbox {
     /// A property cannot be enforced on this machine
     /// ([`Error::is_unconfinable`](crate::Error::is_unconfinable)), or a setting is wrong.
     pub fn plan(&self) -> Result<Plan> {
-        Ok(self.prepare()?.plan())
+        self.prepare()?.plan(&self.shared.request)
     }
 
     /// Returns what a child needs; makes it where that has not been done.

@@ -17,8 +17,7 @@ use crate::sandbox::ruleset::Writes;
 pub(crate) struct Prepared {
     writes: Writes,
     filter: Vec<libc::sock_filter>,
-    /// What the filter refuses, for the plan.
-    refused: Vec<String>,
+    machine: Machine,
     fds: Vec<RawFd>,
     confined: Confined,
 }
@@ -33,7 +32,7 @@ impl Prepared {
         };
         Ok(Self {
             filter: filter::program(machine, request)?,
-            refused: filter::list(machine, request)?,
+            machine,
             writes: Writes::make()?,
             fds: request.fds.iter().copied().filter(|&fd| fd > 2).collect(),
             confined,
@@ -57,7 +56,7 @@ impl Prepared {
     }
 
     /// In the order in which `Confinement::enter` takes the layers on.
-    pub(crate) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self, request: &Request) -> Result<Plan> {
         let paths = |verb: &str, paths: &[PathBuf]| -> Vec<String> {
             paths.iter().map(|path| format!("{verb} {path:?}")).collect()
         };
@@ -65,7 +64,8 @@ impl Prepared {
         let mut landlock = paths("no writing below", &self.writes.refused);
         landlock.extend(paths("writing below", &self.writes.allowed));
         landlock.push("signals, tracing and abstract sockets: to its own processes only".into());
-        let calls = self.refused.iter().map(|refused| format!("refuse {refused}"));
+        let calls = filter::list(self.machine, request)?;
+        let calls = calls.into_iter().map(|refused| format!("refuse {refused}"));
         let calls = calls.chain(["refuse every call that is unknown".to_owned()]).collect();
         use Property::{Apart, Inside, Unprivileged};
         let layers: [(&[Property], Vec<String>); 6] = [
@@ -82,7 +82,7 @@ impl Prepared {
             details,
         };
         let layers = MECHANISMS.into_iter().zip(layers).map(layer).collect();
-        Plan { level: self.confined.level, layers }
+        Ok(Plan { level: self.confined.level, layers })
     }
 }
 

@@ -30,7 +30,8 @@ impl Tree {
     ///
     /// # Errors
     /// No such process, no permission to move it, it is refused ([`Error::is_invalid_input`]), it
-    /// ended meanwhile, or a keeper holds the tree ([`Error::is_unsupported`]).
+    /// ended meanwhile, a keeper holds the tree ([`Error::is_unsupported`]), or its supervisor
+    /// confines what is in it ([`Error::is_unconfinable`]).
     pub fn add(&self, pid: u32) -> Result<()> {
         let refused = |why| Err(Error::invalid(Step::Prepare, format!("process {pid}"), why));
         let failed = |errno| Error::os(Step::Add, format!("process {pid}"), errno);

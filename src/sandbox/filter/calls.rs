@@ -6,21 +6,36 @@
 //!
 //! [syscalls(2)]: https://man7.org/linux/man-pages/man2/syscalls.2.html
 
+use std::collections::BTreeMap;
+
 use crate::sandbox::filter::Machine;
 
-/// The number of the system call of this name; a number stands for itself.
-pub(super) fn number(machine: Machine, name: &str) -> Option<u32> {
-    let by_number = || name.parse().ok();
-    all(machine).find(|(known, _)| *known == name).map(|(_, number)| number).or_else(by_number)
-}
+/// The system calls of one machine, by name.
+#[derive(Debug)]
+pub(super) struct Calls(BTreeMap<&'static str, u32>);
 
-/// The name of a system call.
-pub(super) fn name(machine: Machine, number: u32) -> Option<&'static str> {
-    all(machine).find(|(_, known)| *known == number).map(|(name, _)| name)
+impl Calls {
+    pub(super) fn of(machine: Machine) -> Self {
+        Self(all(machine).collect())
+    }
+
+    /// The number of the system call of this name; a number stands for itself.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        self.0.get(name).copied().or_else(|| name.parse().ok())
+    }
+
+    /// The name of a system call.
+    pub(super) fn name(&self, number: u32) -> Option<&'static str> {
+        self.0.iter().find(|(_, known)| **known == number).map(|(name, _)| *name)
+    }
+
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.0.values().copied()
+    }
 }
 
 /// Every system call that is known.
-pub(super) fn all(machine: Machine) -> impl Iterator<Item = (&'static str, u32)> {
+fn all(machine: Machine) -> impl Iterator<Item = (&'static str, u32)> {
     let own = match machine {
         Machine::X86_64 => X86_64,
         Machine::Aarch64 => AARCH64,

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result, Step};
+use crate::sandbox::filter::calls::Calls;
 use crate::sandbox::filter::program::{Arch, Rule, Verdict};
 use crate::sandbox::filter::rules::{Refused, refused};
 use crate::sandbox::request::Request;
@@ -44,20 +45,22 @@ impl Machine {
     }
 }
 
-/// A call that is refused, and when: for the plan.
+/// The calls that are refused, and when: for the plan.
 pub(crate) fn list(machine: Machine, request: &Request) -> Result<Vec<String>> {
-    Ok(rules(machine, request)?.into_values().map(|refused| refused.to_string()).collect())
+    let refused = rules(machine, &Calls::of(machine), request)?;
+    Ok(refused.into_values().map(|refused| refused.to_string()).collect())
 }
 
 /// Makes the program of a request.
 pub(crate) fn program(machine: Machine, request: &Request) -> Result<Vec<libc::sock_filter>> {
-    let known = calls::all(machine).map(|(_, number)| (number, Rule::always(Verdict::Allow)));
+    let calls = Calls::of(machine);
+    let known = calls.numbers().map(|number| (number, Rule::always(Verdict::Allow)));
     let mut all: BTreeMap<u32, Rule> = known.collect();
-    for (number, refused) in rules(machine, request)? {
+    for (number, refused) in rules(machine, &calls, request)? {
         all.insert(number, refused.rule);
     }
     for name in &request.allowed {
-        all.insert(number(machine, name)?, Rule::always(Verdict::Allow));
+        all.insert(number(machine, &calls, name)?, Rule::always(Verdict::Allow));
     }
     Ok(program::program(machine.arch(), &all, unknown()))
 }
@@ -68,28 +71,28 @@ fn unknown() -> Verdict {
 }
 
 /// The refused calls of this machine.
-fn rules(machine: Machine, request: &Request) -> Result<BTreeMap<u32, Refused>> {
+fn rules(machine: Machine, calls: &Calls, request: &Request) -> Result<BTreeMap<u32, Refused>> {
     let mut all = BTreeMap::new();
     for refused in refused() {
-        if let Some(number) = calls::number(machine, refused.name) {
+        if let Some(number) = calls.number(refused.name) {
             all.insert(number, refused);
         }
     }
     for name in &request.denied {
-        let number = number(machine, name)?;
-        let name = calls::name(machine, number).unwrap_or("unknown");
+        let number = number(machine, calls, name)?;
+        let name = calls.name(number).unwrap_or("unknown");
         all.insert(number, Refused::always(name, libc::EPERM));
     }
     for name in &request.allowed {
-        all.remove(&number(machine, name)?);
+        all.remove(&number(machine, calls, name)?);
     }
     Ok(all)
 }
 
-fn number(machine: Machine, name: &str) -> Result<u32> {
+fn number(machine: Machine, calls: &Calls, name: &str) -> Result<u32> {
     let unknown = || {
         let why = "there is no such system call on this machine";
         Error::invalid(Step::Prepare, format!("system call {name:?}"), why)
     };
-    calls::number(machine, name).filter(|&number| number < machine.arch().end).ok_or_else(unknown)
+    calls.number(name).filter(|&number| number < machine.arch().end).ok_or_else(unknown)
 }

@@ -154,7 +154,8 @@ fn oracle(machine: Machine) -> Vec<Vec<(u16, u8, u8, u32)>> {
         Machine::X86_64 => TargetArch::x86_64,
         Machine::Aarch64 => TargetArch::aarch64,
     };
-    let number = |name: &str| calls::number(machine, name).map(i64::from);
+    let calls = Calls::of(machine);
+    let number = |name: &str| calls.number(name).map(i64::from);
     let always = |names: &str| -> Rules {
         names.split_whitespace().filter_map(number).map(|number| (number, vec![])).collect()
     };
@@ -162,7 +163,7 @@ fn oracle(machine: Machine) -> Vec<Vec<(u16, u8, u8, u32)>> {
     refused
         .extend(conditional().into_iter().filter_map(|(name, rules)| Some((number(name)?, rules))));
     let mut absent = always("clone3 openat2");
-    let known: Vec<u32> = calls::all(machine).map(|(_, number)| number).collect();
+    let known: Vec<u32> = calls.numbers().collect();
     absent.extend(LOOKED_AT.filter(|n| !known.contains(n)).map(|n| (i64::from(n), vec![])));
     let families = [1, 2, 10, 16].map(|family| condition(0, Ne, family));
     let families = || vec![rule(families.to_vec())];
@@ -213,7 +214,7 @@ fn the_filter_and_that_of_another_hand_agree_on_every_call() {
         let (ours, theirs) = (ours(machine, |_| ()), oracle(machine));
         let judged =
             conditional().into_iter().map(|(name, _)| name).chain(["socket", "socketpair"]);
-        let judged: Vec<u32> = judged.filter_map(|name| calls::number(machine, name)).collect();
+        let judged: Vec<u32> = judged.filter_map(|name| Calls::of(machine).number(name)).collect();
         let mut refused = 0;
         for number in LOOKED_AT {
             let of_call: Vec<[u64; 6]> =
@@ -251,7 +252,8 @@ fn another_convention_ends_the_process() {
 #[test]
 fn a_caller_may_allow_and_refuse_more() {
     for machine in BOTH {
-        let of = |name: &str| calls::number(machine, name).unwrap_or_default();
+        let calls = Calls::of(machine);
+        let of = |name: &str| calls.number(name).unwrap_or_default();
         let changed = ours(machine, |request| {
             request.allowed.extend(["ptrace", "fchmod", "510"].map(String::from));
             request.denied.extend(["socket", "getpid"].map(String::from));
@@ -311,11 +313,12 @@ fn the_numbers_are_those_of_libc() {
         open_by_handle_at SYS_open_by_handle_at, move_mount SYS_move_mount, exit SYS_exit,
     };
     let Some(machine) = Machine::own() else { return };
+    let calls = Calls::of(machine);
     for (name, number) in own {
-        assert_eq!(calls::number(machine, name).map(i64::from), Some(number), "{name}");
+        assert_eq!(calls.number(name).map(i64::from), Some(number), "{name}");
     }
     for machine in BOTH {
-        let mut numbers: Vec<u32> = calls::all(machine).map(|(_, number)| number).collect();
+        let mut numbers: Vec<u32> = Calls::of(machine).numbers().collect();
         let count = numbers.len();
         numbers.sort_unstable();
         numbers.dedup();
