@@ -34,7 +34,7 @@ fn until_clean(stage: &Stage) {
     let deadline = Instant::now() + SOON;
     while stage.cgroups() > 0 || !stage.alive().is_empty() {
         assert!(Instant::now() < deadline, "left: {:?}", stage.alive());
-        std::thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
     }
 }
 

@@ -190,10 +190,11 @@ fn set_policy(pid: i32) -> Result<String, Errno> {
 }
 
 fn set_attributes(pid: i32) -> Result<String, Errno> {
-    // size, policy; all else is 0.
+    // size, policy, and the niceness that it has: less is root's to give; all else is 0.
     let mut attributes = [0_u32; 12];
     attributes[0] = 48;
     attributes[1] = 3;
+    attributes[4] = stat(pid, 19).parse::<i32>().unwrap().cast_unsigned();
     call(libc::SYS_sched_setattr, [arg(pid), attributes.as_ptr() as usize, 0, 0, 0]).map(nothing)
 }
 
