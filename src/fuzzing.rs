@@ -248,6 +248,7 @@ pub fn report(status: i32, cause: Cause, leftovers: Vec<ProcessInfo>) -> Report 
         leftovers,
         placement: Placement::Born,
         mechanism: Mechanism::Cgroup,
+        sandbox: None,
     };
     report.usage.oom_kills = Some(status.unsigned_abs().into());
     report.notes = Note::of(&report.usage, Some(cause));
