@@ -33,6 +33,7 @@ mod async_kept;
 mod bytes;
 #[cfg(feature = "cli")]
 mod cli;
+mod birth;
 mod calls;
 mod capture;
 #[cfg(feature = "cli")]

@@ -1,7 +1,9 @@
 //! Where trees live.
 
+use std::path::Path;
+
 use serial_test::parallel;
-use tidy_process::Supervisor;
+use tidy_process::{Supervisor, Tree, list};
 
 use crate::support::{Alone, Stage};
 
@@ -27,6 +29,22 @@ fn supervisors_do_not_share_their_run_roots() {
     let all: Vec<_> = (0..20).map(|_| Supervisor::builder().base(base).build().unwrap()).collect();
     assert_eq!(stage.cgroups(), 20);
     drop(all);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_run_root_in_a_run_root_is_no_tree_of_it() {
+    let Some(stage) = Stage::set() else { return };
+    let outer = stage.supervisor.path().unwrap();
+    let inner = Supervisor::builder().base(outer).build().unwrap();
+    let tree = Tree::within(&inner, Some("t")).unwrap();
+    let roots = list(outer.parent()).unwrap();
+    let of = |path: &Path| roots.iter().find(|root| root.path == path).unwrap();
+    assert!(of(outer).trees.is_empty(), "{:?}", of(outer).trees);
+    let names: Vec<&str> = of(inner.path().unwrap()).trees.iter().map(|tree| &*tree.name).collect();
+    assert_eq!(names, ["t"]);
+    drop((tree, inner));
     stage.close(Alone::No);
 }
 
