@@ -248,6 +248,8 @@ pub fn report(status: i32, cause: Cause, leftovers: Vec<ProcessInfo>) -> Report 
         leftovers,
         placement: Placement::Born,
         mechanism: Mechanism::Cgroup,
+        interrupted: Vec::new(),
+        interrupted_count: 0,
         sandbox: None,
     };
     report.usage.oom_kills = Some(status.unsigned_abs().into());
