@@ -311,8 +311,9 @@ impl Container {
         match self {
             Self::Cgroup(cgroup, inmates) => {
                 let reap = reaping(inmates.as_deref());
-                let usage =
-                    teardown::teardown_after(cgroup, patience, &reap, || Usage::of(cgroup, counters))?;
+                let usage = teardown::teardown_after(cgroup, patience, &reap, || {
+                    Usage::of(cgroup, counters)
+                })?;
                 inmates.iter().for_each(|all| all.reap());
                 Ok(usage)
             }
