@@ -164,7 +164,6 @@ fn the_child_never_allocates_panics_or_indexes() {
         "src/supervisor/guard/program/listing.rs",
         "src/supervisor/guard/program/walk.rs",
         "src/keeper/spare.rs",
-        "src/sandbox/enter.rs",
         "src/sandbox/program/calls.rs",
         "src/sandbox/program/confine.rs",
         "src/sandbox/program/init.rs",
