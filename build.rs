@@ -1,7 +1,8 @@
-//! Links the guard, a static program without libc, for the target; the library carries it.
+//! Links the guard and the set-up program of sandboxes, static programs without libc, for the
+//! target; the library carries them.
 //!
-//! Never fails a build: where it cannot be linked an empty file is carried, and the guard is a fork
-//! of its owner that runs the same code.
+//! Never fails a build: where one cannot be linked an empty file is carried. The guard is a fork of
+//! its owner then, that runs the same code; a sandbox is an error.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,22 +10,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: &str = "src/supervisor/guard/program";
+const GUARD: &str = "src/supervisor/guard/program";
+const SET_UP: &str = "src/sandbox/program";
 
 /// A guard is 9 KiB; a program of this size holds something that it should not.
 const LARGEST: usize = 64 << 10;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={SOURCES}");
+    for sources in [GUARD, SET_UP, "src/sandbox/layout.rs"] {
+        println!("cargo::rerun-if-changed={sources}");
+    }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
-    let program = if is_written_for() { link(&out) } else { Err(String::from("no such target")) };
+    make(&out, "guard", GUARD, "the guard will be a fork of its owner");
+    if env::var_os("CARGO_FEATURE_SANDBOX").is_some() {
+        make(&out, "set-up", SET_UP, "there will be no sandbox with a view of its own");
+    }
+}
+
+/// Links one program, or says what its absence means.
+fn make(out: &Path, name: &str, sources: &str, without: &str) {
+    let program = match is_written_for() {
+        true => link(out, name, sources),
+        false => Err(String::from("no such target")),
+    };
     let program = program.unwrap_or_else(|why| {
-        println!("cargo::warning=the guard will be a fork of its owner: {why}");
+        println!("cargo::warning={without}: {why}");
         Vec::new()
     });
-    if let Err(error) = fs::write(out.join("guard"), program) {
-        println!("cargo::warning=the guard's program cannot be written: {error}");
+    if let Err(error) = fs::write(out.join(name), program) {
+        println!("cargo::warning=the program {name} cannot be written: {error}");
     }
 }
 
@@ -38,7 +53,7 @@ fn is_written_for() -> bool {
 
 /// The linkers that may do, in turn: the one that comes with rustc links for every target, the
 /// one that cargo was told of is there on a distribution whose rustc comes without.
-fn link(out: &Path) -> Result<Vec<u8>, String> {
+fn link(out: &Path, name: &str, sources: &str) -> Result<Vec<u8>, String> {
     let mut told = vec![LLD.iter().map(OsString::from).collect::<Vec<_>>()];
     let target = env::var("TARGET").unwrap_or_default();
     let variable =
@@ -52,7 +67,7 @@ fn link(out: &Path) -> Result<Vec<u8>, String> {
     told.push(DRIVER.iter().map(OsString::from).collect());
     let mut last = String::new();
     for linker in told {
-        match compile(out, &target, &linker) {
+        match compile(out, [name, sources, &target], &linker) {
             Ok(program) => return Ok(program),
             Err(why) => last = why,
         }
@@ -79,16 +94,21 @@ const DRIVER: [&str; 6] = [
     "-Clink-arg=-Wl,--build-id=none",
 ];
 
-fn compile(out: &Path, target: &str, linker: &[OsString]) -> Result<Vec<u8>, String> {
+fn compile(
+    out: &Path,
+    [name, sources, target]: [&str; 3],
+    linker: &[OsString],
+) -> Result<Vec<u8>, String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let to = out.join("tidy-guard");
+    let to = out.join(format!("tidy-{name}"));
     let mut command = Command::new(rustc);
-    command.args(["--edition=2024", "--crate-type=bin", "--crate-name=tidy_guard"]);
+    command.args(["--edition=2024", "--crate-type=bin"]);
+    command.arg(format!("--crate-name=tidy_{}", name.replace('-', "_")));
     command.args(["-Cpanic=abort", "-Copt-level=s", "-Ccodegen-units=1", "-Cstrip=symbols"]);
     command.args(["-Crelocation-model=static", "-Cforce-unwind-tables=no", "-Cdebuginfo=0"]);
     command.args(["-Cdebug-assertions=no", "-Coverflow-checks=no", "--cap-lints=allow"]);
     command.arg("--target").arg(target).args(linker).arg("-o").arg(&to);
-    command.arg(Path::new(SOURCES).join("main.rs"));
+    command.arg(Path::new(sources).join("main.rs"));
     let output = command.output().map_err(|error| format!("rustc: {error}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -9,6 +9,9 @@ use std::fmt;
 pub enum Level {
     /// It cannot leave its cgroup, touch what supervises it, or gain privileges.
     Fence,
+    /// Besides, it sees and writes only what is named, and has processes, IPC and a network of its
+    /// own.
+    Sandbox,
 }
 
 impl Level {
@@ -17,6 +20,15 @@ impl Level {
     pub fn properties(self) -> &'static [Property] {
         match self {
             Self::Fence => &[Property::Inside, Property::Apart, Property::Unprivileged],
+            Self::Sandbox => &[
+                Property::Inside,
+                Property::Apart,
+                Property::Unprivileged,
+                Property::Writes,
+                Property::View,
+                Property::Network,
+                Property::Processes,
+            ],
         }
     }
 }
@@ -26,6 +38,7 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fence => "fence",
+            Self::Sandbox => "sandbox",
         })
     }
 }
@@ -43,16 +56,29 @@ pub enum Property {
     /// No set-id program, user namespace, keyring, io_uring or BPF gives it more rights, and it can
     /// type nothing into its terminal.
     Unprivileged,
+    /// It writes only to what is named, and to files of its own that end with it.
+    Writes,
+    /// It sees no file, variable or fd but what is named.
+    View,
+    /// It has no network, or one of its own, unless the host's is asked for.
+    Network,
+    /// It sees and reaches no process and no IPC but its own; its main process is not the first one
+    /// there, and orphans are reaped.
+    Processes,
 }
 
 impl Property {
-    /// Its name: `inside`, `apart`, `unprivileged`.
+    /// Its name: `inside`, `apart`, `unprivileged`, `writes`, `view`, `network`, `processes`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Inside => "inside",
             Self::Apart => "apart",
             Self::Unprivileged => "unprivileged",
+            Self::Writes => "writes",
+            Self::View => "view",
+            Self::Network => "network",
+            Self::Processes => "processes",
         }
     }
 }
@@ -64,6 +90,10 @@ impl fmt::Display for Property {
             Self::Inside => "cannot leave its cgroup",
             Self::Apart => "cannot touch processes outside",
             Self::Unprivileged => "gains no privileges",
+            Self::Writes => "writes only what is named",
+            Self::View => "sees only what is named",
+            Self::Network => "has its own network or none",
+            Self::Processes => "has its own processes and IPC",
         })
     }
 }

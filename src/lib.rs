@@ -95,6 +95,8 @@ pub use runtime::child::AsyncChild;
 pub use sandbox::Sandbox;
 #[cfg(feature = "sandbox")]
 pub use sandbox::plan::{Layer, Plan};
+#[cfg(feature = "sandbox")]
+pub use sandbox::view::Network;
 pub use supervisor::list::{RunRoot, TreeInfo, list};
 pub use supervisor::sweep::{StaleRunRoot, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};

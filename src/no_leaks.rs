@@ -95,11 +95,15 @@ impl NoLeaks {
     fn kill_leftovers(&self) -> Result<Survey> {
         let mut left = self.supervisor.remembered();
         // With keepers there is no run root to look into.
-        let Some(root) = self.supervisor.root() else { return Ok(left) };
+        let Ok(ground) = self.supervisor.ground("leftovers") else { return Ok(left) };
+        let root = &ground.cgroup;
         // The kill meets the same error and reports it.
         if !root.wait_empty(Some(Instant::now() + EXIT_TIME)).unwrap_or(false) {
-            left.extend(&leftovers::leftovers(root).unwrap_or_default());
-            teardown::kill_until_empty(root, teardown::TEARDOWN_PATIENCE)?;
+            let mut found = leftovers::leftovers(root).unwrap_or_default();
+            found.retain(|process| !ground.is_init(process.pid.cast_signed()));
+            left.extend(&found);
+            let reap = || ground.reap_mains();
+            teardown::kill_until_empty(root, teardown::TEARDOWN_PATIENCE, &reap)?;
         }
         Ok(left)
     }

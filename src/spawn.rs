@@ -1,5 +1,7 @@
 //! Starts a command: puts the stages of a spawn together.
 
+#[cfg(feature = "sandbox")]
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::process::ExitStatus;
@@ -14,18 +16,21 @@ use crate::child::Child;
 use crate::child::finish::with_report;
 use crate::child::output::Output;
 use crate::command::Command;
-use crate::confinement::Property;
+use crate::confinement::{Level, Property};
 use crate::containment::Placement;
 use crate::error::advice::CONFINED_OR_DELEGATED;
 use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
+use crate::exec::entry::Entry;
 use crate::exec::image::Image;
-use crate::exec::launch::{Home, Launch};
+use crate::exec::launch::{Enter, Home, Launch};
 use crate::exec::stdio::{ChildStream, Stdio};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
 use crate::sandbox::Prepared;
+#[cfg(feature = "sandbox")]
+use crate::sandbox::enclosure::Ids;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -114,6 +119,10 @@ impl Command {
             return Err(Error::invalid(Step::Prepare, subject, why));
         }
         let prepared = self.prepared(self.supervisor.as_ref())?;
+        if has_view(prepared.as_deref()) {
+            let why = "exec makes no processes, which a sandbox needs; a fence it can be";
+            return Err(Error::invalid(Step::Prepare, format!("{:?}", self.program.program), why));
+        }
         let mut image = Image::new(&self.program)?;
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
@@ -129,7 +138,8 @@ impl Command {
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
-            confine: prepared.as_deref().map(Prepared::confinement),
+            confine: prepared.as_deref().and_then(Prepared::confinement),
+            entry: None,
             until: None,
         };
         Err(launch.exec())
@@ -187,22 +197,21 @@ impl Command {
             ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
             ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
         ];
-        let supervisor = match &self.supervisor {
-            Some(supervisor) => supervisor.clone(),
-            None => Supervisor::global()?,
-        };
+        let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
-        let confine = prepared.as_deref().map(Prepared::confinement);
+        let confine = prepared.as_deref().and_then(Prepared::confinement);
+        let entry = self.entry(prepared.as_deref(), closures, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
-        let lent = (closures, &mut image, &streams);
+        let enter = entry.as_ref().map(|entry| entry as &dyn Enter);
+        let lent = (closures, &mut image, &streams, enter);
         let launch = |home| {
-            let (closures, image, streams) = lent;
+            let (closures, image, streams, entry) = lent;
             let (program, force_join) = (&self.program, self.force_join);
-            Launch { program, closures, force_join, image, streams, home, confine, until }
+            Launch { program, closures, force_join, image, streams, home, confine, entry, until }
         };
         supervisor.check_open()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
-            self.may_be_kept()?;
+            self.may_be_kept(entry.is_some())?;
             let (newborn, kept) = launch(Home::Kept).hire(&keepers.proc)?;
             let kept = keepers.note(kept);
             (newborn, Placement::Kept, Tree::kept(&supervisor, kept))
@@ -219,6 +228,9 @@ impl Command {
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
         drop(streams);
+        if let Some(init) = entry.and_then(|entry| entry.take_init()) {
+            child.inhabit(init);
+        }
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
@@ -235,7 +247,43 @@ impl Command {
         sandbox.prepare().map(Some)
     }
 
-    fn may_be_kept(&self) -> Result<()> {
+    /// Prepares for a view of its own: another environment, and who the command is there.
+    #[cfg(feature = "sandbox")]
+    fn entry<'a>(
+        &self,
+        prepared: Option<&'a Prepared>,
+        closures: &[Closure],
+        image: &mut Image,
+    ) -> Result<Option<Entry<'a>>> {
+        let enclosed = prepared.and_then(|made| Some((made.enclosure()?, made.fds())));
+        let Some((enclosure, fds)) = enclosed else { return Ok(None) };
+        let no = |why| Err(Error::invalid(Step::Prepare, "the sandbox", why));
+        if !closures.is_empty() {
+            return no("pre_exec closures run in no sandbox");
+        }
+        if self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
+            return no("it has no supplementary groups to set");
+        }
+        let ids = Ids::of(self.program.uid, self.program.gid)?;
+        *image = Image::confined(&self.program, &|key| enclosure.keeps(key))?;
+        Ok(Some(Entry { enclosure, ids, fds, init: Cell::new(None) }))
+    }
+
+    #[cfg(not(feature = "sandbox"))]
+    fn entry<'a>(
+        &self,
+        _: Option<&'a Prepared>,
+        _: &[Closure],
+        _: &mut Image,
+    ) -> Result<Option<Entry<'a>>> {
+        Ok(None)
+    }
+
+    fn may_be_kept(&self, enters: bool) -> Result<()> {
+        if enters {
+            return Err(Error::unsupported("a sandbox", false));
+        }
+
         self.name.as_deref().map(checked).transpose()?;
         refuse(&self.limits)?;
         if self.delegate {
@@ -251,6 +299,11 @@ impl Command {
         }
         Ok(tree)
     }
+}
+
+/// Whether there is a view of its own.
+fn has_view(prepared: Option<&Prepared>) -> bool {
+    prepared.is_some_and(|prepared| prepared.confined().level == Level::Sandbox)
 }
 
 /// Launches the child; where an earlier command has taken the permissions of the supervisor's

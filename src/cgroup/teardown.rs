@@ -32,19 +32,21 @@ const PIDFD_BATCH: usize = 64;
 /// `EBUSY` from rmdir means that a process has come back, `EMFILE` that other threads hold all fds
 /// right now: whatever may pass is tried again until the deadline.
 pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
-    teardown_after(cgroup, patience, || ())
+    teardown_after(cgroup, patience, &|| (), || ())
 }
 
 /// Tears down, and reads the counters when the cgroup is empty and its directory is still there.
+/// `reap` is called between two rounds of killing.
 pub(crate) fn teardown_after<T>(
     cgroup: &Cgroup,
     patience: Duration,
+    reap: &dyn Fn(),
     read: impl Fn() -> T,
 ) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let emptied = kill_until_empty(cgroup, left).map(|()| read());
+        let emptied = kill_until_empty(cgroup, left, reap).map(|()| read());
         let removed = |counters| match cgroup.remove() {
             Ok(()) => Ok(counters),
             Err(stuck) => Err(cgroup.stuck(&stuck)),
@@ -59,9 +61,9 @@ pub(crate) fn teardown_after<T>(
 }
 
 /// Kills until it is empty; at the deadline the error names the survivors.
-pub(crate) fn kill_until_empty(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+pub(crate) fn kill_until_empty(cgroup: &Cgroup, patience: Duration, reap: &dyn Fn()) -> Result<()> {
     let start = Instant::now();
-    if kill_in_rounds(cgroup, start + patience)? {
+    if kill_in_rounds(cgroup, start + patience, reap)? {
         return Ok(());
     }
     let survivors = survey::in_brief(&cgroup.pids().unwrap_or_default());
@@ -69,7 +71,7 @@ pub(crate) fn kill_until_empty(cgroup: &Cgroup, patience: Duration) -> Result<()
     Err(Error::populated(what, start.elapsed(), survivors))
 }
 
-fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
+fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant, reap: &dyn Fn()) -> Result<bool> {
     let failed = |errno| cgroup.error(Step::Kill, errno);
     if !cgroup.populated().map_err(failed)? {
         return Ok(true);
@@ -80,6 +82,7 @@ fn kill_in_rounds(cgroup: &Cgroup, deadline: Instant) -> Result<bool> {
     let mut stubborn = false;
     loop {
         cgroup.write_kill().map_err(failed)?;
+        reap();
         if stubborn {
             freeze_and_kill(cgroup);
         }

@@ -24,6 +24,7 @@ use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
 use crate::proc::info::Survey;
 use crate::report::{Cause, Report};
+use crate::sys::inmates::Inmates;
 use crate::sys::poll::{self, Deadline, lock};
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -105,6 +106,11 @@ impl Child {
             tree,
             log: Record::default(),
         }
+    }
+
+    /// Notes the init of its sandbox.
+    pub(crate) fn inhabit(&mut self, init: Newborn) {
+        self.tree.inhabit(Arc::new(Inmates::new(init, Arc::clone(&self.pidfd))));
     }
 
     /// The main process's pid: a label to print. To signal it use [`signal`](Self::signal).

@@ -2,58 +2,113 @@
 //!
 //! The struct has no doc comment of its own: that would become the help of the subcommand.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf, absolute};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, value_parser};
 use tidy_process::{Sandbox, SupervisorBuilder};
 
-use crate::exit::{Ended, Failure};
+use crate::exit::{Ended, Failure, open_failure};
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{failed, print};
+use crate::profile;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfineArgs {
     /// Confine what is started: it cannot leave its cgroup, signal, trace, renice or limit
     /// processes outside, or gain privileges, or it is not run (125); see docs/sandbox.md
-    #[arg(long)]
+    #[arg(long, group = "level")]
     pub(crate) fence: bool,
 
-    /// Let it make a system call that --fence refuses
-    #[arg(long, value_name = "NAME", requires = "fence")]
+    /// Besides, let it see only /usr and /etc (to be read), what the next options name, and a /tmp,
+    /// processes and a network of its own; or it is not run (125); see docs/sandbox.md
+    #[arg(long, group = "level", group = "view", conflicts_with = "fence")]
+    pub(crate) sandbox: bool,
+
+    /// Take level and names from FILE (TOML)
+    #[arg(long, value_name = "FILE", group = "level", group = "view", conflicts_with = "fence")]
+    profile: Option<PathBuf>,
+
+    /// Show it a file or directory, to be read
+    #[arg(long, value_name = "PATH", requires = "view")]
+    read: Vec<PathBuf>,
+
+    /// Show it a file or directory, to be read and written
+    #[arg(long, value_name = "PATH", requires = "view")]
+    write: Vec<PathBuf>,
+
+    /// Cover what is at PATH, below one that is shown
+    #[arg(long, value_name = "PATH", requires = "view")]
+    hide: Vec<PathBuf>,
+
+    /// Put an empty directory in memory at PATH, which it may write to
+    #[arg(long, value_name = "PATH", requires = "view")]
+    tmpfs: Vec<PathBuf>,
+
+    /// Its network: none, a loopback interface of its own, or the host's [default: none]
+    #[arg(long, value_name = "NET", requires = "view")]
+    #[arg(value_parser = PossibleValuesParser::new(["none", "loopback", "host"]))]
+    net: Option<String>,
+
+    /// Keep this variable of the environment, beside PATH, TERM, LANG, LC_*, TZ and what -E sets
+    #[arg(long, value_name = "K", requires = "view")]
+    keep_env: Vec<OsString>,
+
+    /// Let it make a system call that its level refuses
+    #[arg(long, value_name = "NAME", requires = "level")]
     allow_syscall: Vec<String>,
 
     /// Refuse it this system call too
-    #[arg(long, value_name = "NAME", requires = "fence")]
+    #[arg(long, value_name = "NAME", requires = "level")]
     deny_syscall: Vec<String>,
 
-    /// Let it have fd N of tidy-process; --fence closes all but the three streams
-    #[arg(long, value_name = "N", requires = "fence", value_parser = value_parser!(i32).range(3..))]
+    /// Let it have fd N of tidy-process; each level closes all but the three streams
+    #[arg(long, value_name = "N", requires = "level", value_parser = value_parser!(i32).range(3..))]
     keep_fd: Vec<RawFd>,
 
     /// Say what would confine it, every path and call, and run nothing
-    #[arg(long, requires = "fence")]
+    #[arg(long, requires = "level")]
     pub(crate) plan: bool,
 }
 
 impl ConfineArgs {
-    fn sandbox(&self) -> Sandbox {
-        let fence = Sandbox::fence().inherit_fds(self.keep_fd.iter().copied());
-        let fence = self.deny_syscall.iter().fold(fence, Sandbox::deny_syscall);
-        self.allow_syscall.iter().fold(fence, Sandbox::allow_syscall)
+    fn made(&self) -> Result<Sandbox, Failure> {
+        let level = match &self.profile {
+            Some(profile) => profile::read(profile)?,
+            None if self.sandbox => Sandbox::new().system(),
+            None => Sandbox::fence(),
+        };
+        let here = absolute(".").map_err(|error| open_failure(Path::new("."), error))?;
+        let place = |path: &PathBuf| profile::place(&here, path);
+        let level = self.read.iter().map(place).fold(level, Sandbox::read_only);
+        let level = self.write.iter().map(place).fold(level, Sandbox::read_write);
+        let level = self.hide.iter().map(place).fold(level, Sandbox::hide);
+        let level = self.tmpfs.iter().map(place).fold(level, Sandbox::private);
+        let network = self.net.as_deref().and_then(profile::network);
+        let level = network.into_iter().fold(level, Sandbox::network);
+        let level = level.keep_env(&self.keep_env).inherit_fds(self.keep_fd.iter().copied());
+        let level = self.deny_syscall.iter().fold(level, Sandbox::deny_syscall);
+        Ok(self.allow_syscall.iter().fold(level, Sandbox::allow_syscall))
+    }
+
+    fn confines(&self) -> bool {
+        self.fence || self.sandbox || self.profile.is_some()
     }
 
     /// Confines all that the supervisor will start.
-    pub(crate) fn all_of(&self, builder: SupervisorBuilder) -> SupervisorBuilder {
-        if self.fence { builder.sandbox(&self.sandbox()) } else { builder }
+    pub(crate) fn all_of(&self, builder: SupervisorBuilder) -> Result<SupervisorBuilder, Failure> {
+        if self.confines() { Ok(builder.sandbox(&self.made()?)) } else { Ok(builder) }
     }
 
     /// Says the plan, where the report would go or else on standard output.
     pub(crate) fn say_plan(&self, sink: &Sink, subject: Subject<'_>) -> Ended {
-        let said = match self.sandbox().plan() {
+        let plan = self.made().and_then(|made| made.plan().map_err(Failure::from));
+        let said = match plan {
             Ok(plan) if sink.is_open() => sink.plan(&plan),
             Ok(plan) => print(&format!("{plan}\n")),
-            Err(error) => {
-                let failure = Failure::from(error);
+            Err(failure) => {
                 let ended = failed(&failure);
                 return match sink.failure(subject, ended.exit, &failure, None) {
                     Ok(()) => ended,

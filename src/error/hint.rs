@@ -20,7 +20,8 @@ fn exact(step: Step, errno: Errno) -> Option<Advice> {
         Step::Delegate if matches!(errno, Errno::EPERM | Errno::EINVAL) => None,
         Step::Delegate => cgroup(step, errno),
         Guard | Step::Pidfd => refused(step, errno),
-        step if step.confines() => confine(step, errno),
+        Step::Show | Step::ChdirInside => view(step, errno),
+        step if step.confines() => namespaces(step, errno).or_else(|| confine(step, errno)),
         Step::RemoveCgroup if matches!(errno, Errno::EACCES | Errno::EPERM) => Some(advice!(
             "it is another user's, who has made it or was given it: root removes it, by ",
             "tidy_process::sweep",
@@ -172,6 +173,92 @@ fn refused(step: Step, errno: Errno) -> Option<Advice> {
             "Supervisor::builder().guard(false)",
             "--no-guard"
         ),
+    })
+}
+
+/// The hints of what a sandbox with a view of its own is made of.
+fn namespaces(step: Step, errno: Errno) -> Option<Advice> {
+    use Step::{Births, IdMap, Mount, Namespaces, Network, Root, SetUp, UserNamespace};
+    Some(match (step, errno) {
+        (UserNamespace | IdMap | Namespaces | Network | Births, Errno::EPERM | Errno::EACCES) => {
+            NAMESPACES_FORBIDDEN
+        }
+        (UserNamespace | Namespaces | Network, Errno::ENOSPC | Errno::EUSERS) => advice!(
+            "the number of namespaces is limited: see /proc/sys/user/max_*_namespaces (sysctl -w \
+             user.max_user_namespaces=10000); or choose the level that needs none: ",
+            "Sandbox::fence",
+            "--fence"
+        ),
+        (UserNamespace | Namespaces | Network, Errno::EINVAL | Errno::ENOSYS) => advice!(
+            "the kernel lacks a namespace (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, \
+             CONFIG_IPC_NS, CONFIG_UTS_NS); choose the level that needs none: ",
+            "Sandbox::fence",
+            "--fence"
+        ),
+        (IdMap, Errno::ENOENT) => {
+            Advice::same("/proc is not mounted here: mount -t proc proc /proc")
+        }
+        (Mount | Root, Errno::EPERM | Errno::EACCES) => advice!(
+            "this container masks parts of /proc, or forbids mounts: docker run --security-opt \
+             systempaths=unconfined --security-opt seccomp=unconfined (podman: --security-opt \
+             unmask=ALL); or choose the level that mounts nothing: ",
+            "Sandbox::fence",
+            "--fence"
+        ),
+        (Births, Errno::EAGAIN) => Advice::same(
+            "no more processes are allowed, and a sandbox needs two beside the command for a \
+             moment: see ulimit -u and pids.max of the cgroups above",
+        ),
+        (Births, Errno::ESRCH) => Advice::same(
+            "another process killed it while it was set up, or its memory limit is below 1 MiB",
+        ),
+        (SetUp, Errno::EACCES | Errno::EPERM | Errno::ENOSYS) => advice!(
+            "no program may be executed from memory here: sysctl -w vm.memfd_noexec=0; or choose \
+             the level that needs none: ",
+            "Sandbox::fence",
+            "--fence"
+        ),
+        (SetUp, Errno::ENOEXEC) => advice!(
+            "this library was built where no linker was found for the set-up program: build it \
+             anew with one (rust-lld or cc); or choose the level that needs none: ",
+            "Sandbox::fence",
+            "--fence"
+        ),
+        _ => return None,
+    })
+}
+
+const NAMESPACES_FORBIDDEN: Advice = advice!(
+    "user namespaces are forbidden here: on Ubuntu sysctl -w \
+     kernel.apparmor_restrict_unprivileged_userns=0, on Debian kernel.unprivileged_userns_clone=1, \
+     in a container docker run --security-opt seccomp=unconfined; or choose the level that needs \
+     none: ",
+    "Sandbox::fence",
+    "--fence"
+);
+
+/// The hints of what is named for a sandbox.
+fn view(step: Step, errno: Errno) -> Option<Advice> {
+    Some(match (step, errno) {
+        (Step::ChdirInside, Errno::ENOENT | Errno::ENOTDIR) => advice!(
+            "the sandbox does not show it: name it, or start in another directory: ",
+            "Sandbox::read_only or read_write, Command::current_dir(\"/\")",
+            "--read or --write, -C /"
+        ),
+        (_, Errno::ELOOP) => Advice::same(
+            "the path leads through a symbolic link, which is not followed: name the path that it \
+             leads to (realpath)",
+        ),
+        (_, Errno::ENOENT) => Advice::same(
+            "it is not there; below a directory that is shown, the place has to be there too, \
+             since nothing is made in a directory of the host's",
+        ),
+        (_, Errno::ENOTDIR) => Advice::same("a directory covers a directory, a file a file"),
+        (_, Errno::EACCES) => Advice::same(
+            "every directory on the way needs the x permission for the user of the sandbox, which \
+             for root is one that owns nothing",
+        ),
+        _ => return None,
     })
 }
 

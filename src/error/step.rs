@@ -56,6 +56,16 @@ steps! {
     NoNewPrivs: "confine (no new privileges, prctl)",
     Landlock: "confine (processes and cgroups outside, landlock)",
     Seccomp: "confine (system calls, seccomp)",
+    SetUp: "confine (set-up program, execveat)",
+    UserNamespace: "confine (user namespace, unshare)",
+    IdMap: "confine (user of the namespace, /proc/self/uid_map)",
+    Namespaces: "confine (mount, pid, ipc, uts and cgroup namespaces, unshare)",
+    Network: "confine (network namespace)",
+    Births: "confine (init and main, clone)",
+    Root: "confine (a root of its own, mount)",
+    Mount: "confine (mount)",
+    Show: "show in the sandbox:",
+    ChdirInside: "chdir in the sandbox to",
     Exec: "exec",
     Wait: "wait for",
     Ready: "wait until ready:",
@@ -73,8 +83,14 @@ steps! {
 impl Step {
     /// Whether a child takes it to confine itself.
     pub(crate) fn confines(self) -> bool {
-        use Step::{Capabilities, CloseFds, CoreLimit, Landlock, NoNewPrivs, Seccomp};
-        matches!(self, Capabilities | CoreLimit | CloseFds | NoNewPrivs | Landlock | Seccomp)
+        use Step::{
+            Births, Capabilities, CloseFds, CoreLimit, IdMap, Landlock, Mount, Namespaces, Network,
+            NoNewPrivs, Root, Seccomp, SetUp, UserNamespace,
+        };
+        let rights = matches!(self, Capabilities | CoreLimit | NoNewPrivs);
+        let fence = rights || matches!(self, CloseFds | Landlock | Seccomp);
+        let namespaces = matches!(self, UserNamespace | IdMap | Namespaces | Network | Births);
+        fence || namespaces || matches!(self, SetUp | Root | Mount)
     }
 
     /// The step of this number, as a child sends it; exec for a number that is none.

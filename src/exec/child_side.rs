@@ -25,7 +25,7 @@
 use std::ffi::{c_char, c_int, c_long, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command as StdCommand;
 use std::ptr;
@@ -36,6 +36,7 @@ use nix::errno::Errno;
 
 use crate::error::Step;
 pub(crate) use crate::exec::orders::{Closure, GuardImage, Orders, RUNNING, UNBORN};
+use crate::exec::set_up::SetUp;
 use crate::sys::Newborn;
 use crate::sys::clone::{self, Birth};
 use crate::sys::raw::{call, default_unless_ignored, dispose, errno, int, prctl};
@@ -101,11 +102,14 @@ pub(crate) fn ok(step: Step, answer: isize) -> Result<(), Failure> {
 impl Orders<'_> {
     /// Runs the steps in std's order; returns only if one of them fails.
     fn follow(&self) -> Failure {
+        if let Some(set_up) = self.set_up {
+            return self.bring(set_up);
+        }
         match self.prepare_tied().and_then(|()| self.confine()) {
             Err(failure) => failure,
             Ok(()) => match self.guard {
                 None => self.exec(),
-                Some(GuardImage::Program(program)) => self.exec_open(program),
+                Some(GuardImage::Program(program)) => self.exec_fd(program.as_raw_fd(), self.argv),
                 Some(GuardImage::Fork(live)) => self.live(live),
             },
         }
@@ -139,22 +143,26 @@ impl Orders<'_> {
         }
     }
 
-    fn prepare(&self) -> Result<(), Failure> {
-        if let Ok(join) = usize::try_from(self.join) {
-            let zero = c"0".as_ptr().expose_provenance();
-            // SAFETY: "0" means the writing process itself.
-            let answer = unsafe { call(libc::SYS_write, [join, zero, 1, 0, 0]) };
-            ok(Step::Join, answer)?;
+    /// Executes the program that brings the command, with the fds that it needs. Its signals stay
+    /// blocked until it has a process for the command.
+    fn bring(&self, set_up: &SetUp) -> Failure {
+        if let Err(failure) = self.stand() {
+            return failure;
         }
-        let mut target: usize = 0;
-        for &fd in &self.stdio {
-            if let Ok(fd) = usize::try_from(fd) {
-                // SAFETY: plain integers; fd is above 2, so no source is overwritten.
-                let answer = unsafe { call(libc::SYS_dup3, [fd, target, 0, 0, 0]) };
-                ok(Step::Stdio, answer)?;
+        for &fd in &set_up.fds {
+            let unmark = [int(fd), int(libc::F_SETFD), 0, 0, 0];
+            // SAFETY: plain integers.
+            let answer = unsafe { call(libc::SYS_fcntl, unmark) };
+            if let Err(failure) = ok(Step::CloseFds, answer) {
+                return failure;
             }
-            target = target.wrapping_add(1);
         }
+        let Failure { errno, .. } = self.exec_fd(set_up.program, set_up.argv.as_ptr());
+        Failure { step: Step::SetUp, errno }
+    }
+
+    fn prepare(&self) -> Result<(), Failure> {
+        self.stand()?;
         self.identity()?;
         if !self.cwd.is_null() {
             let cwd = self.cwd.expose_provenance();
@@ -172,6 +180,26 @@ impl Orders<'_> {
             Some(_) => self.stand_apart()?,
         }
         self.pre_exec()
+    }
+
+    /// Joins the cgroup, if it was not born there, and takes its streams.
+    fn stand(&self) -> Result<(), Failure> {
+        if let Ok(join) = usize::try_from(self.join) {
+            let zero = c"0".as_ptr().expose_provenance();
+            // SAFETY: "0" means the writing process itself.
+            let answer = unsafe { call(libc::SYS_write, [join, zero, 1, 0, 0]) };
+            ok(Step::Join, answer)?;
+        }
+        let mut target: usize = 0;
+        for &fd in &self.stdio {
+            if let Ok(fd) = usize::try_from(fd) {
+                // SAFETY: plain integers; fd is above 2, so no source is overwritten.
+                let answer = unsafe { call(libc::SYS_dup3, [fd, target, 0, 0, 0]) };
+                ok(Step::Stdio, answer)?;
+            }
+            target = target.wrapping_add(1);
+        }
+        Ok(())
     }
 
     fn identity(&self) -> Result<(), Failure> {
@@ -267,9 +295,9 @@ impl Orders<'_> {
     }
 
     /// Executes the open program: an empty path and `AT_EMPTY_PATH` mean the fd itself.
-    fn exec_open(&self, program: BorrowedFd<'_>) -> Failure {
-        let (fd, here) = (int(program.as_raw_fd()), c"".as_ptr().expose_provenance());
-        let (argv, envp) = (self.argv.expose_provenance(), self.envp.expose_provenance());
+    fn exec_fd(&self, program: RawFd, argv: *const *const c_char) -> Failure {
+        let (fd, here) = (int(program), c"".as_ptr().expose_provenance());
+        let (argv, envp) = (argv.expose_provenance(), self.envp.expose_provenance());
         let flags = int(libc::AT_EMPTY_PATH);
         // SAFETY: a string that ends in NUL, and two lists that end in null.
         let answer = unsafe { call(libc::SYS_execveat, [fd, here, argv, envp, flags]) };

@@ -9,8 +9,11 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "sandbox")]
+use crate::error::errno_of;
 use crate::error::{Error, Result, Step};
 use crate::exec::program::Program;
+use crate::exec::set_up::SetUp;
 
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -95,15 +98,42 @@ pub(crate) struct Image {
     pub(crate) envp: Strings,
     pub(crate) cwd: Option<CString>,
     pub(crate) groups: Option<Vec<libc::gid_t>>,
+    /// What is executed instead, to bring the child.
+    pub(crate) set_up: Option<SetUp>,
 }
 
 impl Image {
     pub(crate) fn new(command: &Program) -> Result<Self> {
+        Self::of(command, environment(command)?)
+    }
+
+    /// With those of the caller's variables alone that are kept. The directory is this process's
+    /// own unless another one is asked for; a home that is not known is `/tmp`.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn confined(command: &Program, keeps: &dyn Fn(&OsStr) -> bool) -> Result<Self> {
+        let mut env = changed(command, keeps);
+        if !command.env.contains_key(OsStr::new("HOME")) {
+            env.entry("HOME".into()).or_insert_with(|| "/tmp".into());
+        }
+        let mut image = Self::of(command, checked(env)?)?;
+        let failed =
+            |error| Error::os(Step::Chdir, "this process's own directory", errno_of(&error));
+        let here = || std::env::current_dir().map_err(failed);
+        let cwd = match &command.cwd {
+            Some(dir) if dir.is_absolute() => dir.clone(),
+            Some(dir) => here()?.join(dir),
+            None => here()?,
+        };
+        image.cwd = Some(directory(&cwd)?);
+        Ok(image)
+    }
+
+    fn of(command: &Program, environment: (Strings, Option<OsString>)) -> Result<Self> {
         let program = command.program.as_bytes();
         if program.contains(&0) {
             return Err(has_nul("program", program));
         }
-        let (envp, path) = environment(command)?;
+        let (envp, path) = environment;
         let path = path.as_ref().map_or(DEFAULT_PATH, |path| path.as_bytes());
         let cwd = command.cwd.as_ref();
         Ok(Self {
@@ -112,6 +142,7 @@ impl Image {
             envp,
             cwd: cwd.map(|dir| directory(dir)).transpose()?,
             groups: groups(command),
+            set_up: None,
         })
     }
 }
@@ -138,9 +169,9 @@ fn arguments(command: &Program) -> Result<Strings> {
 /// Builds the child's environment, and returns the `PATH` in it. A snapshot: another thread may set
 /// variables while the child is born.
 fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
-    let mut envp = Growing::new(64, 4096)?;
     let mut path = None;
     if command.env.is_empty() && !command.env_clear {
+        let mut envp = Growing::new(64, 4096)?;
         // The process's own environment needs no check.
         for (key, value) in std::env::vars_os() {
             envp.push(&[key.as_bytes(), b"=", value.as_bytes()])?;
@@ -150,7 +181,12 @@ fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
         }
         return Ok((envp.done()?, path));
     }
-    let mut env = changed(command);
+    checked(changed(command, &|_| true))
+}
+
+/// Lays out these variables, if each can be one; returns the `PATH` among them too.
+fn checked(mut env: BTreeMap<OsString, OsString>) -> Result<(Strings, Option<OsString>)> {
+    let mut envp = Growing::new(64, 4096)?;
     for (key, value) in &env {
         if is_odd(key) {
             let subject = format!("environment variable {key:?}");
@@ -162,8 +198,9 @@ fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
     Ok((envp.done()?, env.remove(OsStr::new("PATH"))))
 }
 
-fn changed(command: &Program) -> BTreeMap<OsString, OsString> {
+fn changed(command: &Program, keeps: &dyn Fn(&OsStr) -> bool) -> BTreeMap<OsString, OsString> {
     let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
+    let inherited = inherited.filter(|(key, _)| keeps(key));
     let mut env: BTreeMap<OsString, OsString> = inherited.collect();
     for (key, value) in &command.env {
         match value {

@@ -42,8 +42,16 @@ pub(crate) struct Launch<'a> {
     pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
     pub(crate) confine: Option<Confinement<'a>>,
+    /// By which the command gets a view of its own.
+    pub(crate) entry: Option<&'a (dyn Enter + 'a)>,
     /// The end of the command's timeout.
     pub(crate) until: Option<Instant>,
+}
+
+/// Another way to a running command than to execute it in the child.
+pub(crate) trait Enter {
+    /// Starts what brings the command; on return that has executed.
+    fn enter(&self, launch: &mut Launch<'_>) -> Result<(Newborn, Placement), Failed>;
 }
 
 /// Where a child is to live.
@@ -119,6 +127,14 @@ impl<'a> Launch<'a> {
     }
 
     fn attempt(&mut self) -> Result<(Newborn, Placement), Failed> {
+        match self.entry {
+            Some(entry) => entry.enter(self),
+            None => self.start(),
+        }
+    }
+
+    /// Starts what is to be executed, or what brings it.
+    pub(crate) fn start(&mut self) -> Result<(Newborn, Placement), Failed> {
         if self.may_share() && !REFUSED.load(Ordering::Relaxed) {
             match self.clone_into() {
                 Ok(newborn) => return Ok((newborn, Placement::Born)),
@@ -134,6 +150,8 @@ impl<'a> Launch<'a> {
     /// into this process through it.
     pub(crate) fn may_share(&self) -> bool {
         let other_user = self.program.uid.is_some() || self.program.gid.is_some();
+        // A program that brings the command takes such steps in its own memory.
+        let other_user = other_user && self.image.set_up.is_none();
         !(self.force_join || other_user || !self.closures.is_empty())
     }
 
@@ -222,6 +240,7 @@ impl<'a> Launch<'a> {
             process_group: self.program.process_group,
             closures: &raw mut *self.closures,
             confine: self.confine,
+            set_up: image.set_up.as_ref(),
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
             envp: image.envp.as_ptr(),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU32;
 
+use crate::exec::set_up::SetUp;
 use crate::sandbox::Confinement;
 
 /// A `pre_exec` closure, as std has it.
@@ -44,6 +45,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) closures: *mut [Closure],
     /// Comes last, right before exec.
     pub(crate) confine: Option<Confinement<'a>>,
+    /// What is executed instead: it acts on the rest.
+    pub(crate) set_up: Option<&'a SetUp>,
     /// Paths to try in turn; argv; envp.
     pub(crate) candidates: &'a [*const c_char],
     pub(crate) argv: *const *const c_char,

@@ -105,6 +105,12 @@ impl<'a> Overdue<'a> {
             return (None, true);
         }
         let state = stat.map(|stat| stat.state);
+        self.let_run(child, state);
+        (state, false)
+    }
+
+    /// Continues it if it is stopped, and thaws the supervisor's cgroups.
+    fn let_run(&self, child: &Late<'_>, state: Option<char>) {
         let stopped = state.map_or_else(|| sys::is_stopped(child.pidfd), |state| state == 'T');
         if stopped {
             let _ = sys::pidfd_send_signal(child.pidfd, libc::SIGCONT);
@@ -112,7 +118,15 @@ impl<'a> Overdue<'a> {
         if let Some((cgroup, top)) = self.cgroups {
             cgroup.thaw_up_to(top);
         }
-        (state, false)
+    }
+
+    /// As [`help`](Self::help), for a program that has executed and is to bring the child.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn help_program(&mut self, program: &Late<'_>) -> Answer {
+        let stat = read::stat_of(program.pid).filter(|stat| stat.ppid == program.parent);
+        let state = stat.map(|stat| stat.state);
+        self.let_run(program, state);
+        self.go_on(program, state)
     }
 
     fn go_on(&mut self, child: &Late<'_>, state: Option<char>) -> Answer {

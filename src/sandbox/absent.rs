@@ -20,7 +20,7 @@ impl Sandbox {
 pub(crate) enum Prepared {}
 
 impl Prepared {
-    pub(crate) fn confinement(&self) -> Confinement<'_> {
+    pub(crate) fn confinement(&self) -> Option<Confinement<'_>> {
         match *self {}
     }
 

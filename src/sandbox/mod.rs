@@ -4,12 +4,20 @@
 //! ruleset (`ruleset.rs`), a seccomp filter (`filter/`). The child takes it on by raw calls
 //! (`enter.rs`). Which spawn is confined is not decided here.
 
+mod blueprint;
+pub(crate) mod enclosure;
 pub(crate) mod enter;
 mod filter;
+mod layers;
+#[expect(dead_code, reason = "the other side of it is the set-up program's")]
+pub(crate) mod layout;
+mod mount_news;
 pub(crate) mod plan;
 pub(crate) mod prepared;
 mod request;
 mod ruleset;
+mod setters;
+pub(crate) mod view;
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};

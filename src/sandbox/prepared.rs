@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, RawFd};
 use std::path::PathBuf;
 
-use crate::confinement::{Confined, Property};
+use crate::confinement::{Confined, Level, Property};
 use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result};
+use crate::sandbox::enclosure::Enclosure;
 use crate::sandbox::enter::Confinement;
 use crate::sandbox::filter::{self, Machine};
 use crate::sandbox::plan::{Layer, Plan};
@@ -15,7 +16,10 @@ use crate::sandbox::ruleset::Writes;
 /// Owns what a [`Confinement`] borrows.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    writes: Writes,
+    /// The ruleset of a fence.
+    writes: Option<Writes>,
+    /// What makes a view.
+    enclosure: Option<Enclosure>,
     filter: Vec<libc::sock_filter>,
     machine: Machine,
     fds: Vec<RawFd>,
@@ -25,29 +29,46 @@ pub(crate) struct Prepared {
 impl Prepared {
     pub(crate) fn new(request: &Request) -> Result<Self> {
         let machine = Machine::own().ok_or_else(foreign_machine)?;
+        let filter = filter::program(machine, request)?;
+        let (writes, enclosure) = match request.level {
+            Level::Fence => (Some(Writes::make()?), None),
+            Level::Sandbox => (None, Some(Enclosure::new(request, &filter)?)),
+        };
         let confined = Confined {
             level: request.level,
-            mechanisms: MECHANISMS.to_vec(),
+            mechanisms: enclosure.as_ref().map_or(MECHANISMS.to_vec(), Enclosure::mechanisms),
             excepted: request.allowed.iter().cloned().collect(),
         };
         Ok(Self {
-            filter: filter::program(machine, request)?,
+            filter,
             machine,
-            writes: Writes::make()?,
+            writes,
+            enclosure,
             fds: request.fds.iter().copied().filter(|&fd| fd > 2).collect(),
             confined,
         })
     }
 
-    /// What the child is told.
-    pub(crate) fn confinement(&self) -> Confinement<'_> {
-        let ruleset = self.writes.ruleset.as_fd();
-        Confinement { ruleset, filter: &self.filter, fds: &self.fds }
+    /// What the child is told, in a fence.
+    pub(crate) fn confinement(&self) -> Option<Confinement<'_>> {
+        let ruleset = self.writes.as_ref()?.ruleset.as_fd();
+        Some(Confinement { ruleset, filter: &self.filter, fds: &self.fds })
+    }
+
+    /// What makes a view of its own, where it has one.
+    pub(crate) fn enclosure(&self) -> Option<&Enclosure> {
+        self.enclosure.as_ref()
+    }
+
+    /// The fds that the command is to have beside its streams.
+    pub(crate) fn fds(&self) -> &[RawFd] {
+        &self.fds
     }
 
     /// Whether it has to be made anew.
     pub(crate) fn is_stale(&self) -> bool {
-        self.writes.is_stale()
+        let view = self.enclosure.as_ref().is_some_and(Enclosure::is_stale);
+        view || self.writes.as_ref().is_some_and(Writes::is_stale)
     }
 
     /// What the report says.
@@ -61,17 +82,21 @@ impl Prepared {
             paths.iter().map(|path| format!("{verb} {path:?}")).collect()
         };
         let kept = self.fds.iter().map(|fd| format!("keep fd {fd}"));
-        let mut landlock = paths("no writing below", &self.writes.refused);
-        landlock.extend(paths("writing below", &self.writes.allowed));
+        let mut landlock = Vec::new();
+        if let Some(writes) = &self.writes {
+            landlock.extend(paths("no writing below", &writes.refused));
+            landlock.extend(paths("writing below", &writes.allowed));
+        }
         landlock.push("signals, tracing and abstract sockets: to its own processes only".into());
         let calls = filter::list(self.machine, request)?;
         let calls = calls.into_iter().map(|refused| format!("refuse {refused}"));
         let calls = calls.chain(["refuse every call that is unknown".to_owned()]).collect();
+        let dropped = if self.enclosure.is_some() { "drop all" } else { DROPPED };
         use Property::{Apart, Inside, Unprivileged};
         let layers: [(&[Property], Vec<String>); 6] = [
             (&[Apart], vec!["no core dumps".to_owned()]),
             (&[Inside], kept.collect()),
-            (&[Apart, Unprivileged], vec![DROPPED.to_owned()]),
+            (&[Apart, Unprivileged], vec![dropped.to_owned()]),
             (&[Unprivileged], Vec::new()),
             (&[Inside, Apart], landlock),
             (&[Inside, Apart, Unprivileged], calls),
@@ -81,13 +106,16 @@ impl Prepared {
             properties: properties.to_vec(),
             details,
         };
-        let layers = MECHANISMS.into_iter().zip(layers).map(layer).collect();
+        let layers = MECHANISMS.into_iter().zip(layers).map(layer);
+        let made = |layer: &Layer| self.confined.mechanisms.contains(&layer.mechanism);
+        let view = self.enclosure.iter().flat_map(Enclosure::layers);
+        let layers = view.chain(layers).filter(made).collect();
         Ok(Plan { level: self.confined.level, layers })
     }
 }
 
 /// In the order in which a child takes them on.
-const MECHANISMS: [&str; 6] =
+pub(super) const MECHANISMS: [&str; 6] =
     ["rlimit", "close-range", "capabilities", "no-new-privs", "landlock", "seccomp"];
 
 /// What `enter.rs` drops.

@@ -20,13 +20,13 @@ use landlock::{
 };
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, open, openat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::cgroup::hierarchy::{Mount, mounts};
 use crate::confinement::Property;
 use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result};
+use crate::sandbox::mount_news::MountNews;
 use crate::sys::above_two;
 
 /// File systems that are the kernel's, by which it, a process or a cgroup is changed.
@@ -59,26 +59,22 @@ pub(crate) struct Writes {
     pub(crate) refused: Vec<PathBuf>,
     pub(crate) allowed: Vec<PathBuf>,
     /// The kernel says here when a mount has come or gone.
-    mounts: OwnedFd,
+    mounts: MountNews,
 }
 
 impl Writes {
     /// Whether a mount has come or gone since: where one of the kernel's own is, nothing may be
     /// allowed. Asked once for each change.
     pub(crate) fn is_stale(&self) -> bool {
-        let mut news = [PollFd::new(self.mounts.as_fd(), PollFlags::POLLPRI)];
-        let news = poll(&mut news, PollTimeout::ZERO);
-        news.is_ok_and(|changed| changed > 0)
+        self.mounts.has_come()
     }
 
     /// Makes the ruleset for the mounts that this process sees now.
     pub(crate) fn make() -> Result<Self> {
         let ruleset = begin().map_err(|error| unsupported(&error))?;
         let is_kernels = |mount: &Mount| KERNELS.contains(&&*mount.kind);
-        let (flags, mode) = (OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         // Opened before it is read: a change meanwhile is not missed.
-        let news = open("/proc/self/mountinfo", flags, mode).and_then(above_two);
-        let (news, mounts) = news
+        let (news, mounts) = MountNews::open()
             .map_err(|errno| unknown(&errno.desc()))
             .and_then(|news| Ok((news, mounts().map_err(|error| unknown(&error))?)))?;
         let mounts = mounts.into_iter().filter(is_kernels);

@@ -152,7 +152,7 @@ impl TreeInfo {
         };
         let opened = open_cgroup(above).map(Arc::new);
         match opened.and_then(|parent| Cgroup::open(&parent, above, name)) {
-            Ok(cgroup) => teardown::kill_until_empty(&cgroup, TEARDOWN_PATIENCE),
+            Ok(cgroup) => teardown::kill_until_empty(&cgroup, TEARDOWN_PATIENCE, &|| ()),
             // It was removed meanwhile, so nothing is left in it.
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::at(Step::OpenCgroup, &self.path, errno)),

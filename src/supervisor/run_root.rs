@@ -19,12 +19,14 @@ use crate::cgroup::delegation;
 use crate::cgroup::hierarchy::Base;
 use crate::cgroup::names::checked;
 use crate::cgroup::names::{ASIDE, INNER, PREFIX};
-use crate::cgroup::teardown::{TEARDOWN_PATIENCE, teardown};
+use crate::cgroup::teardown::{TEARDOWN_PATIENCE, teardown_after};
 use crate::error::{Error, Result, Step};
 use crate::limits::Limits;
 use crate::supervisor::guard::Guard;
 use crate::supervisor::owner::sign;
 use crate::supervisor::sweep::{lease, sweep_siblings};
+use crate::sys::inmates::Inmates;
+use crate::sys::poll::lock;
 
 /// The run root that this process has made.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct OwnRunRoot {
     made: AtomicU64,
     memory_budget: bool,
     pub(crate) counts: bool,
+    /// Those of all its sandboxes, detached ones too.
+    inmates: Mutex<Vec<Arc<Inmates>>>,
 }
 
 /// The lease and the guard, held until the teardown.
@@ -80,6 +84,7 @@ impl OwnRunRoot {
                 made: AtomicU64::new(0),
                 memory_budget: limits.has_memory(),
                 counts: account || !limits.is_none(),
+                inmates: Mutex::default(),
             };
             let prepared = controllers::budget(limits, &root.cgroup, &base.path);
             if let Err(error) = prepared {
@@ -173,13 +178,42 @@ impl OwnRunRoot {
     pub(crate) fn tear_down(&self) -> Result<()> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holding) = held.as_mut() else { return Ok(()) };
-        if let Err(error) = teardown(&self.cgroup, TEARDOWN_PATIENCE) {
+        if let Err(error) = self.teardown() {
             holding.guard.iter_mut().for_each(Guard::stay);
             let _ = holding.lease.unlock();
             return Err(error);
         }
         *held = None;
         Ok(())
+    }
+
+    fn teardown(&self) -> Result<()> {
+        teardown_after(&self.cgroup, TEARDOWN_PATIENCE, &|| self.reap_mains(), || ())?;
+        std::mem::take(&mut *lock(&self.inmates)).iter().for_each(|inmates| inmates.reap());
+        Ok(())
+    }
+
+    /// Notes who has to be reaped; forgets those that nothing else knows and that have ended.
+    pub(crate) fn inhabit(&self, new: &Arc<Inmates>) {
+        let mut all = lock(&self.inmates);
+        all.retain(|inmates| Arc::strong_count(inmates) > 1 || !inmates.are_gone());
+        all.push(Arc::clone(new));
+    }
+
+    /// Forgets those of a tree that is torn down.
+    pub(crate) fn vacate(&self, old: &Arc<Inmates>) {
+        lock(&self.inmates).retain(|inmates| !Arc::ptr_eq(inmates, old));
+    }
+
+    /// Whether this is the pid of a sandbox's init.
+    pub(crate) fn is_init(&self, pid: i32) -> bool {
+        lock(&self.inmates).iter().any(|inmates| inmates.is_init(pid))
+    }
+
+    /// Reaps the main processes of sandboxes that have ended: with some kernels the run root is not
+    /// empty before.
+    pub(crate) fn reap_mains(&self) {
+        lock(&self.inmates).iter().for_each(|inmates| inmates.collect_main());
     }
 
     /// Leaves the guard alone: it acts when this process, or for a forked copy the owner, ends.

@@ -8,6 +8,7 @@
 
 pub(crate) mod bury;
 pub(crate) mod clone;
+pub(crate) mod inmates;
 #[cfg(feature = "cli")]
 pub(crate) mod opening;
 pub(crate) mod pass;

@@ -47,11 +47,40 @@ pub(crate) fn send_fds<const N: usize>(
 /// Receives one byte and the fd that was sent with it; none at the end of the line. `EAGAIN` where
 /// nothing is there and the socket does not block, `EMFILE` for a byte without its fd.
 pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    let mut byte = [0u8; 1];
+    match receive(socket, &mut byte)? {
+        (0, _) => Ok(None),
+        (_, Some(fd)) => Ok(Some(fd)),
+        // There was no room for it, here or on its way.
+        _ => Err(Errno::EMFILE),
+    }
+}
+
+/// A message, and the fd that came with it.
+#[cfg(feature = "sandbox")]
+pub(crate) type Numbers = ([u32; 3], Option<OwnedFd>);
+
+/// Receives a message of three numbers, and the fd that may come with it; none at the end of the
+/// line. `EPROTO` for any other message.
+#[cfg(feature = "sandbox")]
+pub(crate) fn receive_numbers(socket: BorrowedFd<'_>) -> Result<Option<Numbers>, Errno> {
+    let mut bytes = [0u8; 12];
+    let (len, fd) = receive(socket, &mut bytes)?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+    let numbers = [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_ne_bytes);
+    match len {
+        0 => Ok(None),
+        12 => Ok(Some((numbers, fd))),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+/// Receives into the buffer, and one fd; returns the length.
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     // SAFETY: cmsghdr is a plain struct of integers.
     let header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     let mut control = Control { header, fds: [-1; 1] };
-    let mut byte = 0u8;
-    let mut piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: msghdr is a plain struct of integers and pointers, which may be null.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
@@ -60,14 +89,11 @@ pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errn
     let place = &raw mut message;
     // SAFETY: all that the message points to lives across the call, and is writable.
     let answer = unsafe { libc::recvmsg(socket.as_raw_fd(), place, libc::MSG_CMSG_CLOEXEC) };
+    let len = Errno::result(answer)?;
     let [fd] = control.fds;
-    match Errno::result(answer)? {
-        // SAFETY: the kernel has just opened this fd for us.
-        1 if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
-        0 => Ok(None),
-        // There was no room for it, here or on its way.
-        _ => Err(Errno::EMFILE),
-    }
+    // SAFETY: the kernel has just opened this fd for us.
+    let fd = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok((usize::try_from(len).unwrap_or_default(), fd))
 }
 
 /// Makes a file in memory that can be executed and never changed again.

@@ -25,6 +25,7 @@ use crate::proc::read;
 use crate::report::Usage;
 use crate::supervisor::Supervisor;
 use crate::sys;
+use crate::sys::inmates::Inmates;
 use crate::sys::poll;
 
 /// A stop signal, and what makes a stopped process act on it; as timeout(1) does.
@@ -35,22 +36,30 @@ pub(crate) fn stop_signals(signal: i32) -> Vec<i32> {
 
 #[derive(Debug)]
 pub(crate) enum Container {
-    Cgroup(Cgroup),
+    /// With a sandbox's own view of things, its main process and init.
+    Cgroup(Cgroup, Option<Arc<Inmates>>),
     Keeper(Arc<Kept>),
 }
 
 impl Container {
     pub(crate) fn mechanism(&self) -> Mechanism {
         match self {
-            Self::Cgroup(_) => Mechanism::Cgroup,
+            Self::Cgroup(..) => Mechanism::Cgroup,
             Self::Keeper(_) => Mechanism::Keeper,
+        }
+    }
+
+    /// Lets its supervisor forget who has lived in it.
+    pub(crate) fn vacate(&self, supervisor: Option<&Supervisor>) {
+        if let (Self::Cgroup(_, Some(inmates)), Some(supervisor)) = (self, supervisor) {
+            supervisor.ground("a sandbox").into_iter().for_each(|root| root.vacate(inmates));
         }
     }
 
     /// The cgroup; for a keeper an error that `what` is unsupported.
     pub(crate) fn cgroup(&self, what: &str) -> Result<&Cgroup> {
         match self {
-            Self::Cgroup(cgroup) => Ok(cgroup),
+            Self::Cgroup(cgroup, _) => Ok(cgroup),
             Self::Keeper(_) => Err(Error::unsupported(what, false)),
         }
     }
@@ -58,14 +67,14 @@ impl Container {
     /// The cgroup's directory; None for a keeper.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
-            Self::Cgroup(cgroup) => Some(cgroup.path()),
+            Self::Cgroup(cgroup, _) => Some(cgroup.path()),
             Self::Keeper(_) => None,
         }
     }
 
     /// Closes an fd that the tree no longer needs once its main process is born: fds may be scarce.
     pub(crate) fn slim(&mut self) {
-        if let Self::Cgroup(cgroup) = self {
+        if let Self::Cgroup(cgroup, _) = self {
             cgroup.close_dir();
         }
     }
@@ -77,6 +86,21 @@ impl Container {
         }
     }
 
+    /// Whether this is the pid of a sandbox's init, which is part of the sandbox and not of what
+    /// was started.
+    fn is_init(&self, pid: i32) -> bool {
+        matches!(self, Self::Cgroup(_, Some(inmates)) if inmates.is_init(pid))
+    }
+
+    /// Notes who lives in it, in a sandbox.
+    pub(crate) fn inhabit(&mut self, all: Arc<Inmates>, supervisor: Option<&Supervisor>) {
+        let root = supervisor.and_then(|supervisor| supervisor.ground("a sandbox").ok());
+        root.into_iter().for_each(|root| root.inhabit(&all));
+        if let Self::Cgroup(_, inmates) = self {
+            *inmates = Some(all);
+        }
+    }
+
     /// Waits until the main process's status can be taken; false at the deadline. A keeper reports
     /// the status of its child.
     pub(crate) fn main_ended(
@@ -85,7 +109,7 @@ impl Container {
         until: Option<Instant>,
     ) -> Result<bool, Errno> {
         match self {
-            Self::Cgroup(_) => poll::ended(main, until),
+            Self::Cgroup(..) => poll::ended(main, until),
             Self::Keeper(kept) => kept.main_ended(main, until),
         }
     }
@@ -93,9 +117,11 @@ impl Container {
     /// Takes the main process's status, if it has ended.
     pub(crate) fn reap(&self, main: BorrowedFd<'_>, pid: u32) -> Result<Option<ExitStatus>> {
         match self {
-            Self::Cgroup(_) => {
+            Self::Cgroup(_, inmates) => {
                 let failed = |errno| Error::os(Step::Wait, format!("process {pid}"), errno);
-                sys::reap(main).map_err(failed)
+                let reaped =
+                    inmates.as_ref().map_or_else(|| sys::reap(main), |all| all.reap_main());
+                reaped.map_err(failed)
             }
             Self::Keeper(kept) => kept.take_status(main),
         }
@@ -111,7 +137,11 @@ impl Container {
     /// The pids in it, in order.
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         match self {
-            Self::Cgroup(cgroup) => cgroup.pids().map_err(|e| cgroup.error(Step::Look, e)),
+            Self::Cgroup(cgroup, _) => {
+                let mut pids = cgroup.pids().map_err(|e| cgroup.error(Step::Look, e))?;
+                pids.retain(|&pid| !self.is_init(pid));
+                Ok(pids)
+            }
             Self::Keeper(kept) => Ok(kept.pids()),
         }
     }
@@ -129,12 +159,13 @@ impl Container {
         is_meant: &dyn Fn(i32) -> bool,
     ) -> Result<usize> {
         let valid = signals.iter().all(|&signal| sys::is_signal(signal));
+        let is_meant = |pid: i32| !self.is_init(pid) && is_meant(pid);
         let reach = |list: &dyn Fn() -> Result<Vec<i32>, Errno>| match valid {
-            true => teardown::signal_all(list, signals, is_meant),
+            true => teardown::signal_all(list, signals, &is_meant),
             false => Err(Errno::EINVAL),
         };
         match self {
-            Self::Cgroup(cgroup) => {
+            Self::Cgroup(cgroup, _) => {
                 reach(&|| cgroup.pids()).map_err(|e| cgroup.error(Step::Signal, e))
             }
             Self::Keeper(kept) => {
@@ -146,7 +177,9 @@ impl Container {
     /// Kills all; returns when no process is left.
     pub(crate) fn kill_until_empty(&self, patience: Duration) -> Result<()> {
         match self {
-            Self::Cgroup(cgroup) => teardown::kill_until_empty(cgroup, patience),
+            Self::Cgroup(cgroup, inmates) => {
+                teardown::kill_until_empty(cgroup, patience, &reaping(inmates.as_deref()))
+            }
             Self::Keeper(kept) => kept.kill_until_empty(patience),
         }
     }
@@ -155,15 +188,17 @@ impl Container {
     #[cfg(feature = "tokio")]
     pub(crate) fn kill_at_once(&self) {
         match self {
-            Self::Cgroup(cgroup) => drop(cgroup.write_kill()),
+            Self::Cgroup(cgroup, _) => drop(cgroup.write_kill()),
             Self::Keeper(kept) => kept.ask_to_kill(),
         }
     }
 
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool> {
         match self {
-            Self::Cgroup(cgroup) => {
-                cgroup.wait_empty(deadline).map_err(|e| cgroup.error(Step::Wait, e))
+            Self::Cgroup(cgroup, inmates) => {
+                let main_gone = inmates.as_ref().map_or(Ok(true), |all| all.main_gone(deadline));
+                let empty = main_gone.and_then(|gone| Ok(gone && cgroup.wait_empty(deadline)?));
+                empty.map_err(|e| cgroup.error(Step::Wait, e))
             }
             Self::Keeper(kept) => kept.wait_empty(deadline),
         }
@@ -175,10 +210,10 @@ impl Container {
     pub(crate) fn set_still(&self, still: bool) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(1);
         match (self, still) {
-            (Self::Cgroup(cgroup), true) => {
+            (Self::Cgroup(cgroup, _), true) => {
                 cgroup.freeze(deadline).map(drop).map_err(|e| cgroup.error(Step::Freeze, e))
             }
-            (Self::Cgroup(cgroup), false) => {
+            (Self::Cgroup(cgroup, _), false) => {
                 cgroup.set_frozen(false).map_err(|e| cgroup.error(Step::Freeze, e))
             }
             (Self::Keeper(_), false) => self.signal(libc::SIGCONT, &|_| true).map(drop),
@@ -200,7 +235,7 @@ impl Container {
     /// The fd and events to poll for its becoming empty.
     pub(crate) fn empty_news(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
-            Self::Cgroup(cgroup) => (cgroup.events_fd(), PollFlags::POLLPRI),
+            Self::Cgroup(cgroup, _) => (cgroup.events_fd(), PollFlags::POLLPRI),
             Self::Keeper(kept) => (kept.end_fd(), PollFlags::POLLIN),
         }
     }
@@ -208,7 +243,7 @@ impl Container {
     /// Lets it run on where it was frozen: itself, what is below it, and what is above it up to
     /// `top`. Ignores failures. A keeper's tree is never frozen.
     pub(crate) fn thaw(&self, top: Option<&Cgroup>) {
-        if let Self::Cgroup(cgroup) = self {
+        if let Self::Cgroup(cgroup, _) = self {
             cgroup.thaw_below();
             top.into_iter().for_each(|top| cgroup.thaw_up_to(top));
         }
@@ -217,7 +252,7 @@ impl Container {
     /// What the processes in it are doing.
     pub(crate) fn activity(&self) -> Activity {
         match self {
-            Self::Cgroup(cgroup) => {
+            Self::Cgroup(cgroup, _) => {
                 cgroup.pids().map_or(Activity::Unseen, |all| activity::of(&all))
             }
             Self::Keeper(kept) => activity::of(&kept.pids()),
@@ -227,7 +262,11 @@ impl Container {
     /// Describes the processes left after the main process has ended.
     pub(crate) fn leftovers(&self) -> Result<Survey> {
         match self {
-            Self::Cgroup(cgroup) => leftovers::leftovers(cgroup),
+            Self::Cgroup(cgroup, _) => {
+                let mut left = leftovers::leftovers(cgroup)?;
+                left.retain(|process| !self.is_init(process.pid.cast_signed()));
+                Ok(left)
+            }
             Self::Keeper(kept) => {
                 if kept.wait_empty(Some(Instant::now()))? {
                     return Ok(Survey::default());
@@ -247,7 +286,7 @@ impl Container {
     /// CPU time so far; None for a keeper, which does not count it.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         match self {
-            Self::Cgroup(cgroup) => cpu_time(cgroup),
+            Self::Cgroup(cgroup, _) => cpu_time(cgroup),
             Self::Keeper(_) => None,
         }
     }
@@ -255,14 +294,14 @@ impl Container {
     /// CPU time so far, and the time in which one waited for a CPU.
     pub(crate) fn cpu_demand(&self) -> Option<Duration> {
         match self {
-            Self::Cgroup(cgroup) => cpu_demand(cgroup),
+            Self::Cgroup(cgroup, _) => cpu_demand(cgroup),
             Self::Keeper(_) => None,
         }
     }
 
     pub(crate) fn usage(&self, counters: Counters) -> Usage {
         match self {
-            Self::Cgroup(cgroup) => Usage::of(cgroup, counters),
+            Self::Cgroup(cgroup, _) => Usage::of(cgroup, counters),
             Self::Keeper(_) => Usage::uncounted(),
         }
     }
@@ -270,10 +309,20 @@ impl Container {
     /// Kills what is left, removes the cgroup or ends the keeper; returns the usage.
     pub(crate) fn tear_down(&self, patience: Duration, counters: Counters) -> Result<Usage> {
         match self {
-            Self::Cgroup(cgroup) => {
-                teardown::teardown_after(cgroup, patience, || Usage::of(cgroup, counters))
+            Self::Cgroup(cgroup, inmates) => {
+                let reap = reaping(inmates.as_deref());
+                let usage = teardown::teardown_after(cgroup, patience, &reap, || {
+                    Usage::of(cgroup, counters)
+                })?;
+                inmates.iter().for_each(|all| all.reap());
+                Ok(usage)
             }
             Self::Keeper(kept) => kept.tear_down(patience).map(|()| Usage::uncounted()),
         }
     }
+}
+
+/// What a kill does between its rounds: it reaps main, for which a sandbox's init may wait.
+fn reaping(inmates: Option<&Inmates>) -> impl Fn() {
+    move || inmates.into_iter().for_each(|inmates| inmates.collect_main())
 }

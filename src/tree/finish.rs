@@ -1,5 +1,6 @@
 //! Tears down a tree, once, and keeps its report.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
@@ -8,6 +9,7 @@ use crate::error::Result;
 use crate::proc::info::Survey;
 use crate::report::{Note, TreeReport, Usage};
 use crate::supervisor::{Supervisor, orphans};
+use crate::sys::inmates::Inmates;
 use crate::sys::poll::lock;
 use crate::tree::Tree;
 
@@ -75,9 +77,16 @@ impl Tree {
         };
         // A handle on a finished tree keeps no run root.
         let supervisor = lock(&self.supervisor).take();
+        self.container.vacate(supervisor.as_ref());
         self.reap_orphans(supervisor.as_ref());
         drop(supervisor);
         (all, Ok(()))
+    }
+
+    /// Notes who has to be reaped at its end: main and init of a sandbox with a view of its own.
+    pub(crate) fn inhabit(&mut self, inmates: Arc<Inmates>) {
+        let supervisor = lock(&self.supervisor).clone();
+        self.container.inhabit(inmates, supervisor.as_ref());
     }
 
     /// Reaps those that became children of this process, unless the caller may have put its own

@@ -117,7 +117,7 @@ impl Tree {
     ) -> Result<Self> {
         supervisor.check_open()?;
         let ground = supervisor.ground("make a tree without a command")?;
-        let container = Container::Cgroup(ground.make_leaf(name, limits)?);
+        let container = Container::Cgroup(ground.make_leaf(name, limits)?, None);
         Ok(Self::held(supervisor, container, supervisor.counts() || !limits.is_none()))
     }
 

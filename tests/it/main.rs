@@ -18,6 +18,8 @@ mod attacks;
 #[cfg(feature = "cli")]
 mod ears;
 mod load;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod server;
 mod skipped;
 mod support;

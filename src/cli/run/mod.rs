@@ -84,7 +84,8 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let builder = args.confine.all_of(args.ground.guard(Supervisor::builder()).account(account));
+    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let builder = args.confine.all_of(builder)?;
     let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     if !args.quiet {

@@ -131,7 +131,8 @@ fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Res
     }
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
-    let builder = args.confine.all_of(args.ground.guard(Supervisor::builder()).account(account));
+    let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let builder = args.confine.all_of(builder)?;
     let wish = args.ground.wish(servers.need_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     outcome.scope = scope;

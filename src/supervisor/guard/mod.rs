@@ -119,6 +119,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: GuardImage<'_>) -> Result<Newbo
         image: &mut image,
         streams: &streams,
         home: Home::Guard(aside),
+        entry: None,
         confine: None,
         until: None,
     };

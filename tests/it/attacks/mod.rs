@@ -53,9 +53,15 @@ pub(crate) fn play(role: &str) -> bool {
         "birth" => strangers::play_birth(),
         #[cfg(feature = "sandbox")]
         "escapes" => crate::escapes::play(),
+        #[cfg(feature = "sandbox")]
+        "escapes-sandbox" => crate::escapes::play_sandbox(),
         #[cfg(feature = "cli")]
         "fence-mounts" => crate::fence::play_mounts(),
         "ignored-sigchld" => strangers::play_ignored(),
+        #[cfg(feature = "sandbox")]
+        "sandbox" => crate::sandbox::escapes::play(),
+        #[cfg(feature = "sandbox")]
+        "sandbox-life" => crate::sandbox::life::play(),
         _ => return false,
     }
     true

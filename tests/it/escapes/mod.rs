@@ -107,6 +107,49 @@ fn try_row(row: &Row) -> Vec<String> {
     wrong
 }
 
+/// Tries the same rows in a sandbox with a view of its own, where the attacker's own directory is
+/// named. (That they work without one is shown beside the fence.)
+pub(crate) fn play_sandbox() {
+    let root = nix::unistd::geteuid().is_root();
+    let (mut tried, mut wrong) = (0, Vec::new());
+    // There the parent is 0, which is no process outside.
+    for row in rows().filter(|row| row.name != "kill-the-parent") {
+        let can = row.who == Who::Anyone || (row.who == Who::Root) == root;
+        if !can || row.unless.is_some_and(|unless| unless()) {
+            continue;
+        }
+        let scene = Scene::set(Containment::Cgroup);
+        // Root's commands are another user there.
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&scene.prey.scratch, all).unwrap();
+        let sandbox = Sandbox::new().system().read_only(crate::victim::exe());
+        let sandbox = sandbox.read_write(&scene.prey.scratch);
+        let outcome = scene.attack(row, Some(&sandbox), Path::Born);
+        if (row.effect)(&scene, &outcome) || !outcome.is_inside() {
+            wrong.push(format!("{}: works in a sandbox: {}", row.name, outcome.answer));
+        }
+        scene.close(outcome);
+        tried += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(tried >= 45, "{tried} rows were tried");
+}
+
+#[test]
+#[serial]
+fn every_escape_fails_in_a_sandbox_too() {
+    let Some(stage) = crate::sandbox::stage() else { return };
+    succeeds(&mut actor(&stage, "escapes-sandbox"), "as this user");
+    if let Some(tree) = delegated(&stage) {
+        let mut command = actor(&stage, "escapes-sandbox");
+        ordinary(&mut command, &tree);
+        succeeds(&mut command, "as an ordinary user");
+        drop(command);
+        assert_eq!(tree.finish().unwrap().leftovers, []);
+    }
+    stage.close(Alone::Yes);
+}
+
 #[test]
 #[serial]
 fn every_escape_that_works_without_a_fence_fails_in_one() {

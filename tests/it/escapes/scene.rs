@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use tidy_process::{Child, Command, Containment, Sandbox, Stdio, Supervisor};
+use tidy_process::{Child, Command, Containment, Level, Sandbox, Stdio, Supervisor};
 
 use crate::actor::ROLE;
 use crate::escapes::Row;
@@ -125,6 +125,9 @@ impl Scene {
         let mut command = player(&self.supervisor, row.name);
         command.envs(self.prey.variables()).force_join(path == Path::Joined);
         sandbox.map(|sandbox| command.sandbox(sandbox));
+        if sandbox.is_some_and(|sandbox| sandbox.level() == Level::Sandbox) {
+            command.current_dir("/");
+        }
         let mut child = command.spawn().unwrap();
         let answer = read_line(&mut child);
         Outcome { answer, child }

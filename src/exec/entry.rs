@@ -1,0 +1,193 @@
+//! Starts a command in a sandbox with a view of its own: by the set-up program, which makes the
+//! namespaces, init and main, and says on a line how far it has come.
+//!
+//! The child that the supervisor makes is that program, and ends as soon as main and init are
+//! there. Both are children of the supervisor too; their pidfds come over the line, so that each
+//! is known by its handle from its birth on.
+
+use std::cell::Cell;
+use std::ffi::{CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::ptr;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use crate::containment::Placement;
+use crate::error::{Error, Step, errno_of};
+use crate::exec::launch::{Enter, Failed, Launch};
+use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
+use crate::exec::set_up::SetUp;
+use crate::sandbox::enclosure::{Enclosure, Ids};
+use crate::sandbox::layout::news;
+use crate::sys::bury::{bury, reap_dying};
+use crate::sys::{Newborn, above_two, pass, poll};
+
+/// An enclosure, and who enters it.
+pub(crate) struct Entry<'a> {
+    pub(crate) enclosure: &'a Enclosure,
+    pub(crate) ids: Ids,
+    /// The fds above 2 that the command is to have.
+    pub(crate) fds: &'a [RawFd],
+    /// Process 1 of the pid namespace, once it is there.
+    pub(crate) init: Cell<Option<Newborn>>,
+}
+
+/// What the line has brought.
+#[derive(Default)]
+struct Heard {
+    init: Option<Newborn>,
+    main: Option<Newborn>,
+    failed: Option<Failed>,
+}
+
+impl Enter for Entry<'_> {
+    /// Starts the set-up program in the launch's cgroup; on return main has executed.
+    fn enter(&self, launch: &mut Launch<'_>) -> Result<(Newborn, Placement), Failed> {
+        let failed = |errno| Failed::At(Step::SetUp, errno);
+        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
+        let theirs = above_two(theirs.into()).map_err(failed)?;
+        launch.image.set_up = Some(self.set_up(launch, &theirs));
+        let (program, placement) = launch.start()?;
+        drop(theirs);
+        let mut overdue = launch.overdue();
+        let heard = self.listen(line.as_fd(), &program, &mut overdue);
+        drop(line);
+        let main = self.came_of(heard, &program, overdue.error());
+        main.map(|main| (main, placement)).map_err(|failed| named(failed, launch))
+    }
+}
+
+impl Entry<'_> {
+    /// Hands over process 1, once it is there.
+    pub(crate) fn take_init(&self) -> Option<Newborn> {
+        self.init.take()
+    }
+
+    /// Lays out what the program is told.
+    fn set_up(&self, launch: &Launch<'_>, line: &OwnedFd) -> SetUp {
+        let (enclosure, image) = (self.enclosure, &*launch.image);
+        let Ids { uid, gid, changes } = self.ids;
+        let candidates = image.candidates.each();
+        let own = [line.as_raw_fd(), enclosure.plan.as_raw_fd()];
+        let ruleset = enclosure.ruleset.as_ref().map(AsRawFd::as_raw_fd);
+        let mut numbers: Vec<i64> = own.map(i64::from).to_vec();
+        numbers.push(ruleset.map_or(-1, i64::from));
+        numbers.extend([i64::from(uid), i64::from(gid), i64::from(changes)]);
+        numbers.push(launch.program.process_group.map_or(-1, i64::from));
+        let counts = [candidates.len(), enclosure.fail, self.fds.len()];
+        numbers.extend(counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
+        numbers.extend(self.fds.iter().copied().map(i64::from));
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let numbers = CString::new(numbers.join(" ")).unwrap_or_default();
+        let cwd = image.cwd.as_ref().map_or(c"/".as_ptr(), |cwd| cwd.as_ptr());
+        let head: [*const c_char; 3] = [c"tidy-set-up".as_ptr(), numbers.as_ptr(), cwd];
+        let argv = head.into_iter().chain(candidates.iter().copied());
+        let argv = argv.chain(image.argv.each().iter().copied()).chain([ptr::null()]).collect();
+        let fds = own.into_iter().chain(ruleset).chain(self.fds.iter().copied()).collect();
+        SetUp { program: enclosure.program.as_raw_fd(), argv, fds, _numbers: numbers }
+    }
+
+    /// Listens until the line ends: the command was executed, or all that would have led to it have
+    /// ended.
+    fn listen(&self, line: BorrowedFd<'_>, program: &Newborn, overdue: &mut Overdue<'_>) -> Heard {
+        let mut heard = Heard::default();
+        loop {
+            while !poll::readable(line, Some(Instant::now() + LATE_INTERVAL)).unwrap_or(true) {
+                let answer = match &heard.main {
+                    Some(main) => overdue.help(&Late::ours(main)),
+                    None => overdue.help_program(&Late::ours(program)),
+                };
+                if answer != Answer::Wait {
+                    return heard;
+                }
+            }
+            match pass::receive_numbers(line) {
+                Ok(None) => return heard,
+                Ok(Some(([news::INIT, pid, _], Some(pidfd)))) => {
+                    heard.init = Some(Newborn { pid: pid.cast_signed(), pidfd });
+                }
+                Ok(Some(([news::MAIN, pid, _], Some(pidfd)))) => {
+                    heard.main = Some(Newborn { pid: pid.cast_signed(), pidfd });
+                }
+                Ok(Some(([step, errno, index], _))) => {
+                    heard.failed = Some(self.failure(step, errno, index));
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    heard.failed = Some(Failed::At(Step::SetUp, errno));
+                    return heard;
+                }
+            }
+        }
+    }
+
+    /// Reaps the program. Where main has not executed all three are killed, main before init, which
+    /// ends only after it.
+    fn came_of(
+        &self,
+        heard: Heard,
+        program: &Newborn,
+        given_up: Option<Error>,
+    ) -> Result<Newborn, Failed> {
+        let Heard { init, main, failed } = heard;
+        let failed = given_up.map(Failed::Known).or(failed);
+        match (failed, init, main) {
+            (None, Some(init), Some(main)) => {
+                reap_dying(program.pidfd.as_fd());
+                self.init.set(Some(init));
+                Ok(main)
+            }
+            (failed, init, main) => {
+                bury(program.pidfd.as_fd());
+                [main, init].iter().flatten().for_each(|process| bury(process.pidfd.as_fd()));
+                // Without a word it was killed.
+                Err(failed.unwrap_or(Failed::At(Step::Births, Errno::ESRCH)))
+            }
+        }
+    }
+
+    fn failure(&self, step: u32, errno: u32, index: u32) -> Failed {
+        let errno = Errno::from_raw(errno.cast_signed());
+        let step = match step {
+            news::IDENTITY => Step::Uid,
+            news::USER => Step::UserNamespace,
+            news::MAP => Step::IdMap,
+            news::NAMESPACES => Step::Namespaces,
+            news::NETWORK => Step::Network,
+            news::BIRTH => Step::Births,
+            news::ROOT | news::PIVOT => Step::Root,
+            news::VIEW => {
+                let place = usize::try_from(index).ok();
+                let piece = place.and_then(|place| self.enclosure.pieces.get(place));
+                let what = piece.map_or_else(String::new, ToString::to_string);
+                let named = piece.is_some_and(|piece| piece.is_named());
+                let step = if named { Step::Show } else { Step::Mount };
+                return Failed::Known(Error::os(step, what, errno));
+            }
+            news::CHDIR => Step::ChdirInside,
+            news::GROUP => Step::ProcessGroup,
+            news::RIGHTS => Step::NoNewPrivs,
+            news::FDS => Step::CloseFds,
+            news::LANDLOCK => Step::Landlock,
+            news::FILTER => Step::Seccomp,
+            news::SIGNALS => Step::Signals,
+            news::EXEC => Step::Exec,
+            _ => Step::SetUp,
+        };
+        Failed::At(step, errno)
+    }
+}
+
+/// Names the directory that the sandbox does not have.
+fn named(failed: Failed, launch: &Launch<'_>) -> Failed {
+    match failed {
+        Failed::At(step @ Step::ChdirInside, errno) => Failed::Known(Error::os(
+            step,
+            format!("{:?}", launch.image.cwd.as_deref().unwrap_or_default()),
+            errno,
+        )),
+        failed => failed,
+    }
+}

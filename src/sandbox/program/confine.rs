@@ -1,0 +1,141 @@
+//! The main process until its exec: it builds and enters the view, gives up what it may do, and
+//! becomes the command.
+
+use crate::calls::{
+    EACCES, ENODEV, ENOENT, ENOTDIR, ESTALE, ETIMEDOUT, at, call, dispose, exit, into, nr, prctl,
+};
+use crate::init::give_up_rights;
+use crate::layout::{network, news, number};
+use crate::orders::{Fault, Orders, Plan};
+use crate::view;
+
+pub(crate) fn live(orders: &Orders, plan: &Plan) -> ! {
+    let Err(fault) = become_command(orders, plan) else { exit(127) };
+    orders.tell(&fault);
+    exit(127)
+}
+
+fn become_command(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+    if plan.head.network == network::LOOPBACK {
+        orders.check(news::NETWORK, bring_loopback_up())?;
+    }
+    view::enter(orders, plan)?;
+    orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
+    if orders.number(number::GROUP) == 0 {
+        orders.check(news::GROUP, call(nr::SETPGID, [0; 6]))?;
+    }
+    give_up(orders)?;
+    reset_signals(orders)?;
+    filter(orders, plan)?;
+    Err(execute(orders))
+}
+
+/// The interface `lo`, which a new network namespace has, but down.
+fn bring_loopback_up() -> isize {
+    const INET: usize = 2;
+    const DATAGRAM_CLOEXEC: usize = 2 | 0o2_000_000;
+    const SET_FLAGS: usize = 0x8914;
+    const UP_LOOPBACK_RUNNING: u8 = 0x1 | 0x8 | 0x40;
+    let socket = call(nr::SOCKET, [INET, DATAGRAM_CLOEXEC, 0, 0, 0, 0]);
+    if socket < 0 {
+        return socket;
+    }
+    let mut request = [0u8; 40];
+    for (to, from) in request.iter_mut().zip(b"lo") {
+        *to = *from;
+    }
+    // Sixteen bytes of name, then the flags.
+    if let Some(flags) = request.get_mut(16) {
+        *flags = UP_LOOPBACK_RUNNING;
+    }
+    let answer = call(nr::IOCTL, [socket.cast_unsigned(), SET_FLAGS, into(&mut request), 0, 0, 0]);
+    crate::calls::close(socket.cast_unsigned());
+    answer
+}
+
+/// Capabilities, privileges to come, core dumps, and every fd but the streams.
+fn give_up(orders: &Orders) -> Result<(), Fault> {
+    const SET_NO_NEW_PRIVILEGES: usize = 38;
+    const DROP_FROM_BOUNDING_SET: usize = 24;
+    for capability in 0..64 {
+        // An errno says that there is no such capability: it was the last one.
+        if prctl(DROP_FROM_BOUNDING_SET, capability) < 0 {
+            break;
+        }
+    }
+    orders.check(news::RIGHTS, give_up_rights())?;
+    orders.check(news::RIGHTS, prctl(SET_NO_NEW_PRIVILEGES, 1))?;
+    orders.check(news::RIGHTS, dump_no_core())?;
+    keep_fds(orders)?;
+    let ruleset = orders.number(number::RULESET);
+    if ruleset >= 0 {
+        let answer = call(nr::LANDLOCK_RESTRICT_SELF, [ruleset.cast_unsigned(), 0, 0, 0, 0, 0]);
+        orders.check(news::LANDLOCK, answer)?;
+    }
+    Ok(())
+}
+
+/// A limit of 1 keeps the kernel from a handler behind a pipe too (core(5)), which 0 does not; a
+/// hard limit of 0 stays.
+fn dump_no_core() -> isize {
+    const CORE: usize = 4;
+    let mut now = [0u64; 2];
+    let answer = call(nr::PRLIMIT64, [0, CORE, 0, into(&mut now), 0, 0]);
+    let [_, hard] = now;
+    let least = [hard.min(1); 2];
+    if answer < 0 { answer } else { call(nr::PRLIMIT64, [0, CORE, at(&least), 0, 0, 0]) }
+}
+
+/// Marks all fds but the streams to be closed by exec, then takes the mark from those to keep.
+fn keep_fds(orders: &Orders) -> Result<(), Fault> {
+    const MARK: usize = 4;
+    const SET_FLAGS: usize = 2;
+    let all = u32::MAX as usize;
+    orders.check(news::FDS, call(nr::CLOSE_RANGE, [3, all, MARK, 0, 0, 0]))?;
+    for fd in orders.kept() {
+        orders.check(news::FDS, call(nr::FCNTL, [fd, SET_FLAGS, 0, 0, 0, 0]))?;
+    }
+    Ok(())
+}
+
+/// SIGPIPE, which Rust ignores, becomes the default; then all signals are let in again.
+fn reset_signals(orders: &Orders) -> Result<(), Fault> {
+    const PIPE: usize = 13;
+    const SET_MASK: usize = 2;
+    orders.check(news::SIGNALS, dispose(PIPE, 0))?;
+    let none = 0u64;
+    let answer = call(nr::RT_SIGPROCMASK, [SET_MASK, at(&none), 0, 8, 0, 0]);
+    orders.check(news::SIGNALS, answer).map(drop)
+}
+
+/// The seccomp filter, the last step but exec: it forbids most of what came before.
+fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+    const SET_FILTER: usize = 1;
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        first: usize,
+    }
+    let first = plan.address(plan.head.filter_at);
+    let program = Program { len: plan.head.filter as u16, first };
+    orders.check(news::FILTER, call(nr::SECCOMP, [SET_FILTER, 0, at(&program), 0, 0, 0])).map(drop)
+}
+
+/// Tries each path in turn, as execvp(3): a refusal by permissions is remembered.
+fn execute(orders: &Orders) -> Fault {
+    let (mut errno, mut place) = (ENOENT, 0);
+    while let Some(path) = orders.candidate(place) {
+        let args = [path, orders.arguments(), orders.environment, 0, 0, 0];
+        place += 1;
+        match call(nr::EXECVE, args) {
+            other @ (EACCES | ENOENT | ENOTDIR | ESTALE | ENODEV | ETIMEDOUT) => {
+                errno = if errno == EACCES { EACCES } else { other };
+            }
+            other => {
+                errno = other;
+                break;
+            }
+        }
+    }
+    Fault { step: news::EXEC, errno, index: 0 }
+}

@@ -1,0 +1,77 @@
+//! The set-up program of a sandbox: a static ELF of a few KiB without libc, which `build.rs` links
+//! and the library carries. The supervisor's child executes it from memory, so that nothing of what
+//! follows happens in the supervisor's memory or a copy of it:
+//!
+//! 1. *Set-up* (this process) makes the namespaces, then forks two siblings of its own, children of
+//!    the supervisor, sends their pidfds and ends.
+//! 2. *Init* is process 1 of the new pid namespace: deaf, closed to its own descendants, it lets
+//!    orphans be reaped and ends when nothing else is left.
+//! 3. *Main* builds the view, enters it, gives up all rights, and executes the command.
+//!
+//! Its command line is: its name, numbers (`layout::number`), the directory, the paths to execute,
+//! the command's arguments. Its environment is the command's. A step that fails goes out as a
+//! message; the line's end without one means that the command was executed.
+//!
+//! # Safety
+//! Runs before anything has set up a runtime: the stack is as the kernel left it.
+#![no_std]
+#![no_main]
+// `memory.rs` must not be compiled into calls of itself.
+#![no_builtins]
+#![expect(unsafe_code, reason = "the entry of a program without libc")]
+
+mod calls;
+mod confine;
+mod init;
+#[expect(dead_code, reason = "the other side of it is the library's")]
+#[path = "../layout.rs"]
+mod layout;
+#[path = "../../supervisor/guard/program/memory.rs"]
+mod memory;
+mod namespaces;
+mod orders;
+mod view;
+
+use calls::exit;
+use orders::Orders;
+
+// The stack pointer is at argc; what is called needs it aligned, and never returns.
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(
+    ".globl _start",
+    "_start:",
+    "xor ebp, ebp",
+    "mov rdi, rsp",
+    "and rsp, -16",
+    "call {begin}",
+    "ud2",
+    begin = sym begin,
+);
+
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(
+    ".globl _start",
+    "_start:",
+    "mov x29, xzr",
+    "mov x30, xzr",
+    "mov x0, sp",
+    "bl {begin}",
+    "brk #1",
+    begin = sym begin,
+);
+
+extern "C" fn begin(stack: usize) -> ! {
+    // SAFETY: the kernel puts argc, the arguments and the environment here.
+    let Some(orders) = (unsafe { Orders::read(stack) }) else { exit(2) };
+    if let Err(fault) = namespaces::set_up(&orders) {
+        orders.tell(&fault);
+        exit(127);
+    }
+    exit(0)
+}
+
+/// Required by the compiler; nothing here panics.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    exit(101)
+}

@@ -1,0 +1,89 @@
+//! The set-up process: makes the namespaces and the two processes that live in them.
+
+use crate::calls::{call, close, fork_beside, into, nr, number as fd_number, prctl};
+use crate::layout::{network, news, number};
+use crate::orders::{Fault, Orders, Plan, own_map, write_file};
+use crate::{confine, init};
+
+const NEW_MOUNTS: usize = 0x2_0000;
+const NEW_CGROUP: usize = 0x200_0000;
+const NEW_UTS: usize = 0x400_0000;
+const NEW_IPC: usize = 0x800_0000;
+const NEW_USER: usize = 0x1000_0000;
+const NEW_PIDS: usize = 0x2000_0000;
+const NEW_NET: usize = 0x4000_0000;
+
+pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
+    const SET_NAME: usize = 15;
+    prctl(SET_NAME, c"tidy-set-up".as_ptr().expose_provenance());
+    let plan = Plan::map(orders.fd(number::PLAN));
+    let plan = plan.map_err(|errno| Fault { step: news::PLAN, errno, index: 0 })?;
+    if orders.number(number::DROP) == 1 {
+        become_other(orders)?;
+    }
+    let group = orders.number(number::GROUP);
+    if group > 0 {
+        // Only here the group's number is known; a new group is main's own to make.
+        orders.check(news::GROUP, call(nr::SETPGID, [0, group.cast_unsigned(), 0, 0, 0, 0]))?;
+    }
+    let unshare = |flags| call(nr::UNSHARE, [flags, 0, 0, 0, 0, 0]);
+    orders.check(news::USER, unshare(NEW_USER))?;
+    map_ids(orders)?;
+    let rest = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PIDS;
+    orders.check(news::NAMESPACES, unshare(rest))?;
+    if plan.head.network != network::HOST {
+        orders.check(news::NETWORK, unshare(NEW_NET))?;
+    }
+    give_birth(orders, &plan)
+}
+
+/// As root: a user that owns nothing, without any group of root's.
+fn become_other(orders: &Orders) -> Result<(), Fault> {
+    const SET_DUMPABLE: usize = 4;
+    let (uid, gid) = (orders.fd(number::UID), orders.fd(number::GID));
+    orders.check(news::IDENTITY, call(nr::SETGROUPS, [0; 6]))?;
+    orders.check(news::IDENTITY, call(nr::SETRESGID, [gid, gid, gid, 0, 0, 0]))?;
+    orders.check(news::IDENTITY, call(nr::SETRESUID, [uid, uid, uid, 0, 0, 0]))?;
+    // Its own files in /proc are root's otherwise.
+    orders.check(news::IDENTITY, prctl(SET_DUMPABLE, 1)).map(drop)
+}
+
+fn map_ids(orders: &Orders) -> Result<(), Fault> {
+    let mut buffer = [0; 64];
+    orders.check(news::MAP, write_file(c"/proc/self/setgroups", b"deny"))?;
+    let maps = [(c"/proc/self/uid_map", number::UID), (c"/proc/self/gid_map", number::GID)];
+    for (file, id) in maps {
+        let len = own_map(orders.number(id), &mut buffer);
+        let text = buffer.get(..len).unwrap_or_default();
+        orders.check(news::MAP, write_file(file, text))?;
+    }
+    Ok(())
+}
+
+/// Forks init and main. Init reads from a pipe until main has executed or ended: only then has
+/// the second process of the namespace its number.
+fn give_birth(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+    const CLOSE_ON_EXEC: usize = 0o2_000_000;
+    let (mut pipe, mut pidfd) = ([0i32; 2], -1);
+    orders.check(news::BIRTH, call(nr::PIPE2, [into(&mut pipe), CLOSE_ON_EXEC, 0, 0, 0, 0]))?;
+    let [hold, go] = pipe.map(fd_number);
+    let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
+    if pid == 0 {
+        init::live(hold);
+    }
+    announce(orders, news::INIT, pid, pidfd)?;
+    close(hold);
+    let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
+    if pid == 0 {
+        confine::live(orders, plan);
+    }
+    announce(orders, news::MAIN, pid, pidfd)?;
+    close(go);
+    Ok(())
+}
+
+fn announce(orders: &Orders, which: u32, pid: usize, pidfd: i32) -> Result<(), Fault> {
+    orders.check(news::BIRTH, orders.send([which, pid as u32, 0], Some(pidfd)))?;
+    close(fd_number(pidfd));
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The settings of the level with a view of its own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::confinement::Level;
+use crate::sandbox::Sandbox;
+use crate::sandbox::request::Request;
+use crate::sandbox::view::{Access, Network};
+
+/// What it shows, and the rest of the level [`Level::Sandbox`]. Another level takes no notice of
+/// it.
+impl Sandbox {
+    /// The level [`Level::Sandbox`]: the command sees nothing but what is named, beside a private
+    /// `/tmp` and `/dev/shm`, a few devices, and its own processes in `/proc`.
+    ///
+    /// Everything private is gone with the command. It runs in its working directory, so that has
+    /// to be in the view ([`Command::current_dir`](crate::Command::current_dir)).
+    ///
+    /// Of the environment stay `PATH`, `TERM`, `COLORTERM`, `NO_COLOR`, `LANG`, `LC_*`, `TZ`, what
+    /// [`keep_env`](Self::keep_env) names and what the command sets; `HOME` is `/tmp` otherwise.
+    ///
+    /// It runs as the caller's own user; root's commands run as
+    /// [`Command::uid`](crate::Command::uid) says, or else as a user that owns nothing, and may do
+    /// what the modes of files let that one do.
+    /// An ordinary user's supplementary groups stay, and what they open: Linux does not let them be
+    /// given up. Root's go.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::{Command, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().system();
+    /// let mut command = Command::new("ls");
+    /// match command.arg("/").current_dir("/").sandbox(&sandbox).output() {
+    ///     Ok(output) => assert!(!String::from_utf8_lossy(&output.stdout).contains("home")),
+    ///     Err(error) => assert!(error.is_unconfinable() || error.is_unsupported(), "{error}"),
+    /// }
+    /// ```
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default should not be chosen by accident")]
+    pub fn new() -> Self {
+        Self::of(Request::new(Level::Sandbox))
+    }
+
+    /// Shows `/usr`, the links to it (`/bin`, `/lib` and so on) and `/etc`, to be read.
+    #[must_use]
+    pub fn system(self) -> Self {
+        self.with(|request| request.view.system = true)
+    }
+
+    /// Shows a file or directory of the host's, with what is mounted below it, to be read. It is at
+    /// the same path inside.
+    ///
+    /// A path is absolute and leads through no symbolic link: one that does fails the spawn, so
+    /// that no earlier command can turn it elsewhere. Where it lies below another one that is
+    /// named, its place has to be there; nothing is made in a directory of the host's.
+    #[must_use]
+    pub fn read_only(self, path: impl AsRef<Path>) -> Self {
+        self.access(path.as_ref(), Access::ReadOnly)
+    }
+
+    /// Shows it to be read and written.
+    #[must_use]
+    pub fn read_write(self, path: impl AsRef<Path>) -> Self {
+        self.access(path.as_ref(), Access::ReadWrite)
+    }
+
+    /// Covers what is at this path, below one that is shown, with nothing.
+    #[must_use]
+    pub fn hide(self, path: impl AsRef<Path>) -> Self {
+        self.access(path.as_ref(), Access::Hidden)
+    }
+
+    /// Puts an empty directory at this path, in memory, that the command may write to.
+    #[must_use]
+    pub fn private(self, path: impl AsRef<Path>) -> Self {
+        self.access(path.as_ref(), Access::Private)
+    }
+
+    /// Sets its network. Default: [`Network::None`].
+    #[must_use]
+    pub fn network(self, network: Network) -> Self {
+        self.with(|request| request.view.network = network)
+    }
+
+    /// Keeps these variables of the caller's environment.
+    #[must_use]
+    pub fn keep_env<K: AsRef<OsStr>>(self, keys: impl IntoIterator<Item = K>) -> Self {
+        let keys = keys.into_iter().map(|key| key.as_ref().to_owned());
+        self.with(|request| request.kept.extend(keys))
+    }
+
+    /// Makes one step of the set-up fail; for tests of what is left then.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fail_at(self, step: usize) -> Self {
+        self.with(|request| request.fail = step)
+    }
+
+    fn access(self, path: &Path, access: Access) -> Self {
+        // One name for one path: without doubled or trailing slashes.
+        let path: PathBuf = path.components().collect();
+        self.with(|request| {
+            request.view.paths.insert(path, access);
+        })
+    }
+}

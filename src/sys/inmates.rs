@@ -1,0 +1,80 @@
+//! The two processes of a sandbox that are children of the supervisor: main, and init, the first
+//! process of its pid namespace. Both have to be reaped, main first: init ends only when no process
+//! of the namespace is left unreaped, and with some kernels the cgroup is not empty before.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::sys::poll::{self, lock};
+use crate::sys::{self, Newborn};
+
+/// How long a process that was killed is waited for.
+const DYING: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Inmates {
+    init: Newborn,
+    main: Arc<OwnedFd>,
+    /// How main has ended, once it is reaped.
+    status: Mutex<Option<ExitStatus>>,
+}
+
+impl Inmates {
+    pub(crate) fn new(init: Newborn, main: Arc<OwnedFd>) -> Self {
+        Self { init, main, status: Mutex::default() }
+    }
+
+    /// Whether this is init's pid. It is init's as long as that is not reaped.
+    pub(crate) fn is_init(&self, pid: i32) -> bool {
+        self.init.pid == pid
+    }
+
+    /// Reaps main if it has ended; the status is remembered.
+    pub(crate) fn reap_main(&self) -> Result<Option<ExitStatus>, Errno> {
+        let mut status = lock(&self.status);
+        if status.is_none() {
+            *status = sys::reap(self.main.as_fd())?;
+        }
+        Ok(*status)
+    }
+
+    /// As [`reap_main`](Self::reap_main), for those that do not need the status.
+    pub(crate) fn collect_main(&self) {
+        let _ = self.reap_main();
+    }
+
+    /// Waits until main has ended, and reaps it; false at the deadline.
+    pub(crate) fn main_gone(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
+        if lock(&self.status).is_some() {
+            return Ok(true);
+        }
+        let ended = poll::ended(self.main.as_fd(), deadline)?;
+        if ended {
+            // Another thread may have taken the status: then it is gone too.
+            let _ = self.reap_main();
+        }
+        Ok(ended)
+    }
+
+    /// Reaps what has ended; whether both have.
+    pub(crate) fn are_gone(&self) -> bool {
+        let now = Some(Instant::now());
+        let init = || poll::ended(self.init.pidfd.as_fd(), now).unwrap_or(false);
+        let gone = self.main_gone(now).unwrap_or(false) && init();
+        if gone {
+            let _ = sys::reap(self.init.pidfd.as_fd());
+        }
+        gone
+    }
+
+    /// Reaps both, which were killed.
+    pub(crate) fn reap(&self) {
+        let _ = self.main_gone(Some(Instant::now() + DYING));
+        let _ = poll::ended(self.init.pidfd.as_fd(), Some(Instant::now() + DYING));
+        let _ = sys::reap(self.init.pidfd.as_fd());
+    }
+}

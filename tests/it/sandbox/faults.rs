@@ -1,0 +1,136 @@
+//! Each step of the set-up failing, and the machine refusing what it needs: a named error, and
+//! nothing left.
+
+use std::fs;
+
+use serial_test::serial;
+use tidy_process::Sandbox;
+
+use super::{boxed, stage};
+use crate::support::{Alone, Stage};
+
+/// What each step is called, by its number in `src/sandbox/layout.rs`.
+const STEPS: [(usize, &str); 16] = [
+    (3, "confine (user namespace, unshare)"),
+    (4, "confine (user of the namespace, /proc/self/uid_map)"),
+    (5, "confine (mount, pid, ipc, uts and cgroup namespaces, unshare)"),
+    (6, "confine (network namespace)"),
+    (7, "confine (init and main, clone)"),
+    (8, "confine (a root of its own, mount)"),
+    (9, "confine (mount) link \"/bin\""),
+    (10, "confine (a root of its own, mount)"),
+    (11, "chdir in the sandbox to \"/\""),
+    (12, "setpgid"),
+    (13, "confine (no new privileges, prctl)"),
+    (14, "confine (processes and cgroups outside, landlock)"),
+    (15, "confine (system calls, seccomp)"),
+    (16, "reset signals"),
+    (17, "exec \"sh\""),
+    (18, "confine (other fds, close_range)"),
+];
+
+/// The children of this process that nothing has reaped.
+fn zombies() -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let ours = format!(" Z {} ", std::process::id());
+    stats.filter(|stat| stat.contains(&ours)).collect()
+}
+
+#[test]
+#[serial]
+fn each_step_that_fails_is_named_and_leaves_nothing() {
+    let Some(stage) = stage() else { return };
+    for (number, name) in STEPS {
+        for join in [false, true] {
+            let sandbox = Sandbox::new().system().fail_at(number);
+            let mut command = boxed(&stage, "true", &sandbox);
+            command.process_group(0).force_join(join);
+            // exec is made to fail by a program that is none: its step has no check.
+            let error = match number {
+                17 => {
+                    let mut command = stage.command("/etc/hostname");
+                    command.sandbox(&sandbox).current_dir("/").run().unwrap_err()
+                }
+                _ => command.run().unwrap_err(),
+            };
+            let name = if number == 17 { "exec \"/etc/hostname\"" } else { name };
+            assert!(error.to_string().starts_with(name), "{number}: {error}");
+            let confines = name.starts_with("confine");
+            assert_eq!(error.is_unconfinable(), confines, "{number}: {error}");
+            stage.assert_clean(name);
+            assert_eq!(zombies(), [""; 0], "{number}");
+        }
+    }
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
+fn what_the_command_asks_for_and_a_sandbox_has_not_is_refused() {
+    let Some(stage) = stage() else { return };
+    let plain = Sandbox::new().system();
+    let error = boxed(&stage, "true", &plain).groups(&[1]).run().unwrap_err();
+    assert!(error.is_invalid_input(), "{error}");
+    let error = boxed(&stage, "true", &plain).uid(0).run().unwrap_err();
+    assert!(error.is_invalid_input(), "{error}");
+    let error = boxed(&stage, "true", &plain).exec();
+    assert!(error.is_invalid_input(), "{error}");
+    let error = stage.command("no-such-program").sandbox(&plain).current_dir("/").run();
+    assert!(error.unwrap_err().is_not_found());
+    drop(plain);
+    if let Some(kept) = Stage::of_keepers() {
+        let error = boxed(&kept, "true", &Sandbox::new().system()).run().unwrap_err();
+        assert!(error.is_unsupported(), "{error}");
+        kept.close(Alone::No);
+    }
+    stage.close(Alone::Yes);
+}
+
+/// The tool, in namespaces where something is forbidden by this script.
+#[cfg(feature = "cli")]
+fn refused(stage: &Stage, unshare: &[&str], script: &str) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new("unshare");
+    let tool = format!("{} run --sandbox -C / -- echo ran", crate::support::tool());
+    command.args(unshare).args(["sh", "-c", &format!("{script}; exec {tool}")]);
+    if unshare == ["-U"] {
+        // Many ids, which only a process outside maps. An exec as the new root brings its rights.
+        let inside = format!(
+            "while [ $(id -u) != 0 ]; do sleep 0.01; done; exec sh -c '{script}; exec {tool}'"
+        );
+        let outside = "unshare -U sh -c \"$INSIDE\" & \
+            while [ $(readlink /proc/$!/ns/user) = $(readlink /proc/self/ns/user) ]; \
+            do sleep 0.01; done; \
+            for map in gid_map uid_map; do echo 0 0 65536 >/proc/$!/$map; done; wait $!";
+        command = std::process::Command::new("sh");
+        command.args(["-c", outside]).env("INSIDE", inside);
+    }
+    stage.mark_std(&mut command);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn where_the_machine_forbids_it_the_reason_and_what_to_type_are_said() {
+    let Some(stage) = stage() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return crate::support::skip("only root forbids");
+    }
+    let users = ["-U"];
+    for (unshare, script, hint) in [
+        (&users[..], "echo 0 >/proc/sys/user/max_user_namespaces", "user.max_user_namespaces"),
+        (&users[..], "echo 0 >/proc/sys/user/max_net_namespaces", "max_*_namespaces"),
+        (&users[..], "echo 0 >/proc/sys/user/max_pid_namespaces", "--fence"),
+        (&["-m"][..], "mount -t tmpfs none /proc/sys", "systempaths=unconfined"),
+        (&["-Ur"][..], "true", "too few ids"),
+    ] {
+        let (status, said) = refused(&stage, unshare, script);
+        assert_eq!(status, Some(125), "{script}: {said}");
+        assert!(said.contains(hint) && !said.contains("ran\n"), "{script}: {said}");
+        stage.assert_clean(script);
+    }
+    stage.close(Alone::Yes);
+}
