@@ -332,8 +332,8 @@ impl Command {
     }
 
     /// Confines the command, all its processes with it, on every path of a spawn. Default: that of
-    /// the supervisor ([`SupervisorBuilder::sandbox`](crate::SupervisorBuilder::sandbox)), else none.
-    /// The report says how ([`Report::sandbox`](crate::Report::sandbox)).
+    /// the supervisor ([`SupervisorBuilder::sandbox`](crate::SupervisorBuilder::sandbox)), else
+    /// none. The report says how ([`Report::sandbox`](crate::Report::sandbox)).
     ///
     /// Closures of [`pre_exec`](Self::pre_exec) run before it, unconfined.
     #[cfg(feature = "sandbox")]

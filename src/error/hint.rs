@@ -275,8 +275,9 @@ fn confine(step: Step, errno: Errno) -> Option<Advice> {
             Advice::same("it is confined by Landlock 16 times already: nest less deeply")
         }
         _ => advice!(
-            "a seccomp filter (a container's profile) or the kernel refuses this call: allow prctl, \
-             capset, seccomp, landlock_restrict_self, close_range and prlimit64 there, or do without: ",
+            "a seccomp filter (a container's profile) or the kernel refuses this call: allow \
+             prctl, capset, seccomp, landlock_restrict_self, close_range and prlimit64 there, or \
+             do without: ",
             "leave Command::sandbox out",
             "leave --fence out"
         ),

@@ -17,6 +17,10 @@ use crate::error::step::Step;
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::quote::enumerated;
 
+/// What a call says that would work a moment later, or with more fds, memory or processes.
+pub(crate) const SCARCE: [Errno; 5] =
+    [Errno::EAGAIN, Errno::EINTR, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
     #[error("{step} {subject}: {} ({errno:?})", errno.desc())]
@@ -120,7 +124,8 @@ impl Kind {
     pub(crate) fn is_unconfinable(&self) -> bool {
         match self {
             Self::Unconfinable { .. } => true,
-            Self::Os { step, .. } => step.confines(),
+            // What has run out is no property of the machine.
+            Self::Os { step, errno, .. } => step.confines() && !SCARCE.contains(errno),
             _ => false,
         }
     }

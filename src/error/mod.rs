@@ -18,7 +18,7 @@ use nix::errno::Errno;
 
 use crate::confinement::Property;
 use crate::error::advice::{Advice, TAKEN};
-use crate::error::kind::{Hint, Kind, NotExecuted};
+use crate::error::kind::{Hint, Kind, NotExecuted, SCARCE};
 pub(crate) use crate::error::step::Step;
 use crate::limits::Setting;
 use crate::proc::info::{ProcessInfo, Survey};
@@ -277,9 +277,7 @@ impl Error {
     /// cgroups), which passes.
     #[must_use]
     pub fn is_no_cgroup(&self) -> bool {
-        use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM};
-        let scarce = [EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM];
-        let scarce = self.os_error().is_some_and(|(_, errno)| scarce.contains(&errno));
+        let scarce = self.os_error().is_some_and(|(_, errno)| SCARCE.contains(&errno));
         self.concerns_cgroup() && !scarce
     }
 

@@ -173,8 +173,8 @@ const NEEDS_PROC: Advice = advice!(
 
 const NEEDS_LANDLOCK: Advice = advice!(
     "Linux 6.12 or newer with Landlock is needed (CONFIG_SECURITY_LANDLOCK, and landlock in \
-     /sys/kernel/security/lsm: lsm=landlock,... on the kernel's command line; a container's seccomp \
-     profile must allow landlock_create_ruleset); or do without: ",
+     /sys/kernel/security/lsm: lsm=landlock,... on the kernel's command line; a container's \
+     seccomp profile must allow landlock_create_ruleset); or do without: ",
     "leave Command::sandbox out",
     "leave --fence out"
 );

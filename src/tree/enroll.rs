@@ -50,8 +50,8 @@ impl Tree {
     ///
     /// # Errors
     /// `cgroup.procs` cannot be opened for writing, the tree is finished, a keeper holds it
-    /// ([`Error::is_unsupported`](crate::Error::is_unsupported)), or its supervisor confines what is
-    /// in it ([`Error::is_unconfinable`](crate::Error::is_unconfinable)).
+    /// ([`Error::is_unsupported`](crate::Error::is_unsupported)), or its supervisor confines what
+    /// is in it ([`Error::is_unconfinable`](crate::Error::is_unconfinable)).
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
         self.check_unconfined()?;
         let procs = self.procs("enroll a command")?;

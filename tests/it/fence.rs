@@ -1,4 +1,4 @@
-//! A fence and all that stands round it: reports, plans, errors, nesting, the programs of every day.
+//! A fence and all that stands round it: reports, plans, errors, nesting, programs of every day.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -295,10 +295,10 @@ fn programs_of_every_day_run_in_a_fence() {
         s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname())\n\
         assert subprocess.run(['sh', '-c', 'kill -9 $$']).returncode == -9\n\
         open('f', 'w').write('x'); print('fine')";
-    let git = "git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && \
-        git clone -q . ../$(basename $PWD)/copy && echo fine";
-    let cc = "printf 'int main(){return 0;}' >a.c && printf 'a: a.c\\n\\tcc -o a a.c\\n' >Makefile && \
-        make -s && ./a && echo fine";
+    let git = "git init -q . && \
+        git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git clone -q . ../$(basename $PWD)/copy && echo fine";
+    let cc = "printf 'int main(){return 0;}' >a.c && \
+        printf 'a: a.c\\n\\tcc -o a a.c\\n' >Makefile && make -s && ./a && echo fine";
     let node = "require('child_process').execSync('true'); new (require('worker_threads').Worker)\
         ('require(\"fs\").writeFileSync(\"w\", \"x\")', {eval: true}).on('exit', () => \
         require('net').createServer().listen(0, '127.0.0.1', function () { this.close(); \

@@ -20,8 +20,8 @@ pub(super) enum Verdict {
     Refuse(u16),
 }
 
-/// A test of 32 bits of an argument. Where the kernel takes an `int`, that is its low half, whatever
-/// the high half holds.
+/// A test of 32 bits of an argument. Where the kernel takes an `int`, that is its low half,
+/// whatever the high half holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Check {
     /// From 0 on.

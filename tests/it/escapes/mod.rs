@@ -1,7 +1,7 @@
 //! The table of escapes: what a command tries against its supervisor, its guard and its siblings.
 //!
-//! Each row is tried without confinement first, where it must succeed, or it proves nothing; then in
-//! a fence, on each path of a spawn, where it must fail. What counts is the effect as it is seen
+//! Each row is tried without confinement first, where it must succeed, or it proves nothing; then
+//! in a fence, on each path of a spawn, where it must fail. What counts is the effect as it is seen
 //! from outside, not what the attacker says; only what happens in the attacker alone is its own to
 //! tell. An actor is the supervisor, as root and as an ordinary user.
 
