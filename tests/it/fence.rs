@@ -11,7 +11,21 @@ use tidy_process::{Command, Containment, Level, Mechanism, Sandbox, Stdio, Super
 
 use crate::actor::{ROLE, unshared};
 use crate::attacks::succeeds;
-use crate::support::{Alone, Stage, skip, tool};
+use crate::support::{Alone, Stage, lacks, skip, tool};
+
+/// A stage, where a fence can be made; else the test is skipped.
+pub(crate) fn stage() -> Option<Stage> {
+    let stage = Stage::set()?;
+    may_be_made().then_some(stage)
+}
+
+/// Whether a fence can be made here (Linux 6.12). The error says so, and what to do.
+pub(crate) fn may_be_made() -> bool {
+    let Err(error) = Sandbox::fence().plan() else { return true };
+    assert!(error.is_unconfinable() && error.hint().is_some(), "{error}");
+    lacks("fence", &error.to_string());
+    false
+}
 
 fn said(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -24,7 +38,7 @@ fn run(stage: &Stage, args: &[&str]) -> Output {
 #[test]
 #[parallel]
 fn a_report_says_the_level_and_the_mechanisms() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     for how in ["cgroup", "keeper"] {
         let output =
             run(&stage, &["run", "-v", "--fence", "--containment", how, "--json", "-", "true"]);
@@ -44,7 +58,7 @@ fn a_report_says_the_level_and_the_mechanisms() {
 #[test]
 #[parallel]
 fn a_plan_names_every_layer_and_runs_nothing() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let flag = std::env::temp_dir().join(format!("tidy-plan-{}", std::process::id()));
     let touch = ["touch", flag.to_str().unwrap()];
     let output = run(&stage, &[&["run", "--fence", "--plan"], &touch[..]].concat());
@@ -64,7 +78,7 @@ fn a_plan_names_every_layer_and_runs_nothing() {
 #[test]
 #[parallel]
 fn what_cannot_be_confined_is_not_run() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let says = |args: &[&str], words: [&str; 2]| {
         let output = run(&stage, &[&["run", "--fence"], args, &["echo", "ran"]].concat());
         let text = said(&output.stderr);
@@ -81,7 +95,7 @@ fn what_cannot_be_confined_is_not_run() {
 #[test]
 #[serial]
 fn every_step_that_fails_is_an_error_that_names_it() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     if StdCommand::new("strace").arg("-V").output().is_err() {
         return skip("strace is missing: apt-get install strace");
     }
@@ -121,7 +135,7 @@ fn every_step_that_fails_is_an_error_that_names_it() {
 #[test]
 #[parallel]
 fn a_supervisor_in_a_fence_says_what_to_do_or_takes_a_keeper() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let nested = |inner: &[&str]| {
         let args = [&["run", "--fence", "--", tool(), "run"], inner, &["sh", "-c", "exit 7"]];
         run(&stage, &args.concat())
@@ -140,7 +154,7 @@ fn a_supervisor_in_a_fence_says_what_to_do_or_takes_a_keeper() {
 #[test]
 #[parallel]
 fn a_keeper_cannot_be_killed_out_of_a_fence() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let killing = |fence: &[&str]| {
         let script = ["sh", "-c", "kill -9 $PPID; echo $?; kill -STOP $PPID; echo $?"];
         run(&stage, &[&["run", "--containment=keeper"], fence, &script[..]].concat())
@@ -156,7 +170,7 @@ fn a_keeper_cannot_be_killed_out_of_a_fence() {
 #[test]
 #[serial]
 fn a_supervisor_confines_all_that_it_starts_and_nothing_else_comes_in() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let fence = Sandbox::fence();
     for containment in [Containment::Cgroup, Containment::Keeper] {
         let builder = Supervisor::builder().containment(containment).sandbox(&fence);
@@ -186,7 +200,7 @@ fn a_supervisor_confines_all_that_it_starts_and_nothing_else_comes_in() {
 #[test]
 #[serial]
 fn a_fence_stands_on_every_path_of_a_spawn() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let fence = Sandbox::fence();
     let confined = |command: &mut Command| {
         let output = command.sandbox(&fence).output().unwrap();
@@ -216,7 +230,7 @@ fn a_fence_stands_on_every_path_of_a_spawn() {
 #[test]
 #[serial]
 fn only_the_fds_that_are_named_are_there() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let files = [0, 1].map(|_| {
         let file = fs::File::open("/etc/hostname").or_else(|_| fs::File::open("/etc/passwd"));
         let file = file.unwrap();
@@ -245,7 +259,7 @@ fn only_the_fds_that_are_named_are_there() {
 #[test]
 #[serial]
 fn a_mount_that_comes_between_two_spawns_is_seen() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     if !nix::unistd::geteuid().is_root() {
         return skip("only root mounts");
     }
@@ -284,7 +298,7 @@ pub(crate) fn play_mounts() {
 #[test]
 #[serial]
 fn programs_of_every_day_run_in_a_fence() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = stage() else { return };
     let dir = std::env::temp_dir().join(format!("tidy-programs-{}", std::process::id()));
     fs::create_dir(&dir).unwrap();
     let python = "import asyncio, multiprocessing as m, threading, socket, subprocess, tempfile\n\

@@ -20,7 +20,8 @@ use crate::attacks::permissions::{delegated, ordinary};
 use crate::attacks::succeeds;
 use crate::escapes::attacker::Attempt;
 use crate::escapes::scene::{Outcome, Path, Scene};
-use crate::support::{Alone, Stage};
+use crate::fence;
+use crate::support::Alone;
 
 /// Who can do it, outside of a fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +154,7 @@ fn every_escape_fails_in_a_sandbox_too() {
 #[test]
 #[serial]
 fn every_escape_that_works_without_a_fence_fails_in_one() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = fence::stage() else { return };
     succeeds(&mut actor(&stage, "escapes"), "as this user");
     stage.close(Alone::Yes);
 }
@@ -161,7 +162,7 @@ fn every_escape_that_works_without_a_fence_fails_in_one() {
 #[test]
 #[serial]
 fn so_does_every_one_of_an_ordinary_user() {
-    let Some(stage) = Stage::set() else { return };
+    let Some(stage) = fence::stage() else { return };
     let Some(tree) = delegated(&stage) else { return };
     let mut command = actor(&stage, "escapes");
     let set_id = scene::set_id_program();

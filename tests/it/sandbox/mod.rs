@@ -12,7 +12,7 @@ use std::path::Path;
 
 use tidy_process::{Command, Output, Sandbox};
 
-use crate::support::{Stage, skip};
+use crate::support::{Stage, lacks};
 
 /// A stage, where namespaces can be made; else the test is skipped.
 pub(crate) fn stage() -> Option<Stage> {
@@ -22,7 +22,7 @@ pub(crate) fn stage() -> Option<Stage> {
         Ok(_) => Some(stage),
         Err(error) => {
             assert!(error.is_unconfinable() && error.hint().is_some(), "{error}");
-            skip(&format!("{error:#}"));
+            lacks("sandbox", &format!("{error:#}"));
             None
         }
     }
