@@ -310,7 +310,8 @@ fn programs_of_every_day_run_in_a_fence() {
         assert subprocess.run(['sh', '-c', 'kill -9 $$']).returncode == -9\n\
         open('f', 'w').write('x'); print('fine')";
     let git = "git init -q . && \
-        git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git clone -q . ../$(basename $PWD)/copy && echo fine";
+        git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && \
+        git clone -q . ../$(basename $PWD)/copy && echo fine";
     let cc = "printf 'int main(){return 0;}' >a.c && \
         printf 'a: a.c\\n\\tcc -o a a.c\\n' >Makefile && make -s && ./a && echo fine";
     let node = "require('child_process').execSync('true'); new (require('worker_threads').Worker)\
