@@ -127,7 +127,7 @@ fn conditional() -> Vec<(&'static str, Vec<SeccompRule>)> {
     let wide = SeccompCondition::new(2, seccompiler::SeccompCmpArgLen::Qword, Ne, 0);
     let typed = [0x5412, 0x541c].map(|request| rule(vec![condition(1, Eq, request)]));
     vec![
-        ("clone", any(0, 0x7e02_0000, &[])),
+        ("clone", any(0, 0x7e02_8000, &[])),
         ("unshare", any(0, 0x7e02_0080, &[])),
         ("sched_setparam", other()),
         ("sched_setscheduler", other()),
@@ -181,7 +181,7 @@ fn oracle(machine: Machine) -> Vec<Vec<(u16, u8, u8, u32)>> {
 const LOOKED_AT: std::ops::Range<u32> = 0..520;
 
 /// What may count in an argument.
-const VALUES: [u64; 14] = [
+const VALUES: [u64; 15] = [
     0,
     1,
     2,
@@ -191,6 +191,7 @@ const VALUES: [u64; 14] = [
     0o2000 | 1 << 40,
     0o20_000_000,
     0x80,
+    0x8011,
     0x5412,
     0x541c | 1 << 32,
     0x1000_0000,

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::attacker::{Prey, SECRET, call};
-use super::scene::{Outcome, Scene, arg, line_of};
+use super::attacker::{Prey, SECRET, call, clone};
+use super::scene::{Outcome, Scene, arg, cgroup_of, line_of};
 use super::{Row, Who, done, row};
 
 pub(super) const ROWS: &[Row] = &[
@@ -19,6 +19,7 @@ pub(super) const ROWS: &[Row] = &[
     // SIGURG: it is ignored by default, and reaches strangers of this user too.
     row("kill-all", Who::User, |_| kill_all(), |scene, _| scene.got(libc::SIGURG)),
     row("kill-the-parent", Who::Anyone, |_| signal_parent(), done),
+    row("clone-for-the-parent", Who::Anyone, |_| clone(libc::CLONE_PARENT), has_another_child),
     row("pidfd_send_signal", Who::Anyone, by_pidfd, |scene, _| scene.got(libc::SIGUSR1)),
     row("sigqueue", Who::Anyone, queue, |scene, _| scene.got(libc::SIGUSR2)),
     row("fcntl-setown", Who::Anyone, set_own, |scene, _| scene.got(libc::SIGIO)),
@@ -68,6 +69,18 @@ fn kill_all() -> Result<String, Errno> {
 /// The supervisor itself, with a signal that only asks.
 fn signal_parent() -> Result<String, Errno> {
     kill(nix::unistd::getppid(), None).map(|()| String::new())
+}
+
+/// Whether a process of the attacker's cgroup beside it, and init, is the supervisor's child.
+fn has_another_child(_: &Scene, outcome: &Outcome) -> bool {
+    let (ours, attacker) = (std::process::id().to_string(), outcome.child.id().cast_signed());
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).any(|pid: i32| {
+        pid != attacker
+            && line_of(pid, "status", "PPid:") == ours
+            && line_of(pid, "status", "Name:") != "tidy-init"
+            && cgroup_of(pid) == cgroup_of(attacker)
+    })
 }
 
 fn by_pidfd(prey: &Prey) -> Result<String, Errno> {
