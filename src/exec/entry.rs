@@ -70,10 +70,8 @@ impl Entry<'_> {
         let (enclosure, image) = (self.enclosure, &*launch.image);
         let Ids { uid, gid, changes } = self.ids;
         let candidates = image.candidates.each();
-        let own = [line.as_raw_fd(), enclosure.plan.as_raw_fd()];
-        let ruleset = enclosure.ruleset.as_ref().map(AsRawFd::as_raw_fd);
+        let own = [line, &enclosure.plan, &enclosure.ruleset].map(AsRawFd::as_raw_fd);
         let mut numbers: Vec<i64> = own.map(i64::from).to_vec();
-        numbers.push(ruleset.map_or(-1, i64::from));
         numbers.extend([i64::from(uid), i64::from(gid), i64::from(changes)]);
         numbers.push(launch.program.process_group.map_or(-1, i64::from));
         let counts = [candidates.len(), enclosure.fail, self.fds.len()];
@@ -85,7 +83,7 @@ impl Entry<'_> {
         let head: [*const c_char; 3] = [c"tidy-set-up".as_ptr(), numbers.as_ptr(), cwd];
         let argv = head.into_iter().chain(candidates.iter().copied());
         let argv = argv.chain(image.argv.each().iter().copied()).chain([ptr::null()]).collect();
-        let fds = own.into_iter().chain(ruleset).chain(self.fds.iter().copied()).collect();
+        let fds = own.into_iter().chain(self.fds.iter().copied()).collect();
         SetUp { program: enclosure.program.as_raw_fd(), argv, fds, _numbers: numbers }
     }
 

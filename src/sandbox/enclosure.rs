@@ -8,19 +8,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
-use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
 
 use crate::confinement::Property;
 use crate::error::advice::{Advice, advice};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, errno_of};
 use crate::sandbox::blueprint;
 use crate::sandbox::layout::number::MOST_KEPT;
 use crate::sandbox::mount_news::MountNews;
 use crate::sandbox::request::Request;
+use crate::sandbox::ruleset::scopes;
 use crate::sandbox::view::{Network, Piece};
-use crate::sys::{above_two, pass};
+use crate::sys::pass;
 
 /// The program that makes namespaces, init and main. Empty where it could not be linked.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/set-up"));
@@ -34,8 +33,8 @@ const KEPT: [&str; 6] = ["PATH", "TERM", "COLORTERM", "NO_COLOR", "LANG", "TZ"];
 pub(crate) struct Enclosure {
     pub(crate) program: OwnedFd,
     pub(crate) plan: OwnedFd,
-    /// Scopes of Landlock, where the kernel has them.
-    pub(crate) ruleset: Option<OwnedFd>,
+    /// Scopes of Landlock.
+    pub(crate) ruleset: OwnedFd,
     pub(crate) pieces: Vec<Piece>,
     pub(crate) network: Network,
     mounts: MountNews,
@@ -60,7 +59,7 @@ impl Enclosure {
         Ok(Self {
             program: pass::sealed_program(c"tidy-set-up", PROGRAM).map_err(failed)?,
             plan: blueprint::sealed(&pieces, filter, network).map_err(failed)?,
-            ruleset: scopes(network)?,
+            ruleset: scopes()?,
             pieces,
             network,
             mounts,
@@ -87,33 +86,6 @@ impl Enclosure {
         KEPT.iter().map(ToString::to_string).chain(["LC_*".to_owned()]).chain(named)
     }
 }
-
-/// Keeps signals and abstract sockets inside. In a pid and a network namespace of its own that is a
-/// second lock; in the host's network it is the only one.
-fn scopes(network: Network) -> Result<Option<OwnedFd>> {
-    let ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .scope(Scope::from_all(ABI::V6))
-        .and_then(Ruleset::create);
-    match (ruleset, network) {
-        (Ok(ruleset), _) => {
-            let fd: Option<OwnedFd> = ruleset.into();
-            let fd = fd.ok_or(Errno::EMFILE).and_then(above_two);
-            fd.map(Some).map_err(|errno| Error::os(Step::Landlock, "scopes", errno))
-        }
-        (Err(error), Network::Host) => {
-            let why = format!("landlock, which keeps abstract sockets inside: {error}");
-            Err(Error::unconfinable(Property::Network, why, OWN_NETWORK))
-        }
-        (Err(_), Network::None | Network::Loopback) => Ok(None),
-    }
-}
-
-const OWN_NETWORK: Advice = advice!(
-    "in the host's network Linux 6.12 or newer with Landlock is needed; else choose ",
-    "Network::None or Network::Loopback",
-    "--net none or --net loopback"
-);
 
 /// The user that a command is in a sandbox, the same inside and outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +129,8 @@ const UNUSED: u32 = 2_147_352_576;
 
 /// An id that owns nothing: [`UNUSED`], or where that is not mapped the last but two that is.
 fn unused(map: &str) -> Result<u32> {
-    let text = fs::read_to_string(map).unwrap_or_default();
+    let text = fs::read_to_string(map)
+        .map_err(|error| Error::at(Step::IdMap, Path::new(map), errno_of(&error)))?;
     let ranges = text.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().filter_map(|field| field.parse::<u64>().ok());
         let (first, _, count) = (fields.next()?, fields.next()?, fields.next()?);
@@ -205,6 +178,8 @@ mod tests {
         assert_eq!(of("0 0 4294967295\n").unwrap(), UNUSED);
         assert_eq!(of("0 100000 65536\n").unwrap(), 65_533);
         assert!(of("0 1000 1\n").unwrap_err().is_unconfinable());
-        fs::remove_file(dir).unwrap();
+        fs::remove_file(&dir).unwrap();
+        let error = unused(dir.to_str().unwrap()).unwrap_err();
+        assert!(error.to_string().ends_with("(ENOENT)"), "{error}");
     }
 }

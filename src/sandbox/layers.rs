@@ -10,8 +10,7 @@ impl Enclosure {
     /// All that it confines by, in order.
     pub(crate) fn mechanisms(&self) -> Vec<&'static str> {
         let own = self.layers().into_iter().map(|layer| layer.mechanism);
-        let common = MECHANISMS.into_iter();
-        own.chain(common.filter(|name| *name != "landlock" || self.ruleset.is_some())).collect()
+        own.chain(MECHANISMS).collect()
     }
 
     /// Those before the ones that every level has.

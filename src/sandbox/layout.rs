@@ -56,7 +56,7 @@ pub(crate) mod network {
 pub(crate) mod number {
     pub(crate) const CHANNEL: usize = 0;
     pub(crate) const PLAN: usize = 1;
-    /// The fd of a Landlock ruleset, or -1.
+    /// The fd of a Landlock ruleset.
     pub(crate) const RULESET: usize = 2;
     pub(crate) const UID: usize = 3;
     pub(crate) const GID: usize = 4;

@@ -9,6 +9,7 @@
 //! Others may have a part in what is allowed here: no symbolic link is followed, and each directory
 //! is opened from the one above it.
 
+use std::error::Error as _;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +26,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use crate::cgroup::hierarchy::{Mount, mounts};
 use crate::confinement::Property;
 use crate::error::advice::{Advice, advice};
-use crate::error::{Error, Result};
+use crate::error::kind::SCARCE;
+use crate::error::{Error, Result, Step, errno_of};
 use crate::sandbox::mount_news::MountNews;
 use crate::sys::above_two;
 
@@ -71,7 +73,7 @@ impl Writes {
 
     /// Makes the ruleset for the mounts that this process sees now.
     pub(crate) fn make() -> Result<Self> {
-        let ruleset = begin().map_err(|error| unsupported(&error))?;
+        let ruleset = begin().map_err(|error| failed(&error))?;
         let is_kernels = |mount: &Mount| KERNELS.contains(&&*mount.kind);
         // Opened before it is read: a change meanwhile is not missed.
         let (news, mounts) = MountNews::open()
@@ -84,14 +86,29 @@ impl Writes {
         let mut allowing = Allowing { refused, ruleset, allowed: Vec::new() };
         let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         let allowed = root.map_or(Ok(()), |root| allowing.allow("/".into(), &root));
-        allowed.map_err(|error| unsupported(&error))?;
+        allowed.map_err(|error| failed(&error))?;
         let Allowing { refused, ruleset, mut allowed } = allowing;
         allowed.sort();
-        let fd: Option<OwnedFd> = ruleset.into();
-        let fd = fd.and_then(|fd| above_two(fd).ok());
-        let ruleset = fd.ok_or_else(|| unsupported(&"no fd is left"))?;
-        Ok(Self { ruleset, refused, allowed, mounts: news })
+        Ok(Self { ruleset: fd_of(ruleset)?, refused, allowed, mounts: news })
     }
+}
+
+/// A ruleset that keeps signals and abstract sockets inside, and no more, for a view of its own.
+///
+/// A pid namespace does not keep signals inside: 0 is the process group, and that of a command is
+/// its supervisor's, where it is given none of its own.
+pub(crate) fn scopes() -> Result<OwnedFd> {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::from_all(NEEDED))
+        .and_then(Ruleset::create);
+    ruleset.map_err(|error| failed(&error)).and_then(fd_of)
+}
+
+fn fd_of(ruleset: RulesetCreated) -> Result<OwnedFd> {
+    let fd: Option<OwnedFd> = ruleset.into();
+    let fd = fd.ok_or_else(|| unsupported(&"it is not there"))?;
+    above_two(fd).map_err(|errno| Error::os(Step::Landlock, "ruleset", errno))
 }
 
 fn begin() -> std::result::Result<RulesetCreated, RulesetError> {
@@ -156,6 +173,16 @@ impl Allowing {
     }
 }
 
+/// What has run out says nothing about the kernel.
+fn failed(error: &RulesetError) -> Error {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let errno = causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(errno_of);
+    match errno {
+        Some(errno) if SCARCE.contains(&errno) => Error::os(Step::Landlock, "ruleset", errno),
+        _ => unsupported(error),
+    }
+}
+
 fn unsupported(why: &dyn std::fmt::Display) -> Error {
     Error::unconfinable(Property::Apart, format!("landlock: {why}"), NEEDS_LANDLOCK)
 }
@@ -176,5 +203,5 @@ const NEEDS_LANDLOCK: Advice = advice!(
      /sys/kernel/security/lsm: lsm=landlock,... on the kernel's command line; a container's \
      seccomp profile must allow landlock_create_ruleset); or do without: ",
     "leave Command::sandbox out",
-    "leave --fence out"
+    "leave --fence or --sandbox out"
 );

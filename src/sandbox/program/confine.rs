@@ -67,12 +67,9 @@ fn give_up(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::RIGHTS, prctl(SET_NO_NEW_PRIVILEGES, 1))?;
     orders.check(news::RIGHTS, dump_no_core())?;
     keep_fds(orders)?;
-    let ruleset = orders.number(number::RULESET);
-    if ruleset >= 0 {
-        let answer = call(nr::LANDLOCK_RESTRICT_SELF, [ruleset.cast_unsigned(), 0, 0, 0, 0, 0]);
-        orders.check(news::LANDLOCK, answer)?;
-    }
-    Ok(())
+    let ruleset = orders.fd(number::RULESET);
+    let answer = call(nr::LANDLOCK_RESTRICT_SELF, [ruleset, 0, 0, 0, 0, 0]);
+    orders.check(news::LANDLOCK, answer).map(drop)
 }
 
 /// A limit of 1 keeps the kernel from a handler behind a pipe too (core(5)), which 0 does not; a

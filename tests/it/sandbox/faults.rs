@@ -134,3 +134,43 @@ fn where_the_machine_forbids_it_the_reason_and_what_to_type_are_said() {
     }
     stage.close(Alone::Yes);
 }
+
+/// The tool with a sandbox, under strace with these options; none where that is missing.
+#[cfg(feature = "cli")]
+fn straced(stage: &Stage, strace: &[&str], sandbox: &[&str]) -> Option<(Option<i32>, String)> {
+    let mut command = std::process::Command::new("strace");
+    command.args(["-qq"]).args(strace).arg(crate::support::tool());
+    command.args(["run", "--no-guard", "--sandbox", "-C", "/"]).args(sandbox);
+    command.args(["--", "echo", "ran"]);
+    stage.mark_std(&mut command);
+    let Ok(output) = command.output() else {
+        crate::support::skip("strace is missing: apt-get install strace");
+        return None;
+    };
+    let said = [output.stdout, output.stderr].concat();
+    Some((output.status.code(), String::from_utf8(said).unwrap()))
+}
+
+/// A signal to 0 reaches the supervisor's process group out of a pid namespace.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn without_landlock_there_is_no_sandbox_whatever_its_network() {
+    let Some(stage) = stage() else { return };
+    for errno in ["EOPNOTSUPP", "ENOSYS", "EMFILE:when=2+"] {
+        for network in ["none", "loopback", "host"] {
+            let inject = format!("inject=landlock_create_ruleset:error={errno}");
+            let strace = ["-o", "/dev/null", "-e", &inject];
+            let Some((status, said)) = straced(&stage, &strace, &["--net", network]) else {
+                return;
+            };
+            assert_eq!(status, Some(125), "{errno} {network}: {said}");
+            assert!(said.contains("landlock") && !said.contains("ran\n"), "{errno}: {said}");
+            let scarce = errno.starts_with("EMFILE");
+            assert_eq!(said.contains("(EMFILE)"), scarce, "{errno}: {said}");
+            assert_eq!(said.contains("Linux 6.12"), !scarce, "{errno}: {said}");
+            stage.assert_clean(errno);
+        }
+    }
+    stage.close(Alone::Yes);
+}
