@@ -16,12 +16,13 @@ use nix::errno::Errno;
 
 use crate::containment::Placement;
 use crate::error::{Error, Step, errno_of};
+use crate::exec::announced::announced;
 use crate::exec::launch::{Enter, Failed, Launch};
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::set_up::SetUp;
 use crate::sandbox::enclosure::{Enclosure, Ids};
 use crate::sandbox::layout::news;
-use crate::sys::bury::{bury, reap_dying};
+use crate::sys::bury::{bury, kill_child, reap_child, reap_dying};
 use crate::sys::{Newborn, above_two, pass, poll};
 
 /// An enclosure, and who enters it.
@@ -39,7 +40,35 @@ pub(crate) struct Entry<'a> {
 struct Heard {
     init: Option<Newborn>,
     main: Option<Newborn>,
+    /// Those without a handle: killed, to be reaped by their number.
+    strays: Vec<i32>,
+    /// What came first.
     failed: Option<Failed>,
+}
+
+impl Heard {
+    fn fail(&mut self, step: Step, errno: Errno) {
+        self.failed.get_or_insert(Failed::At(step, errno));
+    }
+
+    /// Takes init or main, or kills it where there is no handle on it, which ends the line. Returns
+    /// whether what is heard can be believed.
+    fn take(&mut self, which: u32, pid: i32, pidfd: Option<OwnedFd>) -> bool {
+        match announced(which, pid, pidfd) {
+            Ok(init) if which == news::INIT => self.init = Some(init),
+            Ok(main) => self.main = Some(main),
+            Err(Errno::EPROTO) => {
+                self.fail(Step::SetUp, Errno::EPROTO);
+                return false;
+            }
+            Err(errno) => {
+                kill_child(pid);
+                self.strays.push(pid);
+                self.fail(Step::Births, errno);
+            }
+        }
+        true
+    }
 }
 
 impl Enter for Entry<'_> {
@@ -103,18 +132,17 @@ impl Entry<'_> {
             }
             match pass::receive_numbers(line) {
                 Ok(None) => return heard,
-                Ok(Some(([news::INIT, pid, _], Some(pidfd)))) => {
-                    heard.init = Some(Newborn { pid: pid.cast_signed(), pidfd });
-                }
-                Ok(Some(([news::MAIN, pid, _], Some(pidfd)))) => {
-                    heard.main = Some(Newborn { pid: pid.cast_signed(), pidfd });
+                Ok(Some(([which @ (news::INIT | news::MAIN), pid, _], pidfd))) => {
+                    if !heard.take(which, pid.cast_signed(), pidfd) {
+                        return heard;
+                    }
                 }
                 Ok(Some(([step, errno, index], _))) => {
-                    heard.failed = Some(self.failure(step, errno, index));
+                    heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
-                    heard.failed = Some(Failed::At(Step::SetUp, errno));
+                    heard.fail(Step::SetUp, errno);
                     return heard;
                 }
             }
@@ -129,7 +157,7 @@ impl Entry<'_> {
         program: &Newborn,
         given_up: Option<Error>,
     ) -> Result<Newborn, Failed> {
-        let Heard { init, main, failed } = heard;
+        let Heard { init, main, strays, failed } = heard;
         let failed = given_up.map(Failed::Known).or(failed);
         match (failed, init, main) {
             (None, Some(init), Some(main)) => {
@@ -139,7 +167,9 @@ impl Entry<'_> {
             }
             (failed, init, main) => {
                 bury(program.pidfd.as_fd());
-                [main, init].iter().flatten().for_each(|process| bury(process.pidfd.as_fd()));
+                main.iter().for_each(|main| bury(main.pidfd.as_fd()));
+                strays.iter().rev().for_each(|pid| reap_child(*pid));
+                init.iter().for_each(|init| bury(init.pidfd.as_fd()));
                 // Without a word it was killed.
                 Err(failed.unwrap_or(Failed::At(Step::Births, Errno::ESRCH)))
             }

@@ -7,6 +7,8 @@ pub(crate) mod stdio;
 pub(crate) mod image;
 pub(crate) mod launch;
 pub(crate) mod overdue;
+#[cfg(feature = "sandbox")]
+mod announced;
 #[cfg_attr(not(feature = "sandbox"), path = "no_entry.rs")]
 pub(crate) mod entry;
 pub(crate) mod orders;

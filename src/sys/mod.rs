@@ -21,7 +21,7 @@ pub(crate) mod standin;
 
 use std::ffi::{CStr, CString, c_int};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -124,11 +124,16 @@ pub(crate) fn signal_fd(pid: i32) -> Result<OwnedFd, Errno> {
 /// Returns the pidfd if it is a child's: where SIGCHLD is ignored, or another thread waits for
 /// every child, the pid of a child that has ended may belong to another process by now.
 fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
+    check_child(pidfd.as_fd()).map(|()| pidfd)
+}
+
+/// `ECHILD` if the process is no child of this one that nothing has reaped.
+pub(crate) fn check_child(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
     let id = pidfd.as_raw_fd().cast_unsigned();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: a null siginfo is allowed, and nothing is reaped.
     let answer = unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), flags) };
-    Errno::result(answer).map(|_| pidfd)
+    Errno::result(answer).map(drop)
 }
 
 /// Registers an fd with the caller's tokio runtime, for its readiness.

@@ -1,8 +1,10 @@
 //! Each step of the set-up failing, and the machine refusing what it needs: a named error, and
 //! nothing left.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serial_test::serial;
 use tidy_process::Sandbox;
 
@@ -62,6 +64,39 @@ fn each_step_that_fails_is_named_and_leaves_nothing() {
             assert_eq!(zombies(), [""; 0], "{number}");
         }
     }
+    stage.close(Alone::Yes);
+}
+
+/// With one fd more each time, until there are enough: also where just those of init and main fail.
+#[test]
+#[serial]
+fn where_fds_run_out_at_any_step_it_is_said_and_nothing_is_left() {
+    let Some(stage) = stage() else { return };
+    let (own, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let (mut failed, mut steps) = (0, BTreeSet::new());
+    for limit in 3..200 {
+        let mut command = boxed(&stage, "exit 7", &Sandbox::new().system());
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+        let ended = command.run();
+        setrlimit(Resource::RLIMIT_NOFILE, own, hard).unwrap();
+        drop(command);
+        assert_eq!(zombies(), [""; 0], "{limit}: {ended:?}");
+        match ended {
+            Ok(status) => assert_eq!(status.status.code(), Some(7)),
+            Err(error) => {
+                let said = error.to_string();
+                assert!(said.contains("EMFILE") && !error.is_unconfinable(), "{limit}: {said}");
+                steps.insert(said);
+                failed = limit;
+            }
+        }
+        stage.assert_clean(&format!("{limit}: {steps:?}"));
+        if limit > failed + 10 && !steps.is_empty() {
+            break;
+        }
+    }
+    let births = steps.iter().any(|step| step.starts_with("confine (init and main"));
+    assert!(births, "{steps:#?}");
     stage.close(Alone::Yes);
 }
 
