@@ -15,6 +15,7 @@ const NEW_NET: usize = 0x4000_0000;
 
 pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     const SET_NAME: usize = 15;
+    const SET_DUMPABLE: usize = 4;
     prctl(SET_NAME, c"tidy-set-up".as_ptr().expose_provenance());
     let plan = Plan::map(orders.fd(number::PLAN));
     let plan = plan.map_err(|errno| Fault { step: news::PLAN, errno, index: 0 })?;
@@ -28,7 +29,12 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     }
     let unshare = |flags| call(nr::UNSHARE, [flags, 0, 0, 0, 0, 0]);
     orders.check(news::USER, unshare(NEW_USER))?;
+    // Its own files in /proc are root's otherwise. While it is so, another process of the user that
+    // it has become can trace it, and speak for it.
+    orders.check(news::MAP, prctl(SET_DUMPABLE, 1))?;
     map_ids(orders)?;
+    // Init and main, too, until exec.
+    orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
     let rest = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PIDS;
     orders.check(news::NAMESPACES, unshare(rest))?;
     if plan.head.network != network::HOST {
@@ -39,13 +45,10 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
 
 /// As root: a user that owns nothing, without any group of root's.
 fn become_other(orders: &Orders) -> Result<(), Fault> {
-    const SET_DUMPABLE: usize = 4;
     let (uid, gid) = (orders.fd(number::UID), orders.fd(number::GID));
     orders.check(news::IDENTITY, call(nr::SETGROUPS, [0; 6]))?;
     orders.check(news::IDENTITY, call(nr::SETRESGID, [gid, gid, gid, 0, 0, 0]))?;
-    orders.check(news::IDENTITY, call(nr::SETRESUID, [uid, uid, uid, 0, 0, 0]))?;
-    // Its own files in /proc are root's otherwise.
-    orders.check(news::IDENTITY, prctl(SET_DUMPABLE, 1)).map(drop)
+    orders.check(news::IDENTITY, call(nr::SETRESUID, [uid, uid, uid, 0, 0, 0])).map(drop)
 }
 
 fn map_ids(orders: &Orders) -> Result<(), Fault> {

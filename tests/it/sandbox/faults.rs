@@ -209,3 +209,22 @@ fn without_landlock_there_is_no_sandbox_whatever_its_network() {
     }
     stage.close(Alone::Yes);
 }
+
+/// Another process of its user could trace it else, and name its supervisor whom it likes.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn the_set_up_program_is_closed_to_others_before_it_makes_init_and_main() {
+    let Some(stage) = stage() else { return };
+    let trace = ["-f", "-e", "trace=prctl,clone"];
+    let Some((status, said)) = straced(&stage, &trace, &[]) else { return };
+    assert_eq!(status, Some(0), "{said}");
+    let calls = said.lines().filter_map(|line| {
+        let calls = ["SUID_DUMP_USER", "SUID_DUMP_DISABLE", "CLONE_PARENT"];
+        calls.into_iter().find(|call| line.contains(call))
+    });
+    let calls: Vec<_> = calls.take(3).collect();
+    let expected = ["SUID_DUMP_USER", "SUID_DUMP_DISABLE", "CLONE_PARENT"];
+    assert_eq!(calls, expected, "{said}");
+    stage.close(Alone::Yes);
+}
