@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use crate::confinement::Level;
+use crate::error::{Error, Result, Step};
 use crate::sandbox::view::Wanted;
 
 /// The settings of a [`Sandbox`](crate::Sandbox).
@@ -16,7 +17,8 @@ pub(crate) struct Request {
     pub(crate) denied: BTreeSet<String>,
     /// The fds that the command has beside its three streams.
     pub(crate) fds: BTreeSet<RawFd>,
-    /// The rest is for the level with a view of its own.
+    /// The last setting that was made of those for the level with a view of its own: of the next.
+    pub(crate) of_a_view: Option<&'static str>,
     pub(crate) view: Wanted,
     /// Variables of the caller's, by name.
     pub(crate) kept: BTreeSet<OsString>,
@@ -31,9 +33,21 @@ impl Request {
             allowed: BTreeSet::new(),
             denied: BTreeSet::new(),
             fds: BTreeSet::new(),
+            of_a_view: None,
             view: Wanted::default(),
             kept: BTreeSet::new(),
             fail: 0,
+        }
+    }
+
+    /// Refuses settings that the level has no place for: left out silently, they would be missed.
+    pub(crate) fn check(&self) -> Result<()> {
+        match (self.level, self.of_a_view) {
+            (Level::Fence, Some(setting)) => {
+                let why = "only the level sandbox has it: take that level, or leave it out";
+                Err(Error::invalid(Step::Prepare, format!("{setting} in a fence"), why))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -88,6 +88,20 @@ fn what_cannot_be_confined_is_not_run() {
     says(&["--deny-syscall", "frobnicate"], ["\"frobnicate\"", "no such system call"]);
     says(&["--delegate"], ["cannot leave its cgroup", "leave out --delegate"]);
     says(&["--keep-fd", "999"], ["close_range", "--keep-fd"]);
+    let dir = std::env::temp_dir().join(format!("tidy-fence-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let cases: [(&str, &[&str]); 2] =
+        [("level = 'fence'\nhide = '/opt'", &[]), ("level = 'fence'", &["--hide", "/opt"])];
+    for (text, options) in cases {
+        fs::write(dir.join("fence.toml"), text).unwrap();
+        let file = dir.join("fence.toml");
+        let args = ["run", "--profile", file.to_str().unwrap()];
+        let output = run(&stage, &[&args[..], options, &["echo", "ran"]].concat());
+        let text = said(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(125), &b""[..]), "{text}");
+        assert!(text.contains("hide in a fence: only the level sandbox"), "{text}");
+    }
+    fs::remove_dir_all(dir).unwrap();
     stage.close(Alone::No);
 }
 
