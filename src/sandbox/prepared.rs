@@ -45,7 +45,7 @@ impl Prepared {
             machine,
             writes,
             enclosure,
-            fds: request.fds.iter().copied().filter(|&fd| fd > 2).collect(),
+            fds: request.fds.keys().copied().collect(),
             confined,
         })
     }

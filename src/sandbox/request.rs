@@ -1,11 +1,12 @@
 //! What is asked of a sandbox: inert data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use crate::confinement::Level;
 use crate::error::{Error, Result, Step};
+use crate::sandbox::fds::Meant;
 use crate::sandbox::view::Wanted;
 
 /// The settings of a [`Sandbox`](crate::Sandbox).
@@ -16,7 +17,7 @@ pub(crate) struct Request {
     pub(crate) allowed: BTreeSet<String>,
     pub(crate) denied: BTreeSet<String>,
     /// The fds that the command has beside its three streams.
-    pub(crate) fds: BTreeSet<RawFd>,
+    pub(crate) fds: BTreeMap<RawFd, Option<Meant>>,
     /// The last setting that was made of those for the level with a view of its own: of the next.
     pub(crate) of_a_view: Option<&'static str>,
     pub(crate) view: Wanted,
@@ -32,7 +33,7 @@ impl Request {
             level,
             allowed: BTreeSet::new(),
             denied: BTreeSet::new(),
-            fds: BTreeSet::new(),
+            fds: BTreeMap::new(),
             of_a_view: None,
             view: Wanted::default(),
             kept: BTreeSet::new(),
