@@ -25,6 +25,7 @@ pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
 use crate::report::Report;
+pub use crate::sandbox::fds::check_handed_over;
 use crate::supervisor::environment;
 use crate::supervisor::list::TreeInfo;
 pub use crate::supervisor::orphans::reap_all_but;

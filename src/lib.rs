@@ -18,7 +18,7 @@
 //! *keeper*: a process that holds one tree without a cgroup. A *guard* beside the trees kills them
 //! if this process dies.
 //!
-//! What this crate does not do: it is no sandbox (a process with the right to write to a
+//! What this crate does not do: by default it is no sandbox (a process with the right to write to a
 //! `cgroup.procs` outside its tree can leave), and it does not undo what a command asked others to
 //! do (systemd, cron, a container engine).
 //!

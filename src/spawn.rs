@@ -31,6 +31,8 @@ use crate::report::{Cause, Report};
 use crate::sandbox::Prepared;
 #[cfg(feature = "sandbox")]
 use crate::sandbox::enclosure::Ids;
+#[cfg(feature = "sandbox")]
+use crate::sandbox::fds::check_stream;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -200,7 +202,7 @@ impl Command {
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
         let confine = prepared.as_deref().and_then(Prepared::confinement);
-        let entry = self.entry(prepared.as_deref(), closures, &mut image)?;
+        let entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
         let enter = entry.as_ref().map(|entry| entry as &dyn Enter);
         let lent = (closures, &mut image, &streams, enter);
@@ -253,6 +255,7 @@ impl Command {
         &self,
         prepared: Option<&'a Prepared>,
         closures: &[Closure],
+        streams: &[ChildStream<'_>; 3],
         image: &mut Image,
     ) -> Result<Option<Entry<'a>>> {
         let enclosed = prepared.and_then(|made| Some((made.enclosure()?, made.fds())));
@@ -264,6 +267,9 @@ impl Command {
         if self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
             return no("it has no supplementary groups to set");
         }
+        for (number, stream) in (0..).zip(streams) {
+            check_stream(number, stream.child)?;
+        }
         let ids = Ids::of(self.program.uid, self.program.gid)?;
         *image = Image::confined(&self.program, &|key| enclosure.keeps(key))?;
         Ok(Some(Entry { enclosure, ids, fds, init: Cell::new(None) }))
@@ -274,6 +280,7 @@ impl Command {
         &self,
         _: Option<&'a Prepared>,
         _: &[Closure],
+        _: &[ChildStream<'_>; 3],
         _: &mut Image,
     ) -> Result<Option<Entry<'a>>> {
         Ok(None)

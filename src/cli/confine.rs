@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, value_parser};
+use tidy_process::cli_support::check_handed_over;
 use tidy_process::{Sandbox, SupervisorBuilder};
 
 use crate::exit::{Ended, Failure, open_failure};
@@ -75,6 +76,8 @@ pub(crate) struct ConfineArgs {
 
 impl ConfineArgs {
     fn made(&self) -> Result<Sandbox, Failure> {
+        // Before anything is opened under one of these numbers.
+        self.keep_fd.iter().try_for_each(|&fd| check_handed_over(fd))?;
         let level = match &self.profile {
             Some(profile) => profile::read(profile)?,
             None if self.sandbox => Sandbox::new().system(),

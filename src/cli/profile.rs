@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::exit::{Failure, open_failure};
 
-/// Bytes of a file that are read: one with more is none of ours.
+/// Bytes that a profile may have.
 const BYTES: u64 = 1 << 20;
 
 const KEYS: &str = "level, read, write, hide, tmpfs, net, keep-env, allow-syscall, deny-syscall";
@@ -24,7 +24,12 @@ pub(crate) fn read(path: &Path) -> Result<Sandbox, Failure> {
     let failed = |error| open_failure(path, error);
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(BYTES).read_to_string(&mut text).map_err(failed)?;
+    // One more: what is cut off could have been a rule.
+    file.take(BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > BYTES {
+        let why = format!("a profile has {BYTES} bytes at most");
+        return Err(Failure::File { place: path.display().to_string(), key: String::new(), why });
+    }
     let dir = absolute(path).map_err(failed)?;
     let dir = dir.parent().unwrap_or(Path::new("/"));
     parse(&text, dir).map_err(|(at, why)| {
@@ -48,6 +53,11 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
     for (key, value) in table {
         let name: &str = key.get_ref();
         let words = words(value).map_err(|why| (value.span().start, format!("{name}: {why}")))?;
+        let wrong = |why: String| (value.span().start, why);
+        if ["read", "write", "hide", "tmpfs"].contains(&name) && words.iter().any(String::is_empty)
+        {
+            return Err(wrong(format!("{name}: a path is empty; \".\" is the file's directory")));
+        }
         let paths = || words.iter().map(|path| place(dir, path));
         sandbox = match name {
             "level" => sandbox,
@@ -58,12 +68,9 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
             "keep-env" => sandbox.keep_env(&words),
             "allow-syscall" => words.into_iter().fold(sandbox, Sandbox::allow_syscall),
             "deny-syscall" => words.into_iter().fold(sandbox, Sandbox::deny_syscall),
-            "net" => match words.first().map(|word| network(word)) {
-                Some(Some(network)) => sandbox.network(network),
-                _ => {
-                    let why = "net: \"none\", \"loopback\" or \"host\"".to_owned();
-                    return Err((value.span().start, why));
-                }
+            "net" => match value.get_ref().as_str().and_then(network) {
+                Some(network) => sandbox.network(network),
+                None => return Err(wrong("net: \"none\", \"loopback\" or \"host\"".to_owned())),
             },
             _ => {
                 let why = format!("{name}: no such key; there are {KEYS}");
@@ -142,7 +149,25 @@ mod tests {
         assert!(wrong("read = 1").starts_with("1: read: give a string"));
         assert!(wrong("\nreed = '/x'").starts_with("2: reed: no such key; there are level"));
         assert!(wrong("net = 'all'").starts_with("1: net: \"none\""));
+        assert!(wrong("net = ['none', 'host']").starts_with("1: net: \"none\""));
+        assert!(wrong("net = []").starts_with("1: net: \"none\""));
+        for key in ["read", "write", "hide", "tmpfs"] {
+            let text = wrong(&format!("{key} = ['/x', '']"));
+            assert!(text.starts_with(&format!("1: {key}: a path is empty")), "{text}");
+        }
         assert!(wrong("level = 'cage'").starts_with("1: level: \"fence\""));
         assert!(wrong("read = [").starts_with("1: "));
+    }
+
+    #[test]
+    fn a_profile_that_is_too_long_is_not_cut() {
+        let path = std::env::temp_dir().join(format!("tidy-profile-{}.toml", std::process::id()));
+        let rule = "hide = '/usr/share'\n";
+        let length = usize::try_from(BYTES).unwrap_or(0);
+        let filled = |more| "#".repeat(length + more - 1 - rule.len()) + "\n" + rule;
+        let tried = |text: String| std::fs::write(&path, text).map(|()| read(&path).is_ok());
+        let (fits, exceeds) = (tried(filled(0)), tried(filled(1)));
+        let _ = std::fs::remove_file(&path);
+        assert_eq!((fits.ok(), exceeds.ok()), (Some(true), Some(false)));
     }
 }

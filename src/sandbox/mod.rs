@@ -5,6 +5,7 @@
 //! (`enter.rs`). Which spawn is confined is not decided here.
 
 mod blueprint;
+pub(crate) mod fds;
 pub(crate) mod enclosure;
 pub(crate) mod enter;
 mod filter;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use crate::confinement::Level;
 use crate::error::Result;
 pub(crate) use crate::sandbox::enter::Confinement;
+use crate::sandbox::fds::Meant;
 use crate::sandbox::plan::Plan;
 pub(crate) use crate::sandbox::prepared::Prepared;
 use crate::sandbox::request::Request;
@@ -112,9 +114,15 @@ impl Sandbox {
     }
 
     /// Lets the command have these fds of the caller beside its three streams, under the same
-    /// numbers. All others are closed. One that is not open fails the spawn.
+    /// numbers. All others are closed.
+    ///
+    /// An fd is open when it is named, and stays so: a number that is not, or that stands for
+    /// another file at the spawn, is an error there. So is a file of a cgroup file system, and at
+    /// the level [`Level::Sandbox`] a directory or what is opened with `O_PATH`: by those it would
+    /// reach what it is kept from. `FD_CLOEXEC` makes no difference.
     #[must_use]
     pub fn inherit_fds(self, fds: impl IntoIterator<Item = RawFd>) -> Self {
+        let fds = fds.into_iter().filter(|&fd| fd > 2).map(|fd| (fd, Meant::by(fd)));
         self.with(|request| request.fds.extend(fds))
     }
 
@@ -129,6 +137,7 @@ impl Sandbox {
 
     /// Returns what a child needs; makes it where that has not been done.
     pub(crate) fn prepare(&self) -> Result<Arc<Prepared>> {
+        fds::check(&self.shared.request.fds, self.level())?;
         let mut prepared = lock(&self.shared.prepared);
         // It is asked once for each change: what is stale goes, whatever comes of the next.
         if prepared.as_ref().is_some_and(|made| made.is_stale()) {

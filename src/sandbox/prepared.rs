@@ -28,6 +28,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(request: &Request) -> Result<Self> {
+        request.check()?;
         let machine = Machine::own().ok_or_else(foreign_machine)?;
         let filter = filter::program(machine, request)?;
         let (writes, enclosure) = match request.level {
@@ -44,7 +45,7 @@ impl Prepared {
             machine,
             writes,
             enclosure,
-            fds: request.fds.iter().copied().filter(|&fd| fd > 2).collect(),
+            fds: request.fds.keys().copied().collect(),
             confined,
         })
     }

@@ -1,10 +1,12 @@
 //! What is asked of a sandbox: inert data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use crate::confinement::Level;
+use crate::error::{Error, Result, Step};
+use crate::sandbox::fds::Meant;
 use crate::sandbox::view::Wanted;
 
 /// The settings of a [`Sandbox`](crate::Sandbox).
@@ -15,8 +17,9 @@ pub(crate) struct Request {
     pub(crate) allowed: BTreeSet<String>,
     pub(crate) denied: BTreeSet<String>,
     /// The fds that the command has beside its three streams.
-    pub(crate) fds: BTreeSet<RawFd>,
-    /// The rest is for the level with a view of its own.
+    pub(crate) fds: BTreeMap<RawFd, Option<Meant>>,
+    /// The last setting that was made of those for the level with a view of its own: of the next.
+    pub(crate) of_a_view: Option<&'static str>,
     pub(crate) view: Wanted,
     /// Variables of the caller's, by name.
     pub(crate) kept: BTreeSet<OsString>,
@@ -30,10 +33,22 @@ impl Request {
             level,
             allowed: BTreeSet::new(),
             denied: BTreeSet::new(),
-            fds: BTreeSet::new(),
+            fds: BTreeMap::new(),
+            of_a_view: None,
             view: Wanted::default(),
             kept: BTreeSet::new(),
             fail: 0,
+        }
+    }
+
+    /// Refuses settings that the level has no place for: left out silently, they would be missed.
+    pub(crate) fn check(&self) -> Result<()> {
+        match (self.level, self.of_a_view) {
+            (Level::Fence, Some(setting)) => {
+                let why = "only the level sandbox has it: take that level, or leave it out";
+                Err(Error::invalid(Step::Prepare, format!("{setting} in a fence"), why))
+            }
+            _ => Ok(()),
         }
     }
 }

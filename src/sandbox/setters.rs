@@ -8,8 +8,8 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::request::Request;
 use crate::sandbox::view::{Access, Network};
 
-/// What it shows, and the rest of the level [`Level::Sandbox`]. Another level takes no notice of
-/// it.
+/// What it shows, and the rest of the level [`Level::Sandbox`]. At another level it is an error of
+/// the spawn, and of the plan.
 impl Sandbox {
     /// The level [`Level::Sandbox`]: the command sees nothing but what is named, beside a private
     /// `/tmp` and `/dev/shm`, a few devices, and its own processes in `/proc`.
@@ -46,7 +46,7 @@ impl Sandbox {
     /// Shows `/usr`, the links to it (`/bin`, `/lib` and so on) and `/etc`, to be read.
     #[must_use]
     pub fn system(self) -> Self {
-        self.with(|request| request.view.system = true)
+        self.seen("system", |request| request.view.system = true)
     }
 
     /// Shows a file or directory of the host's, with what is mounted below it, to be read. It is at
@@ -57,38 +57,39 @@ impl Sandbox {
     /// named, its place has to be there; nothing is made in a directory of the host's.
     #[must_use]
     pub fn read_only(self, path: impl AsRef<Path>) -> Self {
-        self.access(path.as_ref(), Access::ReadOnly)
+        self.access("read_only (--read)", path.as_ref(), Access::ReadOnly)
     }
 
     /// Shows it to be read and written.
     #[must_use]
     pub fn read_write(self, path: impl AsRef<Path>) -> Self {
-        self.access(path.as_ref(), Access::ReadWrite)
+        self.access("read_write (--write)", path.as_ref(), Access::ReadWrite)
     }
 
     /// Covers what is at this path, below one that is shown, with nothing.
     #[must_use]
     pub fn hide(self, path: impl AsRef<Path>) -> Self {
-        self.access(path.as_ref(), Access::Hidden)
+        self.access("hide", path.as_ref(), Access::Hidden)
     }
 
     /// Puts an empty directory at this path, in memory, that the command may write to.
     #[must_use]
     pub fn private(self, path: impl AsRef<Path>) -> Self {
-        self.access(path.as_ref(), Access::Private)
+        self.access("private (--tmpfs)", path.as_ref(), Access::Private)
     }
 
     /// Sets its network. Default: [`Network::None`].
     #[must_use]
     pub fn network(self, network: Network) -> Self {
-        self.with(|request| request.view.network = network)
+        self.seen("network (--net)", |request| request.view.network = network)
     }
 
     /// Keeps these variables of the caller's environment.
     #[must_use]
     pub fn keep_env<K: AsRef<OsStr>>(self, keys: impl IntoIterator<Item = K>) -> Self {
-        let keys = keys.into_iter().map(|key| key.as_ref().to_owned());
-        self.with(|request| request.kept.extend(keys))
+        let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
+        // None at all is no wish.
+        if keys.is_empty() { self } else { self.seen("keep_env", |to| to.kept.extend(keys)) }
     }
 
     /// Makes one step of the set-up fail; for tests of what is left then.
@@ -98,11 +99,46 @@ impl Sandbox {
         self.with(|request| request.fail = step)
     }
 
-    fn access(self, path: &Path, access: Access) -> Self {
+    fn access(self, setting: &'static str, path: &Path, access: Access) -> Self {
         // One name for one path: without doubled or trailing slashes.
         let path: PathBuf = path.components().collect();
-        self.with(|request| {
+        self.seen(setting, |request| {
             request.view.paths.insert(path, access);
         })
+    }
+
+    /// Takes a setting that only a view of its own can have.
+    fn seen(self, setting: &'static str, change: impl FnOnce(&mut Request)) -> Self {
+        self.with(|request| {
+            request.of_a_view = Some(setting);
+            change(request);
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_takes_no_setting_of_a_view() {
+        let fence = Sandbox::fence;
+        for (sandbox, setting) in [
+            (fence().system(), "system"),
+            (fence().read_only("/x"), "read_only (--read)"),
+            (fence().read_write("/x"), "read_write (--write)"),
+            (fence().hide("/x"), "hide"),
+            (fence().private("/x"), "private (--tmpfs)"),
+            (fence().network(Network::None), "network (--net)"),
+            (fence().keep_env(["K"]), "keep_env"),
+        ] {
+            for error in [sandbox.plan().err(), sandbox.prepare().err()] {
+                let text = error.filter(|error| error.is_invalid_input()).map(|e| e.to_string());
+                let text = text.unwrap_or_default();
+                assert!(text.contains(&format!("{setting} in a fence: only")), "{text}");
+            }
+        }
+        let unasked = fence().keep_env::<&str>([]).plan();
+        assert!(unasked.is_ok() || unasked.is_err_and(|error| error.is_unconfinable()));
     }
 }

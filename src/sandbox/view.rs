@@ -96,17 +96,18 @@ impl Wanted {
         devices(&mut all)?;
         all.push(Piece::new(op::TMPFS, 0, "1777", Path::new("tmp"))?);
         all.push(Piece::new(op::PROC, 0, "", Path::new("proc"))?);
-        let cgroups = cgroups()?;
+        let barred = barred()?;
         let mut paths = self.paths.clone();
         for (path, access) in &self.paths {
-            check(path, *access, &cgroups)?;
-            // The run root's lease is there, and the files of every cgroup.
-            let below = cgroups.iter().filter(|mount| mount.starts_with(path));
+            check(path, *access, &barred)?;
+            // The run root's lease is there, and the files of every cgroup and process.
+            let below = barred.iter().filter(|mount| mount.starts_with(path));
             let shown = matches!(access, Access::ReadOnly | Access::ReadWrite);
             below.filter(|_| shown).for_each(|mount| {
                 paths.insert(mount.clone(), Access::Hidden);
             });
         }
+        hold(&mut paths);
         for (path, access) in &paths {
             if *access != Access::Hidden || self.shows_above(path) {
                 all.push(Piece::named(path, *access)?);
@@ -159,15 +160,33 @@ fn devices(all: &mut Vec<Piece>) -> Result<()> {
     Ok(())
 }
 
-/// Where cgroup file systems are mounted.
-fn cgroups() -> Result<Vec<PathBuf>> {
+/// Where file systems are mounted by which cgroups and processes outside are reached.
+fn barred() -> Result<Vec<PathBuf>> {
     let all = mounts()?.into_iter();
-    let cgroups = all.filter(|mount| ["cgroup", "cgroup2"].contains(&&*mount.kind));
-    Ok(cgroups.map(|mount| mount.point).collect())
+    let barred = all.filter(|mount| ["cgroup", "cgroup2", "proc"].contains(&&*mount.kind));
+    Ok(barred.map(|mount| mount.point).collect())
+}
+
+/// Shows each directory between a path that may be written to and one below it that may not once
+/// more, in its place: what is a mount point cannot be renamed. Else another directory could take
+/// its name, with a path in it that nothing covers.
+fn hold(paths: &mut BTreeMap<PathBuf, Access>) {
+    let mut between = Vec::new();
+    for path in paths.iter().filter(|(_, access)| **access != Access::ReadWrite).map(|(p, _)| p) {
+        let named = |above: &Path| paths.get(above).copied();
+        let Some(nearest) = path.ancestors().skip(1).find(|above| named(above).is_some()) else {
+            continue;
+        };
+        if named(nearest) == Some(Access::ReadWrite) {
+            let above = path.ancestors().skip(1).take_while(|above| *above != nearest);
+            between.extend(above.map(Path::to_owned));
+        }
+    }
+    paths.extend(between.into_iter().map(|path| (path, Access::ReadWrite)));
 }
 
 /// Refuses what would break a promise of the level, and what is no plain path.
-fn check(path: &Path, access: Access, cgroups: &[PathBuf]) -> Result<()> {
+fn check(path: &Path, access: Access, barred: &[PathBuf]) -> Result<()> {
     let no = |why| Err(Error::invalid(Step::Prepare, format!("{path:?} in a sandbox"), why));
     if !path.is_absolute() {
         return no("name an absolute path");
@@ -185,10 +204,8 @@ fn check(path: &Path, access: Access, cgroups: &[PathBuf]) -> Result<()> {
     if path == Path::new("/dev") || own.iter().any(|own| path.starts_with(own)) {
         return no("a sandbox has its own; of /dev single devices may be named");
     }
-    if cgroups.iter().any(|mount| path.starts_with(mount)) {
-        return no(
-            "the cgroup file system stays outside: its directories hold the supervisor's lease",
-        );
+    if barred.iter().any(|mount| path.starts_with(mount)) {
+        return no("cgroup file systems and those of processes (proc) stay outside");
     }
     Ok(())
 }
@@ -286,11 +303,34 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_below_a_named_path_are_covered() {
-        let Some(mount) = cgroups().unwrap().into_iter().next() else { return };
-        let above = mount.parent().unwrap().to_str().unwrap().to_owned();
-        let all = pieces(&[(&above, Access::ReadOnly)]).unwrap();
-        assert!(all.contains(&format!("hidden {mount:?}")), "{all:?}");
-        assert!(pieces(&[(mount.to_str().unwrap(), Access::ReadOnly)]).is_err());
+    fn cgroups_and_processes_below_a_named_path_are_covered() {
+        for mount in barred().unwrap() {
+            let above = mount.parent().unwrap().to_str().unwrap().to_owned();
+            if above != "/" && !above.starts_with("/proc") {
+                let all = pieces(&[(&above, Access::ReadOnly)]).unwrap();
+                assert!(all.contains(&format!("hidden {mount:?}")), "{all:?}");
+            }
+            assert!(pieces(&[(mount.to_str().unwrap(), Access::ReadOnly)]).is_err());
+        }
+        assert!(barred().unwrap().contains(&PathBuf::from("/proc")));
+    }
+
+    #[test]
+    fn what_stands_between_a_writable_path_and_a_covered_one_is_a_mount_point() {
+        let tail = |named: &[(&str, Access)], count: usize| {
+            let all = pieces(named).unwrap();
+            all[all.len() - count..].to_vec()
+        };
+        let (rw, ro) = (Access::ReadWrite, Access::ReadOnly);
+        for (access, word) in [(ro, "read-only"), (Access::Hidden, "hidden")] {
+            let all = tail(&[("/a", rw), ("/a/b/c/d", access)], 4);
+            let held = ["read-write \"/a\"", "read-write \"/a/b\"", "read-write \"/a/b/c\""];
+            assert_eq!(all[..3], held);
+            assert_eq!(all[3], format!("{word} \"/a/b/c/d\""));
+        }
+        // What is above is not writable, or is named itself.
+        assert_eq!(tail(&[("/a", ro), ("/a/b/c", Access::Hidden)], 2)[0], "read-only \"/a\"");
+        let all = tail(&[("/a", rw), ("/a/b", ro), ("/a/b/c/d", Access::Hidden)], 3);
+        assert_eq!(all[1..], ["read-only \"/a/b\"", "hidden \"/a/b/c/d\""]);
     }
 }

@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "the system call instruction")]
 
 use std::ffi::{c_int, c_long};
+#[cfg(feature = "sandbox")]
+use std::os::fd::{BorrowedFd, RawFd};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 use nix::errno::Errno;
@@ -80,6 +82,19 @@ pub(crate) const fn int(value: c_int) -> usize {
 /// The bit of a signal in a mask.
 pub(crate) fn bit(signal: c_int) -> u64 {
     1u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
+}
+
+/// Lends an fd that is known by its number alone, where it is open.
+#[cfg(feature = "sandbox")]
+pub(crate) fn lent<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    // SAFETY: plain integers.
+    let flags = unsafe { call(libc::SYS_fcntl, [int(fd), int(libc::F_GETFD), 0, 0, 0]) };
+    if fd < 0 || flags < 0 {
+        return None;
+    }
+    // SAFETY: it is open and not -1, and what looks at it closes nothing.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    Some(look(fd))
 }
 
 /// prctl(2).

@@ -87,7 +87,21 @@ fn what_cannot_be_confined_is_not_run() {
     };
     says(&["--deny-syscall", "frobnicate"], ["\"frobnicate\"", "no such system call"]);
     says(&["--delegate"], ["cannot leave its cgroup", "leave out --delegate"]);
-    says(&["--keep-fd", "999"], ["close_range", "--keep-fd"]);
+    says(&["--keep-fd", "999"], ["--keep-fd 999", "not open when tidy-process was started"]);
+    let dir = std::env::temp_dir().join(format!("tidy-fence-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let cases: [(&str, &[&str]); 2] =
+        [("level = 'fence'\nhide = '/opt'", &[]), ("level = 'fence'", &["--hide", "/opt"])];
+    for (text, options) in cases {
+        fs::write(dir.join("fence.toml"), text).unwrap();
+        let file = dir.join("fence.toml");
+        let args = ["run", "--profile", file.to_str().unwrap()];
+        let output = run(&stage, &[&args[..], options, &["echo", "ran"]].concat());
+        let text = said(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(125), &b""[..]), "{text}");
+        assert!(text.contains("hide in a fence: only the level sandbox"), "{text}");
+    }
+    fs::remove_dir_all(dir).unwrap();
     stage.close(Alone::No);
 }
 
@@ -253,6 +267,30 @@ fn only_the_fds_that_are_named_are_there() {
     assert!(has(&kept, other) && kept.lines().count() == 5, "{kept}");
     drop(files);
     stage.close(Alone::Yes);
+}
+
+/// The tool's own fds, whatever number they get, are not handed out.
+#[test]
+#[serial]
+fn the_tool_keeps_what_it_was_given_and_nothing_of_its_own() {
+    let Some(stage) = stage() else { return };
+    let sh = |number: i32, given: &str| {
+        let closed = "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-";
+        let tool = format!("exec {} run -q --fence --keep-fd {number}", tool());
+        let script = format!("{closed}; {tool} -- test -e /proc/self/fd/{number} {given}");
+        let mut command = StdCommand::new("sh");
+        stage.mark_std(command.args(["-c", &script]));
+        command.output().unwrap()
+    };
+    for number in 3..10 {
+        let output = sh(number, "");
+        let text = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{text}");
+        assert!(text.contains("not open when tidy-process was started"), "{text}");
+    }
+    let output = sh(7, "7</dev/null");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    stage.close(Alone::No);
 }
 
 /// A mount that comes later is found: nothing of the kernel's is written to by way of it.

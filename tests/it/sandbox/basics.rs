@@ -174,6 +174,41 @@ fn no_mount_point_is_made_in_a_directory_of_the_hosts() {
     stage.close(Alone::Yes);
 }
 
+/// A directory on the way to what is covered is renamed, and another one put in its place.
+#[test]
+#[serial]
+fn what_is_covered_below_a_writable_path_stays_covered() {
+    let Some(stage) = stage() else { return };
+    let dir = open_dir("held");
+    fs::create_dir_all(dir.join("git/deep/hooks")).unwrap();
+    fs::write(dir.join("git/deep/secret"), "told").unwrap();
+    for open in ["git", "git/deep", "git/deep/hooks"] {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(dir.join(open), PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let shown = plain().read_write(&dir);
+    let script = format!(
+        "cd {}; mv git/deep git/x; mv git y; mkdir -p git/deep/hooks; echo >git/deep/hooks/new; \
+         cat git/deep/secret y/x/secret git/x/secret; echo >git/deep/beside",
+        dir.display(),
+    );
+    let text = said(&stage, &script, &shown.clone().read_only(dir.join("git/deep/hooks")));
+    assert!(text.contains("Device or resource busy"), "{text}");
+    assert!(text.contains("new: Read-only file system"), "{text}");
+    assert!(dir.join("git/deep/beside").exists() && !dir.join("git/deep/hooks/new").exists());
+    let text = said(&stage, &script, &shown.clone().hide(dir.join("git/deep/secret")));
+    assert!(text.contains("Device or resource busy") && !text.contains("told"), "{text}");
+    // A second run sees nothing of it either.
+    let text = said(&stage, &script, &shown.clone().hide(dir.join("git/deep/secret")));
+    assert!(text.contains("Device or resource busy") && !text.contains("told"), "{text}");
+    assert_eq!(fs::read_to_string(dir.join("git/deep/secret")).unwrap(), "told");
+    // Without a cover it is renamed, and read.
+    assert!(said(&stage, &script, &shown).contains("told"));
+    fs::remove_dir_all(dir).unwrap();
+    drop(shown);
+    stage.close(Alone::Yes);
+}
+
 #[test]
 #[serial]
 fn the_environment_is_cleared_but_for_what_is_kept() {

@@ -32,6 +32,52 @@ fn streams_are_the_commands_own_and_other_fds_are_not() {
     stage.close(Alone::Yes);
 }
 
+/// `/proc/self/fd/0/..` would be the host's.
+#[test]
+#[serial]
+fn a_directory_is_no_stream_and_no_kept_fd() {
+    use std::os::fd::AsRawFd;
+    let Some(stage) = stage() else { return };
+    let dir = || std::fs::File::open("/usr").unwrap();
+    let script = "ls /proc/self/fd/0/../root";
+    let mut command = stage.sh(script);
+    assert!(command.stdin(dir()).output().is_ok(), "it is one elsewhere");
+    let sandbox = Sandbox::new().system();
+    let held = dir();
+    let kept = sandbox.clone().inherit_fds([held.as_raw_fd()]);
+    for (mut command, name) in [
+        (boxed(&stage, script, &sandbox), "stream 0"),
+        (boxed(&stage, script, &kept), "inherit_fds"),
+    ] {
+        let stdin = if name == "stream 0" { Stdio::from(dir()) } else { Stdio::null() };
+        let error = command.stdin(stdin).output().unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_invalid_input() && text.contains(name), "{text}");
+        assert!(text.contains("it is a directory or opened with O_PATH"), "{text}");
+    }
+    drop((command, kept, sandbox, held));
+    stage.close(Alone::Yes);
+}
+
+/// One of a cgroup's, by which it would leave.
+#[test]
+#[serial]
+fn an_fd_of_a_cgroup_is_not_kept() {
+    use std::os::fd::AsRawFd;
+    let Some(stage) = stage() else { return };
+    let own = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = own.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    let procs = std::path::Path::new(mount.split(' ').nth(4).unwrap()).join("cgroup.procs");
+    let file = std::fs::File::open(procs).unwrap();
+    for level in [Sandbox::fence(), Sandbox::new().system()] {
+        let error = boxed(&stage, "true", &level.inherit_fds([file.as_raw_fd()])).run();
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("of a cgroup file system"), "{text}");
+    }
+    drop(file);
+    stage.close(Alone::Yes);
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 #[serial]
