@@ -14,7 +14,6 @@ pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
 use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
 pub use crate::cgroup::own::{Place, place, top};
-use crate::cgroup::usage::Counters;
 use crate::child::Child;
 use crate::child::settle::Rest;
 use crate::command::Command;
@@ -111,7 +110,7 @@ pub fn was_killed_by_name(tree: &Tree) -> bool {
 /// # Errors
 /// As for [`Child::finish`].
 pub fn finish_uncounted(child: &Child) -> Result<Report> {
-    child.finish_once(true, Counters::Unread)
+    child.finish_uncounted()
 }
 
 /// Sends a stop request on to those processes of the tree whose pid is meant, or to the main

@@ -88,7 +88,7 @@ impl Command {
     /// As for [`run`](Self::run), and the command timed out or used up its CPU time
     /// ([`Error::is_timed_out`]).
     pub fn status(&mut self) -> Result<ExitStatus> {
-        let report = self.run_then(Child::finish_unread)?;
+        let report = self.run_then(Child::finish_uncounted)?;
         let (what, time) = match report.cause {
             Cause::TimedOut => ("timed out after", self.policy.timeout),
             Cause::CpuTimeExceeded => ("used up its CPU time of", self.policy.cpu_time),

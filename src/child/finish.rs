@@ -91,6 +91,12 @@ impl Child {
         }
     }
 
+    /// Finishes it for a caller that does not read its usage, but may get the leftovers with an
+    /// error.
+    pub(crate) fn finish_uncounted(&self) -> Result<Report> {
+        self.finish_once(true, Counters::Unread)
+    }
+
     /// Finishes it for a caller that reads neither its usage nor its leftovers.
     pub(crate) fn finish_unread(&self) -> Result<Report> {
         self.finish_once(self.tree().remembers(), Counters::Unread)

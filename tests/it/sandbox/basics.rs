@@ -87,7 +87,10 @@ fn members_signals_and_freezes_pass_over_init() {
 #[serial]
 fn orphans_are_reaped_and_main_is_not_process_one() {
     let Some(stage) = stage() else { return };
-    let script = "echo $$; (true & true & true &); sleep 0.2; ps -A -o stat= | grep -c Z; echo end";
+    // Bounded: nothing tells when they are reaped.
+    let script = "echo $$; (true & true & true &); n=0
+        while ps -A -o stat= | grep -q Z && [ $n -lt 200 ]; do n=$((n + 1)); sleep 0.1; done
+        ps -A -o stat= | grep -c Z; echo end";
     assert_eq!(said(&stage, script, &plain()), "2\n0\nend\n");
     stage.close(Alone::Yes);
 }
