@@ -76,8 +76,9 @@ fn a_prompt_outlives_ctrl_c() {
         let mut terminal = Terminal::open(&stage, &line);
         terminal.shows(">>> ");
         for _ in 0..2 {
-            // Python shows its prompt a moment before it is ready for a Ctrl-C there.
-            sleep(GRACE);
+            // Python shows its prompt a moment before it is ready for a Ctrl-C there; one that
+            // comes in between is lost.
+            sleep(5 * GRACE);
             terminal.types(CTRL_C);
             terminal.shows("KeyboardInterrupt");
             terminal.shows(">>> ");
