@@ -15,7 +15,9 @@
 //! 5. To kill is to go round until `waitpid` knows of no child. Each process gets SIGKILL *before*
 //!    its children are listed: from then on it can fork no more, so the list is complete. What was
 //!    born before and has lost its parent since is a child of the keeper, and met in the next
-//!    round.
+//!    round. A bomb refills the places of its dead, and its many processes leave the keeper little
+//!    of the CPU: so it kills at the highest priority that it may have, and from the second round
+//!    on stops all (SIGSTOP) before it kills: what is stopped keeps its place and runs no more.
 //! 6. A pid of a descendant that is not its own child may go to a stranger at any moment. So
 //!    `/proc/PID` is opened, the parent's pid read in it, and the signal sent through that fd,
 //!    which is as good as a pidfd (pidfd_send_signal(2)).
@@ -55,6 +57,9 @@ pub(crate) const DONE: u32 = 3;
 
 /// Reaps this many processes at the most before it reads the line, however fast a chain forks.
 const REAP_BATCH: u32 = 64;
+
+/// The nice value of the highest priority.
+const HIGHEST: c_int = -20;
 
 /// Rounds without a death that follow at once; after these, pauses grow to 100 ms.
 const EAGER_ROUNDS: u32 = 300;
@@ -98,6 +103,8 @@ struct Keeper<'a> {
     cut: bool,
     known: bool,
     killing: bool,
+    /// A round of killing is done: most trees are dead after one.
+    killed_once: bool,
     spare: Spare,
 }
 
@@ -134,8 +141,10 @@ impl<'a> Keeper<'a> {
         let orders = MainOrders { charge, keeper: me, ignored };
         let main = orders.fork_main()?;
         let Charge { owner, proc, line, .. } = *charge;
-        let (cut, known, killing, spare) = (false, false, false, Spare::default());
-        let keeper = Self { owner, proc, me, main, signals, line, cut, known, killing, spare };
+        let (cut, known, killing) = (false, false, false);
+        let (killed_once, spare) = (false, Spare::default());
+        let keeper =
+            Self { owner, proc, me, main, signals, line, cut, known, killing, killed_once, spare };
         keeper.stand_aside();
         keeper.tell(&[record(BORN, main)]);
         Ok(keeper)
@@ -267,8 +276,19 @@ impl<'a> Keeper<'a> {
         reaped
     }
 
-    /// SIGKILLs all descendants that it finds, parents before children, guards last.
-    fn kill_round(&self) {
+    fn kill_round(&mut self) {
+        if self.killed_once {
+            self.signal_all(libc::SIGSTOP);
+        } else {
+            // SAFETY: no memory is involved. Without CAP_SYS_NICE it is refused: nothing changes.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, HIGHEST) };
+        }
+        self.signal_all(libc::SIGKILL);
+        self.killed_once = true;
+    }
+
+    /// Signals all descendants that it finds, parents before children, but for guards at first.
+    fn signal_all(&self, signal: c_int) {
         let mut todo = Queue::new();
         if let Some(own) = open(self.proc, self.me) {
             each_child(&own, &mut |pid| {
@@ -276,7 +296,7 @@ impl<'a> Keeper<'a> {
                     return;
                 }
                 // SAFETY: our own child, which only this process can reap: the number is still its.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
+                unsafe { libc::kill(pid, signal) };
                 if !is_dead(pid) {
                     todo.push(pid, self.me);
                 }
@@ -286,7 +306,7 @@ impl<'a> Keeper<'a> {
             if let Some(process) = self.find(pid, parent) {
                 each_child(&process, &mut |child| {
                     if let Some(found) = self.find(child, pid) {
-                        let _ = sys::pidfd_send_signal(found.as_fd(), libc::SIGKILL);
+                        let _ = sys::pidfd_send_signal(found.as_fd(), signal);
                         todo.push(child, pid);
                     }
                 });
