@@ -249,7 +249,8 @@ fn a_terminal_works_as_without_us() {
     terminal.shows("got hello");
     terminal.types(CTRL_C);
     terminal.shows("cleaning");
-    assert_eq!(terminal.ends().0.code(), Some(8));
+    let (status, rest) = terminal.ends();
+    assert_eq!(status.code(), Some(8), "{status}: {rest:?}");
     stage.assert_clean("after Ctrl-C");
     let mut terminal = Terminal::open(&stage, &["bash", "--norc", "--noprofile", "-i"]);
     terminal.shows("prompt> ");

@@ -240,3 +240,52 @@ fn a_shell_sees_that_ctrl_c_ended_the_job() {
     terminal.ends();
     stage.close(Alone::No);
 }
+
+/// A command may put itself into the foreground, and have all others stopped that write: the tool
+/// would not keep its timeout, and no shell would continue it.
+#[test]
+#[serial]
+fn a_command_that_takes_the_terminal_does_not_stop_the_tool() {
+    let Some(stage) = Stage::set() else { return };
+    let takes = "import os, signal, termios, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.setpgid(0, 0); os.tcsetpgrp(0, os.getpid())
+modes = termios.tcgetattr(0); modes[3] |= termios.TOSTOP; termios.tcsetattr(0, 0, modes)
+print('taken', flush=True); time.sleep(30)";
+    let shell = ["env", "TAKES", "bash", "--norc", "--noprofile", "-i"];
+    let takes = format!("TAKES={takes}");
+    for level in ["", "--fence "] {
+        if !level.is_empty() && !crate::fence::may_be_made() {
+            continue;
+        }
+        let mut terminal =
+            Terminal::open(&stage, &shell.map(|w| if w == "TAKES" { &takes } else { w }));
+        terminal.shows("prompt> ");
+        terminal.types(&format!("$T run {level}-t 1 -v python3 -c \"$TAKES\"\n"));
+        terminal.shows("taken\r\n");
+        terminal.shows("prompt> ");
+        terminal.types("echo status $?; exit\n");
+        terminal.shows("status 124");
+        terminal.ends();
+    }
+    stage.close(Alone::No);
+}
+
+/// However soon it ends: here before the tool has so much as looked at it.
+#[test]
+#[serial]
+fn a_command_handles_ctrl_c_and_ends_before_the_tool_has_looked() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "trap 'exit 8' INT; echo ready; while :; do sleep 0.01; done";
+    for (containment, call) in [("cgroup", "clone3"), ("keeper", "pidfd_open")] {
+        let inject = format!("inject={call}:delay_exit=500ms");
+        let trace = format!("trace={call}");
+        let traced = ["strace", "-o", "/dev/null", "-e", &trace, "-e", &inject, tool(), "run"];
+        let args = ["--containment", containment, "sh", "-c", script];
+        let mut terminal = Terminal::open(&stage, &[&traced[..], &args].concat());
+        terminal.shows("ready\r\n");
+        terminal.types(CTRL_C);
+        let (status, rest) = terminal.ends();
+        assert_eq!(status.code(), Some(8), "{containment}: {status}: {rest:?}");
+    }
+    stage.close(Alone::No);
+}

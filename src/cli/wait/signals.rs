@@ -78,6 +78,9 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Blocks and collects the signals that are answered. Ignored ones stay ignored (nohup).
+    ///
+    /// SIGTTOU is blocked as well: a command that takes the terminal (tcsetpgrp(3), TOSTOP) would
+    /// have this process stopped at its next line, deaf to its timeout. Blocked, it lets one write.
     pub(crate) fn collect() -> nix::Result<Self> {
         let answered = STOP.into_iter().chain(PASSED).chain([Signal::SIGTSTP]);
         let answered = answered.map(|signal| signal as i32);
@@ -86,6 +89,7 @@ impl Signals {
         let orphans = is_init().then_some(Signal::SIGCHLD as i32);
         let set = cli_support::signal_set(answered.chain(orphans));
         set.thread_block()?;
+        SigSet::from(Signal::SIGTTOU).thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { fd, witness: RefCell::new(None), carried: Cell::default() })
     }
@@ -97,6 +101,11 @@ impl Signals {
         // The old one goes first: there may be no room for two.
         self.witness.take();
         self.witness.replace(StandIn::start().ok());
+    }
+
+    /// Whether the command was put into this process's group.
+    pub(crate) fn tells_group_apart(&self) -> bool {
+        self.witness.borrow().is_some()
     }
 
     /// Takes all signals that have come. Of several stop requests SIGHUP is the last: where it

@@ -58,9 +58,11 @@ impl<'a> Watch<'a> {
         stop: Stop,
     ) -> Result<Self, Failure> {
         let mut watch = Self { is_command: true, ..Self::server(child, signals, stop) };
-        if child.try_wait()?.is_none() {
-            watch.is_beside = is_beside_us(child.id());
-        }
+        watch.is_beside = match child.try_wait()? {
+            None => is_beside_us(child.id()),
+            // Its pid may be another's: it was born where it was put.
+            Some(_) => signals.tells_group_apart(),
+        };
         signals.take()?.into_iter().try_for_each(|came| watch.answer_early(came))?;
         Ok(watch)
     }
