@@ -2,6 +2,7 @@
 //! over when the tree is empty, not when the main process has died of the signal.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serial_test::parallel;
@@ -29,7 +30,7 @@ fn was_clean(report: &Report, stdout: &[u8]) {
     assert_eq!(report.leftovers, []);
     assert!(report.wall > TIMEOUT && report.wall < TIMEOUT + SOON / 2);
     let named: Vec<String> = report.interrupted.iter().map(ToString::to_string).collect();
-    assert!(named.len() >= 2 && named.iter().any(|name| name.contains("cleaned")), "{named:?}");
+    assert!(named.len() >= 2 && named.iter().any(|name| name.contains("cleaned")), "{report:?}");
     assert_eq!(report.interrupted_count, named.len());
 }
 
@@ -38,24 +39,55 @@ fn was_clean(report: &Report, stdout: &[u8]) {
 fn the_grace_belongs_to_the_tree() {
     for stage in [Stage::set, Stage::of_keepers] {
         let Some(stage) = stage() else { continue };
-        let output = wrapped(&stage).timeout(TIMEOUT).output().unwrap();
+        // At once: each takes more than two seconds.
+        std::thread::scope(|scope| {
+            for way in WAYS {
+                let stage = &stage;
+                scope.spawn(move || way(stage));
+            }
+        });
+        stage.close(Alone::No);
+    }
+}
+
+/// The ways in which a command comes to its timeout.
+const WAYS: [fn(&Stage); 5] = [
+    |stage| {
+        let output = wrapped(stage).timeout(TIMEOUT).output().unwrap();
         was_clean(&output.report, &output.stdout);
-        let output = wrapped(&stage).timeout(TIMEOUT).force_join(true).output().unwrap();
+    },
+    |stage| {
+        let output = wrapped(stage).timeout(TIMEOUT).force_join(true).output().unwrap();
         was_clean(&output.report, &output.stdout);
-        let path = std::env::temp_dir().join(format!("tidy-grace-{}", std::process::id()));
-        let into = || fs::File::create(&path).unwrap();
-        let report = wrapped(&stage).timeout(TIMEOUT).stdout(into()).run().unwrap();
+    },
+    |stage| {
+        let (path, file) = output_file("run");
+        let report = wrapped(stage).timeout(TIMEOUT).stdout(file).run().unwrap();
         was_clean(&report, &fs::read(&path).unwrap());
-        let child = wrapped(&stage).timeout(TIMEOUT).stdout(into()).spawn().unwrap();
+        fs::remove_file(path).unwrap();
+    },
+    |stage| {
+        let (path, file) = output_file("finish");
+        let child = wrapped(stage).timeout(TIMEOUT).stdout(file).spawn().unwrap();
         child.wait().unwrap();
         was_clean(&child.finish().unwrap(), &fs::read(&path).unwrap());
-        let child = wrapped(&stage).timeout(TIMEOUT).stdout(into()).spawn().unwrap();
+        fs::remove_file(path).unwrap();
+    },
+    |stage| {
+        let (path, file) = output_file("drop");
+        let child = wrapped(stage).timeout(TIMEOUT).stdout(file).spawn().unwrap();
         child.wait().unwrap();
         drop(child);
         assert_eq!(fs::read(&path).unwrap(), b"ready\ncleaned\n");
         fs::remove_file(path).unwrap();
-        stage.close(Alone::No);
-    }
+    },
+];
+
+fn output_file(way: &str) -> (PathBuf, fs::File) {
+    let name = format!("tidy-grace-{way}-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let file = fs::File::create(&path).unwrap();
+    (path, file)
 }
 
 #[cfg(feature = "tokio")]
