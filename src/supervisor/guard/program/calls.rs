@@ -19,12 +19,14 @@ const ENOSYS: isize = -38;
 pub(super) const READ: usize = 0;
 pub(super) const WRITE: usize = 1;
 const CLOEXEC: usize = 0o2_000_000;
-#[cfg(not(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64")))]
-const DIRECTORY_FLAGS: usize = 0o200_000 | 0o400_000;
-#[cfg(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64"))]
-const DIRECTORY_FLAGS: usize = 0o40_000 | 0o100_000;
 /// O_DIRECTORY, O_NOFOLLOW.
-pub(super) const DIRECTORY: usize = DIRECTORY_FLAGS;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64")))]
+const FLAGS: (usize, usize) = (0o200_000, 0o400_000);
+#[cfg(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64"))]
+const FLAGS: (usize, usize) = (0o40_000, 0o100_000);
+pub(super) const DIRECTORY: usize = FLAGS.0 | FLAGS.1;
+/// O_NOFOLLOW, O_NONBLOCK, O_NOCTTY: where a FIFO or a terminal may be met.
+const CAREFUL: usize = FLAGS.1 | 0o4000 | 0o400;
 const PATH_ONLY: usize = 0o10_000_000;
 
 const NO_XDEV: u64 = 1;
@@ -249,31 +251,27 @@ pub(super) fn open_above(dir: i32) -> Result<i32, isize> {
 
 fn open_how(dir: i32, name: &CStr, access: usize, resolve: u64) -> Result<i32, isize> {
     let how = [(access | CLOEXEC) as u64, 0, resolve];
-    let name = name.as_ptr().addr();
-    match call(raw::OPENAT2, [number(dir), name, at(&how), size_of_val(&how), 0]) {
-        // An old seccomp filter does not know the call: look where the open has led instead.
-        ENOSYS | EPERM => {
-            let found = call(raw::OPENAT, [number(dir), name, access | DIRECTORY | CLOEXEC, 0, 0]);
-            let found = fd(found)?;
-            if Facts::of(found).mount == Facts::of(dir).mount {
-                return Ok(found);
-            }
-            close(found);
-            Err(EXDEV)
-        }
+    match call(raw::OPENAT2, [number(dir), name.as_ptr().addr(), at(&how), size_of_val(&how), 0]) {
+        // An old seccomp filter does not know the call.
+        ENOSYS | EPERM => open_at(dir, name, access),
         answer => fd(answer),
     }
 }
 
+/// Opens as `openat2` would, and looks where that has led instead.
+pub(super) fn open_at(dir: i32, name: &CStr, access: usize) -> Result<i32, isize> {
+    let how = access | CAREFUL | CLOEXEC;
+    let found = fd(call(raw::OPENAT, [number(dir), name.as_ptr().addr(), how, 0, 0]))?;
+    if Facts::of(found).mount == Facts::of(dir).mount {
+        return Ok(found);
+    }
+    close(found);
+    Err(EXDEV)
+}
+
 /// Whether a file of this name is there, on the same mount. Needs no permission for the file.
 pub(super) fn is_here(dir: i32, name: &CStr) -> bool {
-    match open_in(dir, name, PATH_ONLY) {
-        Ok(fd) => {
-            close(fd);
-            true
-        }
-        Err(_) => false,
-    }
+    open_in(dir, name, PATH_ONLY).map(close).is_ok()
 }
 
 /// Opens the same directory without the mounts in it; needs CAP_SYS_ADMIN.

@@ -79,23 +79,4 @@ fn name<'a>(id: &CStr, buffer: &'a mut [u8; 64]) -> Option<&'a CStr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ffi::CString;
-
-    use super::*;
-
-    #[test]
-    fn a_run_root_is_named_by_its_id_and_stays_in_the_base() {
-        let named = |id: &str| {
-            let id = CString::new(id).unwrap_or_default();
-            let mut buffer = [0; 64];
-            name(&id, &mut buffer).map(|name| name.to_string_lossy().into_owned())
-        };
-        assert_eq!(named("12-0123abcd").as_deref(), Some("tidy-process-12-0123abcd"));
-        assert_eq!(named(""), Some("tidy-process-".to_owned()));
-        assert_eq!((named("../x"), named("a/b")), (None, None));
-        let longest = 64 - PREFIX.len() - 1;
-        assert!(named(&"x".repeat(longest)).is_some_and(|name| name.len() == 63));
-        assert_eq!(named(&"x".repeat(longest + 1)), None);
-    }
-}
+mod tests;
