@@ -242,47 +242,4 @@ fn confirm(dir: i32, batch: &mut [(u32, i32, bool); PIDFD_BATCH]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::os::fd::AsRawFd;
-
-    use super::*;
-
-    /// Fds of a run root whose `cgroup.events` is this.
-    fn with_events(text: &str) -> std::io::Result<(RunRootFds, File)> {
-        let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
-        let mut file = File::from(nix::sys::memfd::memfd_create(c"events", flags)?);
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        Ok((RunRootFds { events: file.as_raw_fd(), ..RunRootFds::default() }, file))
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
-    fn events_are_read_anew_and_waited_for_in_time() -> std::io::Result<()> {
-        let (held, _file) = with_events("populated 1\nfrozen 0\n")?;
-        for _ in 0..2 {
-            assert!(held.says(b"populated 1") && held.says(b"frozen 0"));
-            assert!(!held.says(b"populated 0") && !held.says(b"frozen 1"));
-        }
-        let start = calls::now();
-        assert!(held.wait_until(b"populated 1", true, 10_000 * MILLISECOND));
-        assert!(held.wait_until(b"frozen 1", false, 10_000 * MILLISECOND));
-        assert!(calls::now() - start < 5_000 * MILLISECOND);
-        let start = calls::now();
-        assert!(!held.wait_until(b"populated 1", false, 20 * MILLISECOND));
-        let took = calls::now() - start;
-        assert!((20 * MILLISECOND..5_000 * MILLISECOND).contains(&took), "{took}");
-        // What cannot be read says nothing.
-        assert!(!RunRootFds::default().says(b"populated 0"));
-        Ok(())
-    }
-
-    #[test]
-    fn what_the_owner_has_sent_first_is_kept() {
-        let mut held = RunRootFds::default();
-        held.take([-1, 7, 8]);
-        held.take([4, 5, 6]);
-        held.take([9, 10, 11]);
-        assert_eq!((held.dir, held.kill, held.events), (4, 5, 6));
-    }
-}
+mod tests;

@@ -150,3 +150,136 @@ fn meet(here: i32, name: &CStr, visit: &mut impl Visit) -> Option<i32> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::io;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::super::listing::Entry;
+    use super::super::tests::{Ground, as_ordinary, hand_over, mode};
+    use super::*;
+
+    #[derive(Default)]
+    struct Notes {
+        after: Vec<String>,
+    }
+
+    impl Visit for Notes {
+        fn spares(&mut self, _: i32, name: &CStr) -> bool {
+            name == c"spared"
+        }
+
+        fn after_children(&mut self, _: i32, name: &CStr, dir: i32) {
+            assert!(Facts::of(dir).inode != 0, "it is open");
+            self.after.push(name.to_string_lossy().into_owned());
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn every_directory_is_met_once_behind_those_below_it() -> io::Result<()> {
+        let ground = Ground::new("walk")?;
+        for path in ["a/b/c", "a/b/d", "a/e", "f", "g/h", "spared/i"] {
+            fs::create_dir_all(ground.path.join(path))?;
+        }
+        fs::write(ground.path.join("a/file"), "")?;
+        let mut notes = Notes::default();
+        walk(ground.fd(), &mut notes);
+        let at = |name: &str| notes.after.iter().position(|met| met == name);
+        assert!(at("c").max(at("d")) < at("b") && at("b").max(at("e")) < at("a"));
+        assert!(at("h") < at("g"));
+        notes.after.sort();
+        assert_eq!(notes.after, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+        // The caller's fd is still the caller's.
+        assert_eq!(
+            Facts::of(ground.fd()).inode,
+            Facts::of(File::open(&ground.path)?.as_raw_fd()).inode
+        );
+        Ok(())
+    }
+
+    /// What is left: its inode is 7, its place 40.
+    fn left() -> io::Result<(i32, Option<Left>)> {
+        let dir = File::open("/")?.into_raw_fd();
+        Ok((dir, Some(Left { dir, inode: 7, place: 40 })))
+    }
+
+    fn is_open(fd: i32) -> bool {
+        Facts::of(fd).inode != 0
+    }
+
+    /// An entry with this inode at this place: whether it was visited, is passed, is finished.
+    fn meets(inode: u64, place: u32) -> io::Result<(bool, bool, bool)> {
+        let (dir, mut left) = left()?;
+        let entry = Entry { inode, next: 0, is_dir: true, name: c"x" };
+        let mut notes = Notes::default();
+        let before = is_before(&entry, place, -1, &mut left, &mut notes);
+        let passed = left.is_none();
+        assert!(passed || is_open(dir));
+        if !passed {
+            calls::close(dir);
+        }
+        Ok((before, passed, notes.after == ["x"]))
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_listing_goes_on_behind_the_entry_where_it_was_left() -> io::Result<()> {
+        // Before it, with its hash, it, and behind it: then it is gone.
+        assert_eq!(meets(6, 39)?, (true, false, false));
+        assert_eq!(meets(6, 40)?, (true, false, false));
+        assert_eq!(meets(7, 40)?, (true, true, true));
+        assert_eq!(meets(7, 41)?, (true, true, true));
+        assert_eq!(meets(6, 41)?, (false, true, false));
+        let entry = Entry { inode: 6, next: 0, is_dir: true, name: c"x" };
+        assert!(!is_before(&entry, 0, -1, &mut None, &mut Notes::default()));
+        Ok(())
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn permissions_that_were_taken_are_given_back() -> io::Result<()> {
+        let ground = Ground::new("taken")?;
+        let below = ground.path.join("below");
+        fs::create_dir(&below)?;
+        fs::write(below.join("file"), "")?;
+        for path in [&below, &ground.path, &below.join("file")] {
+            hand_over(path)?;
+            fs::set_permissions(path, Permissions::from_mode(0))?;
+        }
+        let opened = as_ordinary(|| {
+            let dir = open(ground.fd(), c"below", DIRECTORY).unwrap_or(-1);
+            let file = open(dir, c"file", calls::WRITE).map(calls::close);
+            calls::close(dir);
+            Ok((dir >= 0, file))
+        })?;
+        assert_eq!(opened, (true, Ok(())));
+        assert_eq!((mode(&ground.path)?, mode(&below)?), (0o700, 0o700));
+        assert_eq!(mode(&below.join("file"))?, 0o600);
+        Ok(())
+    }
+
+    /// A link in a directory that was closed: what it leads to is a stranger's.
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn no_stranger_gets_a_mode() -> io::Result<()> {
+        let ground = Ground::new("stranger")?;
+        let (below, file) = (ground.path.join("below"), ground.path.join("stranger"));
+        fs::create_dir(&below)?;
+        fs::write(&file, "")?;
+        symlink(&file, below.join("link"))?;
+        for path in [&below, &file] {
+            hand_over(path)?;
+        }
+        let dir = File::open(&below)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o444))?;
+        fs::set_permissions(&below, Permissions::from_mode(0))?;
+        let opened = as_ordinary(|| Ok(open(dir.as_raw_fd(), c"link", calls::READ)))?;
+        assert!(opened.is_err());
+        assert_eq!((mode(&below)?, mode(&file)?), (0o700, 0o444));
+        Ok(())
+    }
+}
