@@ -151,3 +151,74 @@ fn tell(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
         _ => sys::pidfd_queue(pidfd, signal, TO_ALL.unsigned_abs().into()).or_else(|_| plain()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::process::{Child, Command};
+    use std::sync::Arc;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::cgroup::nesting;
+
+    fn sleeper() -> io::Result<Child> {
+        Command::new("sleep").arg("60").spawn()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_pid_that_is_no_longer_listed_gets_no_signal() -> io::Result<()> {
+        let (mut member, mut stranger) = (sleeper()?, sleeper()?);
+        let [listed, gone] = [&member, &stranger].map(|child| child.id().cast_signed());
+        let looks = Cell::new(0);
+        let list = || {
+            looks.set(looks.get() + 1);
+            let mut pids = vec![listed];
+            pids.extend((looks.get() == 1).then_some(gone));
+            pids.sort_unstable();
+            Ok(pids)
+        };
+        assert_eq!(signal_all(&list, &[libc::SIGTERM, libc::SIGKILL], &|_| true), Ok(1));
+        member.wait()?;
+        // Longer than a signal takes.
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(stranger.try_wait()?, None);
+        // One that cannot be reached is not counted, and gets nothing more.
+        let list = || Ok(vec![gone]);
+        assert_eq!(signal_all(&list, &[-1, libc::SIGKILL], &|_| true), Ok(0));
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(stranger.try_wait()?, None);
+        stranger.kill()?;
+        stranger.wait().map(drop)
+    }
+
+    /// Where a cgroup can be made: a process comes back between the killing and the removal.
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn what_comes_back_is_killed_again() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let Ok(base) = nesting::base(None) else { return Ok(()) };
+        let name = format!("tidy-teardown-{}", std::process::id());
+        let made = Cgroup::make(&Arc::new(base.dir), &base.path, name.as_ref(), Mode::S_IRWXU);
+        let Ok(cgroup) = made else { return Ok(()) };
+        let mut back = Some(sleeper()?);
+        let comer = back.as_ref().map(Child::id);
+        let left = Cell::new(comer);
+        let come = || {
+            if let Some(pid) = left.take() {
+                let _ = std::fs::write(cgroup.path().join("cgroup.procs"), pid.to_string());
+            }
+        };
+        let torn = teardown_after(&cgroup, Duration::from_secs(10), &|| (), come);
+        let there = cgroup.path().exists();
+        if let Some(mut back) = back.take() {
+            back.kill()?;
+            back.wait()?;
+        }
+        let _ = std::fs::remove_dir(cgroup.path());
+        assert!(!there && torn.is_ok(), "{torn:?}");
+        Ok(())
+    }
+}

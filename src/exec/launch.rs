@@ -293,3 +293,27 @@ pub(crate) fn last_word(
     let mut word = [0; 4];
     news.read_exact(&mut word).ok().map(|()| u32::from_ne_bytes(word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_text_is_tried_again_and_not_for_ever() {
+        let attempts = |busy: u32| {
+            let mut number = 0;
+            let done = while_text_is_busy(|| {
+                number += 1;
+                match number > busy {
+                    true => Ok(()),
+                    false => Err(Failed::At(Step::Exec, Errno::ETXTBSY)),
+                }
+            });
+            (number, done.is_ok())
+        };
+        assert_eq!(attempts(0), (1, true));
+        assert_eq!(attempts(3), (4, true));
+        let (number, done) = attempts(1000);
+        assert!(number < 1000 && !done, "{number}");
+    }
+}

@@ -181,3 +181,26 @@ impl<'a> Late<'a> {
         Self { pid, pidfd, parent: std::process::id().cast_signed() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::process::Command;
+
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_child_that_has_executed_is_known_by_its_flags() -> io::Result<()> {
+        let mut child = Command::new("sleep").arg("60").spawn()?;
+        let newborn = sys::handle(child.id().cast_signed())?;
+        let overdue = Overdue::new("sleep".as_ref(), None, None);
+        assert_eq!(overdue.revive(&Late::ours(&newborn)), (None, true));
+        // Another's child says nothing.
+        let late = Late { parent: 1, ..Late::ours(&newborn) };
+        assert_eq!(overdue.revive(&late), (None, false));
+        child.kill()?;
+        child.wait().map(drop)
+    }
+}

@@ -176,3 +176,43 @@ fn set_flag(fd: impl AsFd, flag: OFlag) -> Result<(), Errno> {
     let now = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(now | flag)).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn null_is_read_or_written_and_never_inherited() -> Result<(), Box<dyn std::error::Error>> {
+        for (number, access) in [(0, OFlag::O_RDONLY), (1, OFlag::O_WRONLY), (2, OFlag::O_WRONLY)] {
+            let null = Stdio::null();
+            let stream = ChildStream::make(number, &null)?;
+            let fd = stream._held.as_ref().ok_or("it is held")?;
+            let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+            assert_eq!(flags & OFlag::O_ACCMODE, access, "{number}");
+            assert_eq!(fcntl(fd, FcntlArg::F_GETFD)?, 1, "closed on exec");
+        }
+        Ok(())
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn given_bytes_are_sealed_and_logs_only_grow() -> io::Result<()> {
+        let mut file = memory(b"given")?;
+        let all = SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SEAL;
+        assert_eq!(fcntl(&file, FcntlArg::F_GET_SEALS)?, all.bits());
+        assert_eq!(io::read_to_string(&file)?, "given");
+        assert!(file.write_all(b"more").is_err());
+        let mut log = File::from(memfd_create(c"log", MFdFlags::MFD_CLOEXEC)?);
+        set_appending(&log)?;
+        log.write_all(b"one")?;
+        log.rewind()?;
+        log.write_all(b"two")?;
+        log.rewind()?;
+        assert_eq!(io::read_to_string(&log)?, "onetwo");
+        Ok(())
+    }
+}

@@ -339,3 +339,6 @@ pub(crate) fn proc() -> Result<OwnedFd> {
         Err(error) => Err(failed(errno_of(&error))),
     }
 }
+
+#[cfg(test)]
+mod tests;

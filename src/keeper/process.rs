@@ -369,3 +369,6 @@ fn fd(number: c_int) -> BorrowedFd<'static> {
     // SAFETY: those are open for as long as this process lives.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
+
+#[cfg(test)]
+mod tests;

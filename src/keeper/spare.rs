@@ -51,3 +51,46 @@ fn is_guard(process: &OwnedFd) -> bool {
     let comm = open_at(process, c"comm", OFlag::empty());
     comm.is_some_and(|comm| read(comm.as_fd(), &mut name) == Some(GUARD))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{self, Read};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A process by this name, once it has it.
+    fn named(name: &str) -> io::Result<Child> {
+        let script = format!("printf {name} >/proc/$$/comm; echo; read x");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        child.stdout.take().map_or(Ok(()), |mut said| said.read_exact(&mut [0]))?;
+        Ok(child)
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_guard_is_spared_for_a_second_and_nothing_else_is() -> io::Result<()> {
+        let proc = File::open("/proc")?;
+        let said = |spare: &Spare, child: &Child| {
+            let pid = child.id().cast_signed();
+            let process = open(proc.as_fd(), pid);
+            let held = process.map(|process| spare.holds(&process));
+            (held, spare.holds_child(proc.as_fd(), pid))
+        };
+        let (mut guard, mut other) = (named("tidy-guard")?, named("tidy-guards")?);
+        let now = Spare::default();
+        assert_eq!(said(&now, &guard), (Some(true), true));
+        assert_eq!(said(&now, &other), (Some(false), false));
+        // The killing began when the machine did.
+        let late = Spare { since: Cell::new(Some(0)) };
+        assert_eq!(said(&late, &guard), (Some(false), false));
+        for child in [&mut guard, &mut other] {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+}

@@ -159,3 +159,31 @@ impl TreeInfo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(state: char, seconds: u64) -> ProcessInfo {
+        let running = Duration::from_secs(seconds);
+        ProcessInfo { state, running, ..ProcessInfo::unread(7, "") }
+    }
+
+    #[test]
+    fn a_tree_is_as_old_as_the_oldest_process_that_could_be_looked_at() {
+        let mut survey = Survey::default();
+        for (state, seconds) in [('S', 3), ('?', 90), ('R', 5)] {
+            survey.push(process(state, seconds));
+        }
+        let mut tree = TreeInfo {
+            path: PathBuf::new(),
+            name: String::new(),
+            processes: Vec::new(),
+            process_count: 0,
+            age: None,
+            memory: None,
+        };
+        tree.describe(survey);
+        assert_eq!((tree.age, tree.process_count), (Some(Duration::from_secs(5)), 3));
+    }
+}

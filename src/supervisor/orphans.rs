@@ -37,8 +37,7 @@ pub(crate) fn come_to_us() -> bool {
 /// member become ours only when it ends.
 pub(crate) fn reap_members(tree: &Path, main: i32) {
     let deadline = Instant::now() + REAPING_TIME;
-    let mut back_off = BackOff::gentle(Duration::from_micros(50), Duration::from_millis(2));
-    loop {
+    in_rounds(deadline, || {
         // Checked before the children are listed: orphans of a dead main process are on the list.
         let mut dying = is_alive(main);
         let (mut reaped, children) = (false, our_children());
@@ -48,6 +47,15 @@ pub(crate) fn reap_members(tree: &Path, main: i32) {
                 _ => reaped = true,
             }
         }
+        (dying, reaped)
+    });
+}
+
+/// Goes round until none is dying and none was reaped, or to the deadline.
+fn in_rounds(deadline: Instant, mut round: impl FnMut() -> (bool, bool)) {
+    let mut back_off = BackOff::gentle(Duration::from_micros(50), Duration::from_millis(2));
+    loop {
+        let (dying, reaped) = round();
         if !(dying || reaped) || Instant::now() >= deadline {
             return;
         }
@@ -106,6 +114,9 @@ pub(crate) fn is_below(path: &Path, tree: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -122,5 +133,38 @@ mod tests {
         {
             assert!(!is_below(Path::new(path), tree), "{path}");
         }
+    }
+
+    /// The numbers of rounds, if each finds this in turn, and then nothing more.
+    fn rounds(deadline: Duration, found: &[(bool, bool)]) -> usize {
+        let mut number = 0;
+        in_rounds(Instant::now() + deadline, || {
+            number += 1;
+            found.get(number - 1).copied().unwrap_or_default()
+        });
+        number
+    }
+
+    #[test]
+    fn reaping_goes_on_while_there_is_something_to_reap() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(rounds(minute, &[]), 1);
+        assert_eq!(rounds(minute, &[(true, false)]), 2);
+        assert_eq!(rounds(minute, &[(false, true)]), 2);
+        assert_eq!(rounds(minute, &[(true, true), (true, false), (false, true)]), 4);
+        assert_eq!(rounds(Duration::ZERO, &[(true, true); 9]), 1);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_zombie_is_not_alive_and_is_left_to_its_parent() -> io::Result<()> {
+        let mut child = Command::new("sleep").arg("60").spawn()?;
+        let pid = child.id().cast_signed();
+        assert!(is_alive(pid));
+        child.kill()?;
+        waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        assert!(!is_alive(pid));
+        assert!(child.wait()?.code().is_none());
+        Ok(())
     }
 }

@@ -154,4 +154,15 @@ mod tests {
         let other = Owner { pid, namespace, started: started.wrapping_sub(1), clock: clock + 1 };
         assert!(!other.is_dead());
     }
+
+    /// Counted in ticks since boot: this process was not started at boot.
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn the_start_is_that_of_the_process() -> std::io::Result<()> {
+        let text = fs::read_to_string("/proc/self/stat")?;
+        let field = text.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19));
+        let ours = Owner::this().map(|owner| owner.started.to_string());
+        assert_eq!(ours.as_deref(), field);
+        Ok(())
+    }
 }

@@ -225,8 +225,11 @@ impl OwnRunRoot {
 
 /// The other user that owns the base, and so may kill processes in it and move them out.
 fn foreign_owner(base: &Base) -> Option<u32> {
-    let owner = fstat(&base.dir).ok()?.st_uid;
-    (owner != 0 && owner != geteuid().as_raw()).then_some(owner)
+    foreign(fstat(&base.dir).ok()?.st_uid, geteuid().as_raw())
+}
+
+fn foreign(owner: u32, me: u32) -> Option<u32> {
+    (owner != 0 && owner != me).then_some(owner)
 }
 
 /// Eight hex digits that differ from call to call and process to process.
@@ -255,5 +258,18 @@ fn make(parent: &Arc<OwnedFd>, base: &Path, name: &OsStr) -> Result<Option<(Cgro
             let _ = cgroup.remove();
             Err(cgroup.error(Step::Lease, errno))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_this_user_are_no_strangers() {
+        for (owner, me, said) in [(0, 0, None), (0, 7, None), (7, 7, None)] {
+            assert_eq!(foreign(owner, me), said, "{owner} {me}");
+        }
+        assert_eq!((foreign(8, 7), foreign(8, 0)), (Some(8), Some(8)));
     }
 }
