@@ -182,11 +182,7 @@ fn what_a_mount_hides_is_found_below_it() -> io::Result<()> {
     let ground = Ground::new("hidden")?;
     let below = ground.path.join("below");
     fs::create_dir_all(below.join("covered"))?;
-    let look = || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let mounted = |args: &[&str]| Command::new("mount").args(args).arg(&below).status();
-        assert!(Command::new("mount").args(["--make-rprivate", "/"]).status()?.success());
-        assert!(mounted(&["-t", "tmpfs", "none"])?.success());
+    with_a_mount_over(&below, || {
         let dir = File::open(&ground.path)?;
         let hidden = calls::open_in(dir.as_raw_fd(), c"below", DIRECTORY);
         assert_eq!(hidden.map(calls::close), Err(calls::EXDEV));
@@ -194,8 +190,22 @@ fn what_a_mount_hides_is_found_below_it() -> io::Result<()> {
         let found = calls::open_in(bare, c"below", DIRECTORY).unwrap_or(-1);
         assert!(calls::is_here(found, c"covered") && !calls::is_here(found, c"absent"));
         [bare, found].into_iter().for_each(calls::close);
-        io::Result::Ok(())
+        Ok(())
+    })
+}
+
+/// Acts where an empty file system hides the directory, which nothing else sees.
+pub(super) fn with_a_mount_over(
+    path: &Path,
+    act: impl FnOnce() -> io::Result<()> + Send,
+) -> io::Result<()> {
+    let apart = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        assert!(Command::new("mount").args(["--make-rprivate", "/"]).status()?.success());
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(path).status()?;
+        assert!(mounted.success());
+        act()
     };
     let panicked = |_| io::Error::other("it has panicked");
-    std::thread::scope(|scope| scope.spawn(look).join().map_err(panicked))?
+    std::thread::scope(|scope| scope.spawn(apart).join().map_err(panicked))?
 }

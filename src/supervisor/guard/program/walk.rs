@@ -64,7 +64,7 @@ pub(super) fn walk(top: i32, visit: &mut impl Visit) {
             continue;
         }
         if depth == 0 {
-            return;
+            return close_unless(top, here);
         }
         depth = depth.wrapping_sub(1);
         let place = PLACES.get(depth).map_or(u32::MAX, |slot| slot.load(Relaxed));
@@ -155,12 +155,17 @@ fn meet(here: i32, name: &CStr, visit: &mut impl Visit) -> Option<i32> {
 mod tests {
     use std::fs::{self, File, Permissions};
     use std::io;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
 
     use super::super::listing::Entry;
     use super::super::tests::{Ground, as_ordinary, hand_over, mode};
     use super::*;
+    use crate::cgroup::nesting;
 
     #[derive(Default)]
     struct Notes {
@@ -193,12 +198,61 @@ mod tests {
         assert!(at("h") < at("g"));
         notes.after.sort();
         assert_eq!(notes.after, ["a", "b", "c", "d", "e", "f", "g", "h"]);
-        // The caller's fd is still the caller's.
-        assert_eq!(
-            Facts::of(ground.fd()).inode,
-            Facts::of(File::open(&ground.path)?.as_raw_fd()).inode
-        );
+        // The caller's fd is still the caller's, and no other is left open.
+        assert_eq!(open_below(&ground.path)?, [ground.fd()]);
         Ok(())
+    }
+
+    /// This process's fds that lead there or below.
+    fn open_below(path: &Path) -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd")?.flatten() {
+            if fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(path)) {
+                found.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deeper than places are remembered, where a cgroup can be made: its entries' places are small
+    /// numbers, as a guard meets them.
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn the_deepest_are_met_too() -> io::Result<()> {
+        let Ok(base) = nesting::base(None) else { return Ok(()) };
+        let top = base.path.join(format!("tidy-deep-{}", std::process::id()));
+        if fs::create_dir(&top).is_err() {
+            return Ok(());
+        }
+        let dir = File::open(&top)?;
+        let mut here = OwnedFd::from(dir.try_clone()?);
+        for _ in 0..DEEP {
+            mkdirat(&here, "d", Mode::S_IRWXU)?;
+            here = openat(&here, "d", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        }
+        drop(here);
+        let mut notes = Notes::default();
+        walk(dir.as_raw_fd(), &mut notes);
+        let open = open_below(&top)?;
+        walk(dir.as_raw_fd(), &mut Taker);
+        fs::remove_dir(&top)?;
+        assert_eq!((notes.after.len(), open), (DEEP, vec![dir.as_raw_fd()]));
+        Ok(())
+    }
+
+    const DEEP: usize = PLACES.len() + 6;
+
+    /// Removes what it meets.
+    struct Taker;
+
+    impl Visit for Taker {
+        fn spares(&mut self, _: i32, _: &CStr) -> bool {
+            false
+        }
+
+        fn after_children(&mut self, above: i32, name: &CStr, _: i32) {
+            calls::rmdir(above, name);
+        }
     }
 
     /// What is left: its inode is 7, its place 40.

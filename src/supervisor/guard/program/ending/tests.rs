@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::mkfifo;
+use nix::unistd::{geteuid, mkfifo};
 
-use super::super::tests::{Ground, as_ordinary, hand_over};
+use super::super::tests::{Ground, as_ordinary, hand_over, with_a_mount_over};
 use super::*;
 
 /// Fds of a run root whose `cgroup.events` is this.
@@ -106,6 +106,27 @@ fn all_that_are_listed_are_frozen_and_killed() -> io::Result<()> {
     }
     assert_eq!(fs::read(ground.path.join("cgroup.freeze"))?, b"1");
     Ok(())
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+fn what_a_mount_hides_is_killed_too() -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let ground = Ground::new("covered")?;
+    let below = ground.path.join("below");
+    fs::create_dir(&below)?;
+    let mut member = sleeper()?;
+    fs::write(ground.path.join("cgroup.procs"), "")?;
+    fs::write(below.join("cgroup.procs"), format!("{}\n", member.id()))?;
+    with_a_mount_over(&below, || {
+        let dir = File::open(&ground.path)?;
+        let held = RunRootFds { dir: dir.as_raw_fd(), ..RunRootFds::default() };
+        Teardown::new(c"x", held).freeze_and_kill();
+        assert!(is_killed(&mut member)?, "it lives");
+        Ok(())
+    })
 }
 
 /// The list says one pid first, and then another: the number may be a stranger's by now.
