@@ -98,20 +98,24 @@ fn a_main_process_of_another_user_dies_with_its_keeper_too() {
         return lacks("users", "only root can change users");
     }
     let become_nobody = || nix::unistd::setuid(Uid::from_raw(65534)).map_err(Into::into);
-    for by_closure in [false, true] {
+    for by in ["user", "group", "groups", "closure"] {
         let mut command = stage.command("sleep");
-        if by_closure {
+        if by == "closure" {
             // SAFETY: one system call; this process has a single thread then.
             #[expect(unsafe_code, reason = "pre_exec")]
             unsafe {
                 command.pre_exec(become_nobody)
             };
-        } else {
-            command.uid(65534).gid(65534);
+        }
+        match by {
+            "user" => drop(command.uid(65534)),
+            "group" => drop(command.gid(65534)),
+            "groups" => drop(command.groups(&[65534])),
+            _ => {}
         }
         let child = command.arg("20").spawn().unwrap();
         kill(keeper(), Signal::SIGKILL).unwrap();
-        assert!(ends(&child), "it lives on, by closure: {by_closure}");
+        assert!(ends(&child), "it lives on, by {by}");
         assert!(child.finish().unwrap_err().is_keeper_lost());
     }
     stage.close(Alone::Yes);
@@ -238,6 +242,13 @@ fn best_effort_is_a_keeper_where_a_seccomp_filter_refuses_the_guard() {
         best.base(base).build().unwrap().mechanism()
     });
     assert_eq!(mechanism, Mechanism::Keeper);
+    // What may pass by itself is an error.
+    let base = stage.supervisor.path().unwrap().to_owned();
+    let build = in_time("build", move || {
+        refuse(libc::SYS_close_range, Errno::EAGAIN);
+        Supervisor::builder().containment(Containment::BestEffort).base(base).build().map(drop)
+    });
+    assert!(build.unwrap_err().to_string().contains("EAGAIN"));
     stage.close(Alone::Yes);
 }
 
