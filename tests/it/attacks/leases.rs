@@ -116,6 +116,9 @@ fn copies(flags: CloneFlags, containment: Containment) {
     let build = || Supervisor::builder().containment(containment).build().unwrap();
     let supervisor = build();
     let child = sleeper(&supervisor);
+    let detached = sleeper(&supervisor);
+    let detached_pid = Pid::from_raw(detached.id().cast_signed());
+    detached.detach();
     let idle = (containment == Containment::Cgroup).then(|| Tree::within(&supervisor, None));
     let idle = idle.map(Result::unwrap);
     let global = Supervisor::global().map(|global| global.path().unwrap().to_owned());
@@ -134,7 +137,7 @@ fn copies(flags: CloneFlags, containment: Containment) {
         note("tree", Tree::within(&supervisor, None).err());
         note("finish", child.finish().err());
         note("close", supervisor.close().err());
-        drop((command, idle, supervisor));
+        drop((command, idle, child, supervisor));
         // Of its own it may have all.
         let own = Supervisor::global().map(|own| own.path() != Some(&*global.unwrap()));
         said.push(format!("global: {own:?}"));
@@ -143,7 +146,9 @@ fn copies(flags: CloneFlags, containment: Containment) {
         end_copy();
     };
     nix::sys::wait::waitpid(copy, None).unwrap();
-    say(&format!("tree lives: {}", child.try_wait().unwrap().is_none()));
+    let stat = std::fs::read_to_string(format!("/proc/{detached_pid}/stat")).unwrap();
+    let lives = child.try_wait().unwrap().is_none() && !stat.contains(") Z ");
+    say(&format!("tree lives: {lives}"));
     drop(child);
     Supervisor::global().unwrap().close().unwrap();
 }
