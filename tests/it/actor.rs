@@ -1,5 +1,7 @@
 //! Supervisors that come to a bad end: the test binary plays them when `TIDY_ACTOR` names one.
 
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Command as StdCommand, Stdio as StdStdio};
 use std::time::{Duration, Instant};
 
@@ -95,6 +97,12 @@ fn play(role: &str) {
                 child.tree().processes().len() == 1
             })
         }),
+        "closed-crosswise" => {
+            // Its own fds are above the streams.
+            let supervisor = ground();
+            close_streams();
+            std::process::exit(if crosswise(&supervisor) { 0 } else { 1 });
+        }
         "fork" => fork(),
         "thread" => thread(),
         "many" => many(),
@@ -149,8 +157,7 @@ fn busy() {
     }
 }
 
-/// Does this with the standard streams closed; the exit status says whether it was right.
-fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
+fn close_streams() {
     for fd in 0..3 {
         // SAFETY: nobody in this process uses the streams after this.
         #[expect(unsafe_code, reason = "what a daemon does to its streams")]
@@ -158,8 +165,38 @@ fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
             libc::close(fd)
         };
     }
+}
+
+/// Does this with the standard streams closed; the exit status says whether it was right.
+fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
+    close_streams();
     let right = act(&ground());
     std::process::exit(if right { 0 } else { 1 })
+}
+
+/// A child whose input is this process's fd 1, its output fd 0, and its error output fd 2.
+fn crosswise(supervisor: &Supervisor) -> bool {
+    let above_two = |(reader, writer): (PipeReader, PipeWriter)| {
+        (reader.try_clone().unwrap(), writer.try_clone().unwrap())
+    };
+    let [input, output, errors] = [(); 3].map(|()| above_two(pipe().unwrap()));
+    let lowest = |fd: BorrowedFd<'_>| nix::unistd::dup(fd).unwrap();
+    let ((given, mut give), (mut said, says), (mut erred, errs)) = (input, output, errors);
+    let fds = [lowest(says.as_fd()), lowest(given.as_fd()), lowest(errs.as_fd())];
+    drop((given, says, errs));
+    let [zero, one, two] = fds;
+    give.write_all(b"given").unwrap();
+    drop(give);
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat; echo erred >&2"]).env_remove(ROLE).supervisor(supervisor);
+    let numbers = [zero.as_raw_fd(), one.as_raw_fd(), two.as_raw_fd()];
+    command.stdin(one).stdout(zero).stderr(two);
+    let ran = command.run().unwrap().status.success();
+    drop(command);
+    let mut text = [String::new(), String::new()];
+    said.read_to_string(&mut text[0]).unwrap();
+    erred.read_to_string(&mut text[1]).unwrap();
+    ran && numbers == [0, 1, 2] && text == ["given", "erred\n"]
 }
 
 /// A fork without exec goes on after its parent, with copies of everything.

@@ -98,7 +98,7 @@ fn a_supervisor_that_cannot_be_made_leaves_no_guard() {
 #[serial]
 fn streams_that_the_caller_has_closed_are_not_mistaken() {
     let Some(stage) = Stage::set() else { return };
-    for role in ["closed-enroll", "closed-spawn"] {
+    for role in ["closed-enroll", "closed-spawn", "closed-crosswise"] {
         let status = actor(&stage, role).stdout(std::process::Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(0), "{role}");
         let start = Instant::now();

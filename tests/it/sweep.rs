@@ -38,6 +38,24 @@ fn sweep_removes_what_has_no_owner_and_names_it() {
 
 #[test]
 #[serial]
+fn a_new_supervisor_sweeps_unless_it_is_told_not_to() {
+    let Some(stage) = Stage::set() else { return };
+    let base = stage.supervisor.path().unwrap();
+    abandon(&stage, "light");
+    let build = |sweep| Supervisor::builder().base(base).sweep(sweep).build().unwrap();
+    drop(build(false));
+    assert_eq!(stage.cgroups(), 1, "it has swept");
+    drop(build(true));
+    assert_eq!(stage.cgroups(), 0);
+    // A leaf into which a supervisor had moved itself, and nothing else.
+    fs::create_dir(base.join("tidy-process-supervisor")).unwrap();
+    drop(build(true));
+    assert_eq!(stage.cgroups(), 0);
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
 fn sweep_never_touches_what_lives_or_is_not_ours() {
     let Some(stage) = Stage::set() else { return };
     let base = stage.supervisor.path().unwrap();
