@@ -73,6 +73,20 @@ fn a_process_without_its_main_thread_dies_however_deep_it_stands() {
     dies("deep 1100", SOON);
 }
 
+/// As with a seccomp filter of an old container, which the guard inherits.
+#[test]
+#[serial]
+fn it_dies_where_openat2_is_refused_too() {
+    let Some(stage) = Stage::set() else { return };
+    let mut command = attack(&stage, "deep 2");
+    let filtered = std::thread::spawn(move || {
+        refuse(libc::SYS_openat2, Errno::EPERM);
+        begin(&mut command)
+    });
+    gone(&stage, filtered.join().unwrap(), SOON, "without openat2");
+    stage.close(Alone::Yes);
+}
+
 /// Deeper than the guard remembers its places.
 #[test]
 #[serial]
