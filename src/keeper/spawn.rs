@@ -82,7 +82,7 @@ impl Launch<'_> {
                 // Closing the line makes it kill all that it started, which a SIGKILL of the keeper
                 // would not.
                 drop(line);
-                while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
+                reap(pid);
                 Err(match errno {
                     // It was killed, and another part of this process reaped it.
                     Errno::ESRCH | Errno::ECHILD => Failed::Known(Error::keeper_lost(pid)),
@@ -91,6 +91,11 @@ impl Launch<'_> {
             }
         }
     }
+}
+
+/// Waits for a child's end, if it is one still.
+fn reap(pid: i32) {
+    while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
 }
 
 /// Waits for the main process's exec; returns the process.
@@ -133,4 +138,21 @@ fn help(kept: &Kept, overdue: &mut Overdue<'_>) -> Answer {
     let Some((pid, pidfd)) = main else { return overdue.help(&keeper) };
     overdue.revive(&keeper);
     overdue.help(&Late { pid, pidfd: pidfd.as_fd(), parent: keeper.pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
+    fn a_keeper_is_reaped_once_and_then_no_more() -> std::io::Result<()> {
+        let mut child = Command::new("true").spawn()?;
+        reap(child.id().cast_signed());
+        assert!(child.try_wait().is_err(), "it was not reaped");
+        reap(child.id().cast_signed());
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use serial_test::parallel;
+use serial_test::{parallel, serial};
 use tidy_process::{Cause, Command, Placement, Stdio};
 
 use crate::support::{Alone, Stage, lacks};
@@ -199,6 +199,46 @@ fn no_signal_is_blocked_and_sigpipe_is_the_default() {
     assert_eq!(read(false), theirs);
     assert_eq!(read(true), theirs);
     stage.close(Alone::No);
+}
+
+/// A handler of the caller's would run in the child, on a copy of its memory.
+#[test]
+#[serial]
+fn no_handler_of_the_caller_is_left_in_a_child() {
+    extern "C" fn heard(_: libc::c_int) {}
+    let Some(stage) = Stage::set() else { return };
+    let set = |action: libc::sighandler_t| {
+        // SAFETY: the handler does nothing.
+        #[expect(unsafe_code, reason = "a handler is what is tested")]
+        unsafe {
+            libc::signal(libc::SIGUSR2, action)
+        }
+    };
+    let before = set(heard as *const () as libc::sighandler_t);
+    for join in [false, true] {
+        let mut command = stage.command("true");
+        let look = || {
+            let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+            // SAFETY: it is written to, and an integer is read then.
+            #[expect(unsafe_code, reason = "nix cannot ask without setting")]
+            let action = unsafe {
+                libc::sigaction(libc::SIGUSR2, std::ptr::null(), now.as_mut_ptr());
+                now.assume_init().sa_sigaction
+            };
+            match action == libc::SIG_DFL {
+                true => Ok(()),
+                false => Err(std::io::Error::from_raw_os_error(libc::EADV)),
+            }
+        };
+        // SAFETY: sigaction(2) is async-signal-safe.
+        #[expect(unsafe_code, reason = "the closure keeps pre_exec's rules")]
+        unsafe {
+            command.pre_exec(look)
+        };
+        assert!(command.force_join(join).run().unwrap().status.success(), "{join}");
+    }
+    set(before);
+    stage.close(Alone::Yes);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,6 +39,32 @@ fn all_that_die_at_once_are_reaped() {
     assert!(until(SOON, || all.iter().all(|pid| is_zombie(*pid))));
     kill(keeper, Signal::SIGCONT).unwrap();
     assert!(child.tree().wait_empty(SOON).unwrap(), "the tree does not end");
+    child.finish().unwrap();
+    drop((child, command));
+    stage.close(Alone::Yes);
+}
+
+/// Clock ticks of CPU time: what proc(5) calls utime and stime.
+fn ticks(pid: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+/// Also when processes have ended in its tree.
+#[test]
+#[serial]
+fn a_keeper_of_an_idle_tree_is_idle() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    let mut command = stage.sh("(setsid sh -c 'exit 3' &); echo; read x");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(until(SOON, || pids(&child).len() == 1));
+    let before = ticks(keeper());
+    // Long enough for a busy one to be seen.
+    std::thread::sleep(Duration::from_millis(300));
+    let used = ticks(keeper()) - before;
+    assert!(used < 5, "{used} ticks");
     child.finish().unwrap();
     drop((child, command));
     stage.close(Alone::Yes);
