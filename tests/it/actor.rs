@@ -97,12 +97,7 @@ fn play(role: &str) {
                 child.tree().processes().len() == 1
             })
         }),
-        "closed-crosswise" => {
-            // Its own fds are above the streams.
-            let supervisor = ground();
-            close_streams();
-            std::process::exit(if crosswise(&supervisor) { 0 } else { 1 });
-        }
+        "closed-crosswise" => crossed(),
         "fork" => fork(),
         "thread" => thread(),
         "many" => many(),
@@ -172,6 +167,13 @@ fn closed(act: impl Fn(&Supervisor) -> bool) -> ! {
     close_streams();
     let right = act(&ground());
     std::process::exit(if right { 0 } else { 1 })
+}
+
+/// As above, by a supervisor whose own fds are above the streams.
+fn crossed() -> ! {
+    let supervisor = ground();
+    close_streams();
+    std::process::exit(if crosswise(&supervisor) { 0 } else { 1 })
 }
 
 /// A child whose input is this process's fd 1, its output fd 0, and its error output fd 2.

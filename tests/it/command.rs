@@ -201,6 +201,15 @@ fn no_signal_is_blocked_and_sigpipe_is_the_default() {
     stage.close(Alone::No);
 }
 
+#[expect(unsafe_code, reason = "nix cannot ask without setting")]
+fn action_of(signal: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: a plain struct of integers, and a handler that may be null.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: it is written to.
+    unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    now.sa_sigaction
+}
+
 /// A handler of the caller's would run in the child, on a copy of its memory.
 #[test]
 #[serial]
@@ -217,18 +226,9 @@ fn no_handler_of_the_caller_is_left_in_a_child() {
     let before = set(heard as *const () as libc::sighandler_t);
     for join in [false, true] {
         let mut command = stage.command("true");
-        let look = || {
-            let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-            // SAFETY: it is written to, and an integer is read then.
-            #[expect(unsafe_code, reason = "nix cannot ask without setting")]
-            let action = unsafe {
-                libc::sigaction(libc::SIGUSR2, std::ptr::null(), now.as_mut_ptr());
-                now.assume_init().sa_sigaction
-            };
-            match action == libc::SIG_DFL {
-                true => Ok(()),
-                false => Err(std::io::Error::from_raw_os_error(libc::EADV)),
-            }
+        let look = || match action_of(libc::SIGUSR2) == libc::SIG_DFL {
+            true => Ok(()),
+            false => Err(std::io::Error::from_raw_os_error(libc::EADV)),
         };
         // SAFETY: sigaction(2) is async-signal-safe.
         #[expect(unsafe_code, reason = "the closure keeps pre_exec's rules")]

@@ -302,7 +302,7 @@ mod tests {
         fs::write(below.join("file"), "")?;
         for path in [&below, &ground.path, &below.join("file")] {
             hand_over(path)?;
-            fs::set_permissions(path, Permissions::from_mode(0))?;
+            fs::set_permissions(path, Permissions::from_mode(0o0))?;
         }
         let opened = as_ordinary(|| {
             let dir = open(ground.fd(), c"below", DIRECTORY).unwrap_or(-1);
@@ -330,7 +330,7 @@ mod tests {
         }
         let dir = File::open(&below)?;
         fs::set_permissions(&file, Permissions::from_mode(0o444))?;
-        fs::set_permissions(&below, Permissions::from_mode(0))?;
+        fs::set_permissions(&below, Permissions::from_mode(0o0))?;
         let opened = as_ordinary(|| Ok(open(dir.as_raw_fd(), c"link", calls::READ)))?;
         assert!(opened.is_err());
         assert_eq!((mode(&below)?, mode(&file)?), (0o700, 0o444));
