@@ -300,7 +300,7 @@ mod tests {
         let below = ground.path.join("below");
         fs::create_dir(&below)?;
         fs::write(below.join("file"), "")?;
-        for path in [&below, &ground.path, &below.join("file")] {
+        for path in [&below.join("file"), &below, &ground.path] {
             hand_over(path)?;
             fs::set_permissions(path, Permissions::from_mode(0o0))?;
         }
