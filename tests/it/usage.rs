@@ -109,6 +109,8 @@ fn memory_and_bytes_are_counted_where_the_controllers_are() {
         assert!(std::env::var_os("TIDY_CONTROLLERS").is_none());
         assert_eq!(usage.memory_peak, None);
     }
+    let unasked = usage.missing.iter().find(|missing| missing.reason.contains("not asked for"));
+    assert!(unasked.is_none(), "{unasked:?}");
     drop(supervisor);
     stage.close(Alone::No);
 }
