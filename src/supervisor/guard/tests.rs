@@ -7,9 +7,18 @@ use super::*;
 
 type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
+/// A directory that goes with the test.
+struct Base(PathBuf);
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A base with a run root, its guard, and a line that a fork of the owner holds too.
 struct Stage {
-    base: PathBuf,
+    base: Base,
     root: PathBuf,
     guard: Guard,
     fork: UnixStream,
@@ -18,10 +27,10 @@ struct Stage {
 impl Stage {
     fn set(name: &str) -> std::result::Result<Self, Box<dyn std::error::Error>> {
         let id = format!("{}-{name}", std::process::id());
-        let base = std::env::temp_dir().join(format!("tidy-base-{id}"));
-        let root = base.join(format!("tidy-process-{id}"));
+        let base = Base(std::env::temp_dir().join(format!("tidy-base-{id}")));
+        let root = base.0.join(format!("tidy-process-{id}"));
         fs::create_dir_all(&root)?;
-        let guard = Guard::start(&File::open(&base)?.into(), &id)?;
+        let guard = Guard::start(&File::open(&base.0)?.into(), &id)?;
         let fork = guard.line.try_clone()?;
         Ok(Self { base, root, guard, fork })
     }
@@ -49,7 +58,8 @@ fn a_guard_that_is_to_stay_acts_at_once_though_a_fork_holds_the_line() -> Outcom
     assert!(poll::ended(pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(10)))?);
     sys::reap(pidfd.as_fd())?;
     drop(fork);
-    Ok(fs::remove_dir(base)?)
+    drop(base);
+    Ok(())
 }
 
 #[test]
@@ -65,7 +75,8 @@ fn a_guard_that_is_let_go_waits_for_its_owner() -> Outcome {
     assert!(goes(&root), "the guard has not acted");
     assert!(poll::ended(pidfd.as_fd(), Some(Instant::now() + Duration::from_secs(10)))?);
     sys::reap(pidfd.as_fd())?;
-    Ok(fs::remove_dir(base)?)
+    drop(base);
+    Ok(())
 }
 
 #[test]
@@ -78,7 +89,8 @@ fn a_guard_ends_with_its_handle_and_leaves_no_zombie() -> Outcome {
     assert!(!process.exists());
     assert!(root.exists(), "it was killed before the line's end");
     drop(fork);
-    Ok(fs::remove_dir_all(base)?)
+    drop(base);
+    Ok(())
 }
 
 #[test]
@@ -89,5 +101,6 @@ fn a_guard_that_was_killed_is_known_to_be_dead() -> Outcome {
     sys::pidfd_send_signal(pidfd, libc::SIGKILL)?;
     assert!(poll::ended(pidfd, Some(Instant::now() + Duration::from_secs(10)))?);
     assert!(!guard.is_alive());
-    Ok(fs::remove_dir_all(base)?)
+    drop(base);
+    Ok(())
 }
