@@ -42,6 +42,8 @@ mod command;
 mod limits;
 mod containment;
 mod confinement;
+#[cfg(feature = "sandbox")]
+mod changes;
 mod supervisor;
 mod exec;
 #[cfg_attr(not(feature = "sandbox"), path = "sandbox/absent.rs")]
@@ -51,6 +53,8 @@ mod child;
 mod ready;
 mod log;
 mod report;
+#[cfg(feature = "sandbox")]
+mod overlay;
 // Where the stages are put together.
 mod spawn;
 #[cfg(feature = "tokio")]
@@ -74,6 +78,8 @@ mod sys;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "sandbox")]
+pub use changes::{Change, ChangeKind, ChangeList, Changes};
 pub use child::Child;
 pub use child::output::Output;
 pub use command::Command;

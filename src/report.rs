@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+#[cfg(feature = "sandbox")]
+use crate::changes::Changes;
 use crate::confinement::Confined;
 use crate::containment::{Mechanism, Placement};
 use crate::proc::info::ProcessInfo;
@@ -48,6 +50,10 @@ pub struct Report {
     pub mechanism: Mechanism,
     /// How it was confined beyond that, if it was.
     pub sandbox: Option<Confined>,
+    /// What it has written in its overlays, one each in order of their directories (feature
+    /// `sandbox`). What it takes to keep them is in [`Changes`].
+    #[cfg(feature = "sandbox")]
+    pub changes: Vec<Changes>,
 }
 
 /// How a [`Tree`](crate::Tree) without a command of its own ended: it has no main process, so no
@@ -301,6 +307,8 @@ mod tests {
             placement: Placement::Born,
             mechanism: Mechanism::Cgroup,
             sandbox: None,
+            #[cfg(feature = "sandbox")]
+            changes: Vec::new(),
         }
     }
 

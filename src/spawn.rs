@@ -1,7 +1,5 @@
 //! Starts a command: puts the stages of a spawn together.
 
-#[cfg(feature = "sandbox")]
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::process::ExitStatus;
@@ -230,8 +228,10 @@ impl Command {
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
         drop(streams);
-        if let Some(init) = entry.and_then(|entry| entry.take_init()) {
-            child.inhabit(init);
+        if let Some(entry) = entry {
+            entry.take_init().into_iter().for_each(|init| child.inhabit(init));
+            #[cfg(feature = "sandbox")]
+            child.changes.extend(entry.take_changes());
         }
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
@@ -272,7 +272,7 @@ impl Command {
         }
         let ids = Ids::of(self.program.uid, self.program.gid)?;
         *image = Image::confined(&self.program, &|key| enclosure.keeps(key))?;
-        Ok(Some(Entry { enclosure, ids, fds, init: Cell::new(None) }))
+        Entry::new(enclosure, ids, fds).map(Some)
     }
 
     #[cfg(not(feature = "sandbox"))]

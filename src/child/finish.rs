@@ -88,6 +88,8 @@ impl Child {
             placement: self.placement,
             mechanism: self.tree().mechanism(),
             sandbox: self.confined.clone(),
+            #[cfg(feature = "sandbox")]
+            changes: self.changes.clone(),
         }
     }
 

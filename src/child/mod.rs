@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::cgroup::usage::Counters;
+#[cfg(feature = "sandbox")]
+use crate::changes::Changes;
 use crate::child::deadline::{Ending, Scope, StopPolicy};
 use crate::child::settle::After;
 use crate::confinement::Confined;
@@ -68,6 +70,9 @@ pub struct Child {
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
     pub(crate) confined: Option<Confined>,
+    /// What it writes in its overlays.
+    #[cfg(feature = "sandbox")]
+    pub(crate) changes: Vec<Changes>,
     /// The processes that were stopped or killed after the main process's end.
     pub(crate) left: Mutex<Survey>,
     /// The processes that were alive when the time was over.
@@ -99,6 +104,8 @@ impl Child {
             ending: Ending::new(policy, spawned),
             placement,
             confined: None,
+            #[cfg(feature = "sandbox")]
+            changes: Vec::new(),
             left: Mutex::default(),
             interrupted: Mutex::default(),
             after: Mutex::new(After::Unbegun),

@@ -54,6 +54,7 @@ fn other(step: Step, errno: Errno) -> Option<&'static str> {
         Step::Chdir => directory(errno),
         Step::ProcessGroup => process_group(errno),
         Step::Exec => exec(errno),
+        Step::Commit => commit(errno),
         _ => None,
     }
     .or_else(|| scarce(step, errno))
@@ -304,6 +305,23 @@ fn directory(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::ENOENT | Errno::ENOTDIR => "name a directory that is there, as the child sees it",
         Errno::EACCES => "every directory on the way needs the x permission for the child's user",
+        _ => return None,
+    })
+}
+
+/// The hints of writing to the directory of an overlay.
+fn commit(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::EACCES | Errno::EPERM => {
+            "the caller may not write there, which the command in its overlay may"
+        }
+        Errno::EXDEV | Errno::EBUSY => {
+            "a file system is mounted there, which no commit writes to: unmount it"
+        }
+        Errno::ELOOP | Errno::ENOTDIR => {
+            "something else has taken a directory's place there, and is not followed"
+        }
+        Errno::ENOSPC | Errno::EDQUOT => "make room, and commit again: it goes on from there",
         _ => return None,
     })
 }

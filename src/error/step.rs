@@ -64,6 +64,7 @@ steps! {
     Births: "confine (init and main, clone)",
     Root: "confine (a root of its own, mount)",
     Mount: "confine (mount)",
+    Overlay: "confine (overlay)",
     Show: "show in the sandbox:",
     ChdirInside: "chdir in the sandbox to",
     Exec: "exec",
@@ -78,6 +79,8 @@ steps! {
     Teardown: "tear down cgroup",
     RemoveCgroup: "remove cgroup",
     Pidfd: "open pidfd (pidfd_open) of",
+    Changes: "list changes:",
+    Commit: "commit",
 }
 
 impl Step {
@@ -85,12 +88,12 @@ impl Step {
     pub(crate) fn confines(self) -> bool {
         use Step::{
             Births, Capabilities, CloseFds, CoreLimit, IdMap, Landlock, Mount, Namespaces, Network,
-            NoNewPrivs, Root, Seccomp, SetUp, UserNamespace,
+            NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
         };
         let rights = matches!(self, Capabilities | CoreLimit | NoNewPrivs);
         let fence = rights || matches!(self, CloseFds | Landlock | Seccomp);
         let namespaces = matches!(self, UserNamespace | IdMap | Namespaces | Network | Births);
-        fence || namespaces || matches!(self, SetUp | Root | Mount)
+        fence || namespaces || matches!(self, SetUp | Root | Mount | Overlay)
     }
 
     /// The step of this number, as a child sends it; exec for a number that is none.

@@ -5,21 +5,24 @@
 //! there. Both are children of the supervisor too; their pidfds come over the line, so that each
 //! is known by its handle from its birth on.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
+use crate::changes::{Changes, Layers};
 use crate::containment::Placement;
 use crate::error::{Error, Step, errno_of};
 use crate::exec::announced::announced;
 use crate::exec::launch::{Enter, Failed, Launch};
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::set_up::SetUp;
+use crate::overlay::layers;
 use crate::sandbox::enclosure::{Enclosure, Ids};
 use crate::sandbox::layout::news;
 use crate::sys::bury::{bury, kill_child, reap_child, reap_dying};
@@ -31,8 +34,11 @@ pub(crate) struct Entry<'a> {
     pub(crate) ids: Ids,
     /// The fds above 2 that the command is to have.
     pub(crate) fds: &'a [RawFd],
-    /// Process 1 of the pid namespace, once it is there.
-    pub(crate) init: Cell<Option<Newborn>>,
+    /// The host's side of each overlay, in the order of their pieces.
+    hosts: RefCell<Vec<OwnedFd>>,
+    /// Process 1 of the pid namespace, and the overlays, once they are there.
+    init: Cell<Option<Newborn>>,
+    changes: RefCell<Vec<Changes>>,
 }
 
 /// What the line has brought.
@@ -40,6 +46,8 @@ pub(crate) struct Entry<'a> {
 struct Heard {
     init: Option<Newborn>,
     main: Option<Newborn>,
+    /// The upper directories of overlays.
+    uppers: Vec<OwnedFd>,
     /// Those without a handle: killed, to be reaped by their number.
     strays: Vec<i32>,
     /// What came first.
@@ -88,7 +96,20 @@ impl Enter for Entry<'_> {
     }
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// Prepares: opens the host's side of each overlay.
+    pub(crate) fn new(enclosure: &'a Enclosure, ids: Ids, fds: &'a [RawFd]) -> Result<Self, Error> {
+        let hosts = enclosure.overlays().map(|dir| layers::host(&dir));
+        let hosts = RefCell::new(hosts.collect::<Result<_, _>>()?);
+        let (init, changes) = (Cell::new(None), RefCell::default());
+        Ok(Self { enclosure, ids, fds, hosts, init, changes })
+    }
+
+    /// Hands over the overlays, once they are there.
+    pub(crate) fn take_changes(&self) -> Vec<Changes> {
+        self.changes.take()
+    }
+
     /// Hands over process 1, once it is there.
     pub(crate) fn take_init(&self) -> Option<Newborn> {
         self.init.take()
@@ -137,6 +158,13 @@ impl Entry<'_> {
                         return heard;
                     }
                 }
+                Ok(Some(([news::UPPER, ..], upper))) => {
+                    let upper = upper.ok_or(Errno::EMFILE);
+                    match upper.and_then(|upper| layers::upper(upper, self.ids.uid)) {
+                        Ok(upper) => heard.uppers.push(upper),
+                        Err(errno) => heard.fail(Step::Overlay, errno),
+                    }
+                }
                 Ok(Some(([step, errno, index], _))) => {
                     heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }
@@ -157,12 +185,15 @@ impl Entry<'_> {
         program: &Newborn,
         given_up: Option<Error>,
     ) -> Result<Newborn, Failed> {
-        let Heard { init, main, strays, failed } = heard;
-        let failed = given_up.map(Failed::Known).or(failed);
+        let Heard { init, main, uppers, strays, failed } = heard;
+        let lacks = uppers.len() < self.enclosure.overlays().count();
+        let lacking = || lacks.then_some(Failed::At(Step::Births, Errno::ESRCH));
+        let failed = given_up.map(Failed::Known).or(failed).or_else(lacking);
         match (failed, init, main) {
             (None, Some(init), Some(main)) => {
                 reap_dying(program.pidfd.as_fd());
                 self.init.set(Some(init));
+                self.keep(uppers);
                 Ok(main)
             }
             (failed, init, main) => {
@@ -174,6 +205,14 @@ impl Entry<'_> {
                 Err(failed.unwrap_or(Failed::At(Step::Births, Errno::ESRCH)))
             }
         }
+    }
+
+    /// Puts both sides of each overlay together.
+    fn keep(&self, uppers: Vec<OwnedFd>) {
+        let sides = uppers.into_iter().zip(self.hosts.take());
+        let layers = sides.map(|(upper, host)| Arc::new(Layers { upper, host }));
+        let all = self.enclosure.overlays().zip(layers);
+        *self.changes.borrow_mut() = all.map(|(dir, layers)| Changes { dir, layers }).collect();
     }
 
     fn failure(&self, step: u32, errno: u32, index: u32) -> Failed {
@@ -189,6 +228,9 @@ impl Entry<'_> {
             news::VIEW => {
                 let place = usize::try_from(index).ok();
                 let piece = place.and_then(|place| self.enclosure.pieces.get(place));
+                if let Some(error) = piece.and_then(|piece| piece.lacks(errno)) {
+                    return Failed::Known(error);
+                }
                 let what = piece.map_or_else(String::new, ToString::to_string);
                 let named = piece.is_some_and(|piece| piece.is_named());
                 let step = if named { Step::Show } else { Step::Mount };

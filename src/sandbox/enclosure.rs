@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 
@@ -15,6 +15,7 @@ use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result, Step, errno_of};
 use crate::sandbox::blueprint;
 use crate::sandbox::layout::number::MOST_KEPT;
+use crate::sandbox::layout::op;
 use crate::sandbox::mount_news::MountNews;
 use crate::sandbox::request::Request;
 use crate::sandbox::ruleset::scopes;
@@ -66,6 +67,12 @@ impl Enclosure {
             fail: request.fail,
             kept: request.kept.clone(),
         })
+    }
+
+    /// The directories that are overlays, in the order of their pieces.
+    pub(crate) fn overlays(&self) -> impl Iterator<Item = PathBuf> {
+        let all = self.pieces.iter().filter(|piece| piece.kind == op::OVERLAY);
+        all.map(|piece| OsStr::from_bytes(piece.from.to_bytes()).into())
     }
 
     /// Whether a mount has come or gone since: a cgroup file system may be below what is named.

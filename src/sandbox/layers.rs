@@ -30,6 +30,11 @@ impl Enclosure {
             layer("uts-namespace", &[Processes], own("the host's name, as a copy")),
             layer("cgroup-namespace", &[Inside], own("its own cgroup is the root")),
         ];
+        let overlays = self.overlays().map(|dir| format!("what is written to {dir:?}: in memory"));
+        let overlays: Vec<_> = overlays.collect();
+        if !overlays.is_empty() {
+            all.push(layer("overlayfs", &[Writes], overlays));
+        }
         if self.network != Network::Host {
             let network = vec![self.network.to_string()];
             all.push(layer("network-namespace", &[Property::Network], network));

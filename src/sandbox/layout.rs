@@ -44,6 +44,10 @@ pub(crate) mod op {
     pub(crate) const DEVPTS: u32 = 6;
     /// Mounts the processes of the new pid namespace.
     pub(crate) const PROC: u32 = 7;
+    /// Shows the host's directory `from` at `to`; what is written there goes to a layer in memory.
+    pub(crate) const OVERLAY: u32 = 8;
+    /// Ops of this kind, at the most.
+    pub(crate) const MOST_OVERLAYS: usize = 16;
 }
 
 pub(crate) mod network {
@@ -76,10 +80,12 @@ pub(crate) mod number {
     pub(crate) const MOST_KEPT: usize = 64;
 }
 
-/// What a message is about: a pid with its pidfd, or the step that failed.
+/// What a message is about: a pid with its pidfd, a directory, or the step that failed.
 pub(crate) mod news {
     pub(crate) const INIT: u32 = 101;
     pub(crate) const MAIN: u32 = 102;
+    /// The upper directory of an overlay; the third number is the op's place in the list.
+    pub(crate) const UPPER: u32 = 103;
 
     pub(crate) const PLAN: u32 = 1;
     pub(crate) const IDENTITY: u32 = 2;

@@ -72,6 +72,19 @@ impl Sandbox {
         self.access("hide", path.as_ref(), Access::Hidden)
     }
 
+    /// Shows a directory that the command may change as it likes, and leaves it as it is: what is
+    /// written below it goes to a layer in memory, for each run one of its own.
+    /// [`Report::changes`](crate::Report::changes) lists that, commits or drops it.
+    ///
+    /// Files of its owner can be changed, others be replaced. For a command of root's the owner's
+    /// files are the command's own, so it reads all of those too. Nothing may be mounted below it;
+    /// paths below it may be named besides. At the most 16. It needs overlayfs in the kernel, and
+    /// for root a file system that knows id-mapped mounts.
+    #[must_use]
+    pub fn overlay(self, dir: impl AsRef<Path>) -> Self {
+        self.access("overlay", dir.as_ref(), Access::Overlay)
+    }
+
     /// Puts an empty directory at this path, in memory, that the command may write to.
     #[must_use]
     pub fn private(self, path: impl AsRef<Path>) -> Self {
@@ -129,6 +142,7 @@ mod tests {
             (fence().read_write("/x"), "read_write (--write)"),
             (fence().hide("/x"), "hide"),
             (fence().private("/x"), "private (--tmpfs)"),
+            (fence().overlay("/x"), "overlay"),
             (fence().network(Network::None), "network (--net)"),
             (fence().keep_env(["K"]), "keep_env"),
         ] {

@@ -10,7 +10,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::cgroup::hierarchy::mounts;
+use nix::errno::Errno;
+
+use crate::cgroup::hierarchy::{Mount, mounts};
+use crate::confinement::Property;
+use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result, Step};
 use crate::sandbox::layout::op;
 
@@ -47,6 +51,7 @@ pub(crate) enum Access {
     ReadWrite,
     Hidden,
     Private,
+    Overlay,
 }
 
 /// The view that is asked for.
@@ -96,14 +101,15 @@ impl Wanted {
         devices(&mut all)?;
         all.push(Piece::new(op::TMPFS, 0, "1777", Path::new("tmp"))?);
         all.push(Piece::new(op::PROC, 0, "", Path::new("proc"))?);
-        let barred = barred()?;
+        let mounts = mounts()?;
+        let barred = barred(&mounts);
+        self.check_overlays(&mounts)?;
         let mut paths = self.paths.clone();
         for (path, access) in &self.paths {
             check(path, *access, &barred)?;
             // The run root's lease is there, and the files of every cgroup and process.
             let below = barred.iter().filter(|mount| mount.starts_with(path));
-            let shown = matches!(access, Access::ReadOnly | Access::ReadWrite);
-            below.filter(|_| shown).for_each(|mount| {
+            below.filter(|_| shown(Some(access))).for_each(|mount| {
                 paths.insert(mount.clone(), Access::Hidden);
             });
         }
@@ -116,6 +122,25 @@ impl Wanted {
         Ok(all)
     }
 
+    /// Overlayfs takes one file system alone: what a mount covers would come to light.
+    fn check_overlays(&self, mounts: &[Mount]) -> Result<()> {
+        let overlays = self.paths.iter().filter(|(_, access)| **access == Access::Overlay);
+        let no = |path: &Path, more: String, why| {
+            Err(Error::invalid(Step::Prepare, format!("overlay {path:?} in a sandbox{more}"), why))
+        };
+        for (number, (path, _)) in overlays.enumerate() {
+            if number == op::MOST_OVERLAYS {
+                return no(path, String::new(), "16 overlays are possible at the most");
+            }
+            let is_below = |mount: &&Mount| mount.point != *path && mount.point.starts_with(path);
+            if let Some(mount) = mounts.iter().find(is_below) {
+                let more = format!(" ({:?} is mounted below it)", mount.point);
+                return no(path, more, "name a part of it without that mount");
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a path above this one is shown, so that there may be something to hide.
     fn shows_above(&self, path: &Path) -> bool {
         path.ancestors().skip(1).any(|above| {
@@ -125,7 +150,7 @@ impl Wanted {
                     SYSTEM.iter().chain(&SYSTEM_LINKS).any(|shown| name == Path::new(shown))
                 });
             let always = above == Path::new("/proc") || above == Path::new("/dev");
-            system || always || matches!(named, Some(Access::ReadOnly | Access::ReadWrite))
+            system || always || shown(named)
         })
     }
 }
@@ -160,12 +185,18 @@ fn devices(all: &mut Vec<Piece>) -> Result<()> {
     Ok(())
 }
 
-/// Where file systems are mounted by which cgroups and processes outside are reached.
-fn barred() -> Result<Vec<PathBuf>> {
-    let all = mounts()?.into_iter();
-    let barred = all.filter(|mount| ["cgroup", "cgroup2", "proc"].contains(&&*mount.kind));
-    Ok(barred.map(|mount| mount.point).collect())
+/// Whether something of the host's is there.
+fn shown(access: Option<&Access>) -> bool {
+    matches!(access, Some(Access::ReadOnly | Access::ReadWrite | Access::Overlay))
 }
+
+/// Where file systems are mounted by which cgroups and processes outside are reached.
+fn barred(mounts: &[Mount]) -> Vec<PathBuf> {
+    let barred = mounts.iter().filter(|mount| BARRED.contains(&&*mount.kind));
+    barred.map(|mount| mount.point.clone()).collect()
+}
+
+const BARRED: [&str; 3] = ["cgroup", "cgroup2", "proc"];
 
 /// Shows each directory between a path that may be written to and one below it that may not once
 /// more, in its place: what is a mount point cannot be renamed. Else another directory could take
@@ -228,14 +259,29 @@ impl Piece {
             Access::ReadWrite => Self::new(op::BIND, NO_SET_ID | devices, path, &to),
             Access::Hidden => Self::new(op::HIDE, 0, "", &to),
             Access::Private => Self::new(op::TMPFS, 0, "700", &to),
+            Access::Overlay => Self::new(op::OVERLAY, 0, path, &to),
         }
+    }
+
+    /// The error where the kernel has no file system of this kind.
+    pub(crate) fn lacks(&self, errno: Errno) -> Option<Error> {
+        let lacks = self.kind == op::OVERLAY && errno == Errno::ENODEV;
+        let why = || format!("overlay {:?}: this kernel has no overlayfs (ENODEV)", self.from);
+        lacks.then(|| Error::unconfinable(Property::Writes, why(), NO_OVERLAYS))
     }
 
     /// Whether the host's side of it was named, by the caller or by `system`.
     pub(crate) fn is_named(&self) -> bool {
-        matches!(self.kind, op::BIND | op::HIDE) || self.from.as_bytes() == b"700"
+        matches!(self.kind, op::BIND | op::HIDE | op::OVERLAY) || self.from.as_bytes() == b"700"
     }
 }
+
+const NO_OVERLAYS: Advice = advice!(
+    "load it as root (modprobe overlay), or run a kernel that has it (Debian: linux-image-amd64, \
+     not the one for clouds), or let it write to a copy of the directory: ",
+    "Sandbox::read_write",
+    "--write"
+);
 
 fn text(text: &std::ffi::OsStr) -> Result<CString> {
     let has_nul = |_| {
@@ -255,6 +301,7 @@ impl fmt::Display for Piece {
             op::BIND => "read-write",
             op::TMPFS => "private",
             op::HIDE => "hidden",
+            op::OVERLAY => "overlay",
             op::DEVPTS => "own terminals",
             _ => "own processes",
         };
@@ -304,7 +351,7 @@ mod tests {
 
     #[test]
     fn cgroups_and_processes_below_a_named_path_are_covered() {
-        for mount in barred().unwrap() {
+        for mount in barred(&mounts().unwrap()) {
             let above = mount.parent().unwrap().to_str().unwrap().to_owned();
             if above != "/" && !above.starts_with("/proc") {
                 let all = pieces(&[(&above, Access::ReadOnly)]).unwrap();
@@ -312,7 +359,7 @@ mod tests {
             }
             assert!(pieces(&[(mount.to_str().unwrap(), Access::ReadOnly)]).is_err());
         }
-        assert!(barred().unwrap().contains(&PathBuf::from("/proc")));
+        assert!(barred(&mounts().unwrap()).contains(&PathBuf::from("/proc")));
     }
 
     #[test]

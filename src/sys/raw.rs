@@ -5,9 +5,11 @@
 //! them.
 #![expect(unsafe_code, reason = "the system call instruction")]
 
+#[cfg(feature = "sandbox")]
+use std::ffi::CStr;
 use std::ffi::{c_int, c_long};
 #[cfg(feature = "sandbox")]
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 use nix::errno::Errno;
@@ -131,4 +133,14 @@ pub(crate) fn default_unless_ignored(signal: c_int) {
     if answer == 0 && ![libc::SIG_IGN, libc::SIG_DFL].contains(&now.handler) {
         dispose(signal, libc::SIG_DFL);
     }
+}
+
+/// The first byte of an open file's extended attribute; none where it has none of that name.
+#[cfg(feature = "sandbox")]
+pub(crate) fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Option<u8> {
+    let mut value = [0u8; 1];
+    let place = value.as_mut_ptr().cast();
+    // SAFETY: a string that ends in NUL, and a buffer of this length, that live across the call.
+    let length = unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), place, value.len()) };
+    (length == 1).then(|| value[0])
 }

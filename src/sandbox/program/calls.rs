@@ -28,6 +28,7 @@ pub(crate) mod nr {
     pub(crate) const CLONE: usize = 56;
     pub(crate) const EXECVE: usize = 59;
     pub(crate) const WAIT4: usize = 61;
+    pub(crate) const FCHMOD: usize = 91;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const CHDIR: usize = 80;
     pub(crate) const FCHDIR: usize = 81;
@@ -44,6 +45,7 @@ pub(crate) mod nr {
     pub(crate) const OPENAT: usize = 257;
     pub(crate) const MKDIRAT: usize = 258;
     pub(crate) const MKNODAT: usize = 259;
+    pub(crate) const UNLINKAT: usize = 263;
     pub(crate) const SYMLINKAT: usize = 266;
     pub(crate) const PPOLL: usize = 271;
     pub(crate) const UNSHARE: usize = 272;
@@ -64,6 +66,7 @@ pub(crate) mod nr {
     pub(crate) const EXECVE: usize = 221;
     pub(crate) const EXIT_GROUP: usize = 94;
     pub(crate) const FCHDIR: usize = 50;
+    pub(crate) const FCHMOD: usize = 52;
     pub(crate) const FCNTL: usize = 25;
     pub(crate) const IOCTL: usize = 29;
     pub(crate) const MKDIRAT: usize = 34;
@@ -88,6 +91,7 @@ pub(crate) mod nr {
     pub(crate) const STATX: usize = 291;
     pub(crate) const SYMLINKAT: usize = 36;
     pub(crate) const UMOUNT2: usize = 39;
+    pub(crate) const UNLINKAT: usize = 35;
     pub(crate) const UNSHARE: usize = 97;
     pub(crate) const WAIT4: usize = 260;
     pub(crate) const WRITE: usize = 64;
@@ -203,21 +207,32 @@ pub(crate) fn open_plain(dir: usize, path: usize, flags: usize) -> isize {
 pub(crate) struct Facts {
     pub(crate) is_dir: bool,
     pub(crate) device: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Permissions.
+    pub(crate) mode: usize,
 }
 
 impl Facts {
     pub(crate) fn of(fd: usize) -> Result<Self, isize> {
-        const TYPE: usize = 1;
-        // 256 bytes: mode at 28, device at 136 (major, minor).
+        const WANTED: usize = 0x1 | 0x2 | 0x8 | 0x10;
+        // 256 bytes: uid at 20, gid at 24, mode at 28, device at 136 (major, minor).
         let mut all = [0u64; 32];
         let empty = c"".as_ptr().expose_provenance();
-        match call(nr::STATX, [fd, empty, AT_EMPTY_PATH, TYPE, into(&mut all), 0]) {
+        match call(nr::STATX, [fd, empty, AT_EMPTY_PATH, WANTED, into(&mut all), 0]) {
             0 => {}
             errno => return Err(errno),
         }
-        // Mode is the low half of the upper word, on little-endian machines.
-        let mode = (all.get(3).copied().unwrap_or(0) >> 32) & 0o170_000;
-        Ok(Self { is_dir: mode == 0o40_000, device: all.get(17).copied().unwrap_or(0) })
+        let word = |place: usize| all.get(place).copied().unwrap_or(0);
+        // The second number is the upper word, on little-endian machines; mode has half of it.
+        let mode = (word(3) >> 32) as usize & 0o177_777;
+        Ok(Self {
+            is_dir: mode & 0o170_000 == 0o40_000,
+            device: word(17),
+            uid: (word(2) >> 32) as u32,
+            gid: word(3) as u32,
+            mode: mode & 0o1777,
+        })
     }
 }
 

@@ -6,20 +6,21 @@ use crate::calls::{
 };
 use crate::init::give_up_rights;
 use crate::layout::{network, news, number};
+use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan};
 use crate::view;
 
-pub(crate) fn live(orders: &Orders, plan: &Plan) -> ! {
-    let Err(fault) = become_command(orders, plan) else { exit(127) };
+pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers) -> ! {
+    let Err(fault) = become_command(orders, plan, lowers) else { exit(127) };
     orders.tell(&fault);
     exit(127)
 }
 
-fn become_command(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     if plan.head.network == network::LOOPBACK {
         orders.check(news::NETWORK, bring_loopback_up())?;
     }
-    view::enter(orders, plan)?;
+    view::enter(orders, plan, lowers)?;
     orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
     if orders.number(number::GROUP) == 0 {
         orders.check(news::GROUP, call(nr::SETPGID, [0; 6]))?;

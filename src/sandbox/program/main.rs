@@ -28,8 +28,10 @@ mod init;
 mod layout;
 #[path = "../../supervisor/guard/program/memory.rs"]
 mod memory;
+mod lower;
 mod namespaces;
 mod orders;
+mod overlay;
 mod view;
 
 use calls::exit;

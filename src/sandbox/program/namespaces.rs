@@ -2,7 +2,9 @@
 
 use crate::calls::{call, close, fork_beside, into, nr, number as fd_number, prctl};
 use crate::layout::{network, news, number};
-use crate::orders::{Fault, Orders, Plan, own_map, write_file};
+use crate::lower::Lowers;
+use crate::orders::{Fault, Orders, Plan, map_of, write_file};
+use crate::view::text;
 use crate::{confine, init};
 
 const NEW_MOUNTS: usize = 0x2_0000;
@@ -19,7 +21,9 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     prctl(SET_NAME, c"tidy-set-up".as_ptr().expose_provenance());
     let plan = Plan::map(orders.fd(number::PLAN));
     let plan = plan.map_err(|errno| Fault { step: news::PLAN, errno, index: 0 })?;
+    let mut lowers = Lowers::default();
     if orders.number(number::DROP) == 1 {
+        lowers.open(orders, &plan)?;
         become_other(orders)?;
     }
     let group = orders.number(number::GROUP);
@@ -40,7 +44,7 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     if plan.head.network != network::HOST {
         orders.check(news::NETWORK, unshare(NEW_NET))?;
     }
-    give_birth(orders, &plan)
+    give_birth(orders, &plan, &lowers)
 }
 
 /// As root: a user that owns nothing, without any group of root's.
@@ -53,19 +57,19 @@ fn become_other(orders: &Orders) -> Result<(), Fault> {
 
 fn map_ids(orders: &Orders) -> Result<(), Fault> {
     let mut buffer = [0; 64];
-    orders.check(news::MAP, write_file(c"/proc/self/setgroups", b"deny"))?;
+    orders.check(news::MAP, write_file(text(c"/proc/self/setgroups"), b"deny"))?;
     let maps = [(c"/proc/self/uid_map", number::UID), (c"/proc/self/gid_map", number::GID)];
     for (file, id) in maps {
-        let len = own_map(orders.number(id), &mut buffer);
-        let text = buffer.get(..len).unwrap_or_default();
-        orders.check(news::MAP, write_file(file, text))?;
+        let len = map_of(orders.fd(id), orders.fd(id), &mut buffer);
+        let map = buffer.get(..len).unwrap_or_default();
+        orders.check(news::MAP, write_file(text(file), map))?;
     }
     Ok(())
 }
 
 /// Forks init and main. Init reads from a pipe until main has executed or ended: only then has
 /// the second process of the namespace its number.
-fn give_birth(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+fn give_birth(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     const CLOSE_ON_EXEC: usize = 0o2_000_000;
     let (mut pipe, mut pidfd) = ([0i32; 2], -1);
     orders.check(news::BIRTH, call(nr::PIPE2, [into(&mut pipe), CLOSE_ON_EXEC, 0, 0, 0, 0]))?;
@@ -78,7 +82,7 @@ fn give_birth(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     close(hold);
     let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
     if pid == 0 {
-        confine::live(orders, plan);
+        confine::live(orders, plan, lowers);
     }
     announce(orders, news::MAIN, pid, pidfd)?;
     close(go);

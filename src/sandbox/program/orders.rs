@@ -187,30 +187,52 @@ fn parse(text: usize) -> Option<Numbers> {
     (which + 1 >= number::COUNT).then_some(numbers)
 }
 
-/// Writes "`id` `id` 1" into the buffer; returns its length.
-pub(crate) fn own_map(id: isize, buffer: &mut [u8; 64]) -> usize {
-    let mut digits = [0u8; 20];
-    let (mut rest, mut count) = (id.cast_unsigned(), 0);
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        (rest, count) = (rest / 10, count + 1);
-        if rest == 0 {
-            break;
+/// A number in decimal.
+pub(crate) struct Digits {
+    all: [u8; 20],
+    count: usize,
+}
+
+impl Digits {
+    pub(crate) fn of(number: usize) -> Self {
+        let (mut all, mut rest, mut count) = ([0u8; 20], number, 0);
+        for digit in all.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            (rest, count) = (rest / 10, count + 1);
+            if rest == 0 {
+                break;
+            }
         }
+        Self { all, count }
     }
-    let own = digits.get(20 - count..).unwrap_or_default();
-    let all = own.iter().chain(b" ").chain(own).chain(b" 1");
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.all.get(20 - self.count..).unwrap_or_default()
+    }
+}
+
+/// Puts pieces of text together in the buffer; returns their length. A NUL follows where there is
+/// room.
+pub(crate) fn joined(pieces: &[&[u8]], buffer: &mut [u8; 64]) -> usize {
     let mut len = 0;
-    for (to, from) in buffer.iter_mut().zip(all) {
+    for (to, from) in buffer.iter_mut().zip(pieces.iter().copied().flatten()) {
         (*to, len) = (*from, len + 1);
+    }
+    if let Some(end) = buffer.get_mut(len) {
+        *end = 0;
     }
     len
 }
 
-/// Writes a whole file in one call; the errno if that fails.
-pub(crate) fn write_file(path: &core::ffi::CStr, text: &[u8]) -> isize {
+/// Writes "`inside` `outside` 1" into the buffer; returns its length.
+pub(crate) fn map_of(inside: usize, outside: usize, buffer: &mut [u8; 64]) -> usize {
+    let (inside, outside) = (Digits::of(inside), Digits::of(outside));
+    joined(&[inside.bytes(), b" ", outside.bytes(), b" 1"], buffer)
+}
+
+/// Writes a whole file, whose path is at this address, in one call; the errno if that fails.
+pub(crate) fn write_file(path: usize, text: &[u8]) -> isize {
     const WRITE_ONLY: usize = 1;
-    let path = path.as_ptr().expose_provenance();
     let flags = WRITE_ONLY | calls::CLOEXEC;
     let fd = call(nr::OPENAT, [calls::AT_CWD, path, flags, 0, 0, 0]);
     if fd < 0 {

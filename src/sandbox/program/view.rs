@@ -9,25 +9,26 @@ use crate::calls::{
     byte, call, close, into, length, nr, open_plain,
 };
 use crate::layout::{Op, news, op};
+use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan};
 
-const READ_ONLY: u32 = 1;
-const NO_SET_ID: u32 = 2;
-const NO_DEVICES: u32 = 4;
+pub(crate) const READ_ONLY: u32 = 1;
+pub(crate) const NO_SET_ID: u32 = 2;
+pub(crate) const NO_DEVICES: u32 = 4;
 const NO_EXEC: u32 = 8;
 
 /// tmpfs that the program has mounted, at the most: those of a plan and the root.
 const MOST: usize = 64;
 
 pub(crate) struct View {
-    root: usize,
+    pub(crate) root: usize,
     /// The devices of the file systems that are ours.
     ours: [u64; MOST],
     count: usize,
 }
 
 /// Builds the view and makes it the root. The old root is gone then.
-pub(crate) fn enter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
+pub(crate) fn enter(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     let here = c".".as_ptr().expose_provenance();
     let root = orders.check(news::ROOT, new_tmpfs(c"755".as_ptr().expose_provenance(), 0))?;
     // Somewhere it has to be, to be a place to mount on: over the old root, where nothing sees it.
@@ -37,7 +38,15 @@ pub(crate) fn enter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     orders.check(news::ROOT, view.own(root))?;
     for index in 0..plan.head.ops {
         if let Some(op) = plan.op(index) {
-            orders.check_at(news::VIEW, index, done(view.add(plan, op)))?;
+            let added = match op.kind {
+                op::OVERLAY => view.overlay(plan, op, lowers.of(index)).and_then(|upper| {
+                    let sent = orders.send([news::UPPER, 0, index], Some(upper as i32));
+                    close(upper);
+                    fd(sent).map(drop)
+                }),
+                _ => view.add(plan, op),
+            };
+            orders.check_at(news::VIEW, index, done(added))?;
         }
     }
     orders.check(news::ROOT, set_attributes(root, READ_ONLY, 0))?;
@@ -126,7 +135,7 @@ impl View {
     }
 
     /// Puts a mount at an open place; closes both.
-    fn mount(&self, mount: usize, place: usize) -> Result<(), isize> {
+    pub(crate) fn mount(&self, mount: usize, place: usize) -> Result<(), isize> {
         let answer = attach(mount, place, empty());
         close(mount);
         close(place);
@@ -139,7 +148,7 @@ impl View {
     }
 
     /// Opens a path in the view; on a file system of ours it is made.
-    fn place(&self, path: usize, is_dir: bool) -> Result<usize, isize> {
+    pub(crate) fn place(&self, path: usize, is_dir: bool) -> Result<usize, isize> {
         match open_plain(self.root, path, PATH_ONLY) {
             ENOENT => self.make(path, is_dir),
             answer => {
@@ -197,7 +206,7 @@ const REGULAR_FILE: usize = 0o100_000;
 /// No attribute beside those that every tmpfs has.
 const READ_ONLY_LATER: u32 = 0;
 
-fn fd(answer: isize) -> Result<usize, isize> {
+pub(crate) fn fd(answer: isize) -> Result<usize, isize> {
     if answer < 0 { Err(answer) } else { Ok(answer.cast_unsigned()) }
 }
 
@@ -205,21 +214,21 @@ fn done(result: Result<(), isize>) -> isize {
     result.err().unwrap_or(0)
 }
 
-fn empty() -> usize {
+pub(crate) fn empty() -> usize {
     text(c"")
 }
 
-fn text(text: &'static core::ffi::CStr) -> usize {
+pub(crate) fn text(text: &'static core::ffi::CStr) -> usize {
     text.as_ptr().expose_provenance()
 }
 
-fn new_tmpfs(mode: usize, attributes: u32) -> isize {
+pub(crate) fn new_tmpfs(mode: usize, attributes: u32) -> isize {
     new(c"tmpfs", &[(c"mode", mode)], attributes | NO_SET_ID | NO_DEVICES)
 }
 
 /// Makes a new file system; the fd of a mount of it that is nowhere yet. An option without a value
 /// is a flag.
-fn new(
+pub(crate) fn new(
     kind: &'static core::ffi::CStr,
     options: &[(&'static core::ffi::CStr, usize)],
     attributes: u32,
@@ -248,7 +257,7 @@ fn new(
 }
 
 /// Sets attributes of a mount, and makes it private: what the host mounts later is not in the view.
-fn set_attributes(mount: usize, attributes: u32, flags: usize) -> isize {
+pub(crate) fn set_attributes(mount: usize, attributes: u32, flags: usize) -> isize {
     const PRIVATE: u64 = 1 << 18;
     let mut set = [attributes as u64, 0, PRIVATE, 0];
     let args = [mount, empty(), AT_EMPTY_PATH | flags, into(&mut set), size_of_val(&set), 0];
@@ -256,7 +265,7 @@ fn set_attributes(mount: usize, attributes: u32, flags: usize) -> isize {
 }
 
 /// Attaches a mount that is nowhere yet; with an empty path to the open place itself.
-fn attach(mount: usize, dir: usize, path: usize) -> isize {
+pub(crate) fn attach(mount: usize, dir: usize, path: usize) -> isize {
     const FROM_EMPTY_PATH: usize = 4;
     const TO_EMPTY_PATH: usize = 0x40;
     let flags = FROM_EMPTY_PATH | if length(path) == 0 { TO_EMPTY_PATH } else { 0 };

@@ -1,0 +1,157 @@
+//! Opens and looks at what has a name in an open directory, and nothing beyond.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions, set_permissions};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
+
+use crate::error::errno_of;
+use crate::sys::raw::attribute;
+
+/// Permissions, without set-id bits: the command cannot have made those.
+pub(super) const PERMISSIONS: u32 = 0o1777;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Dir,
+    File,
+    Link,
+    /// Where overlayfs notes that the lower file is gone.
+    Whiteout,
+    Other,
+}
+
+impl Kind {
+    pub(crate) fn of(stat: &FileStat) -> Self {
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => Self::Dir,
+            libc::S_IFREG => Self::File,
+            libc::S_IFLNK => Self::Link,
+            libc::S_IFCHR if stat.st_rdev == 0 => Self::Whiteout,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Opens a name in a directory, or a path below it.
+pub(super) fn beneath(
+    dir: BorrowedFd<'_>,
+    name: &(impl AsRef<Path> + ?Sized),
+    flags: OFlag,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    // A FIFO that has taken the file's place does not block.
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    openat2(dir, name.as_ref(), OpenHow::new().flags(flags).mode(mode).resolve(resolve))
+}
+
+pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    beneath(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+}
+
+/// What is known of a name; none if nothing has it.
+pub(super) fn look(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileStat>, Errno> {
+    match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names in a directory, in order.
+pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+    // Opened anew: the place in an open directory is one for all that share it.
+    let mut listed = Dir::from_fd(open_dir(dir, OsStr::new("."))?)?;
+    let mut names = Vec::new();
+    for entry in listed.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if ![c".", c".."].contains(&name) {
+            names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// A file of the layer, open. Permissions that it had to be given for that are taken back.
+pub(super) struct Opened {
+    pub(super) fd: OwnedFd,
+    back: Option<Mode>,
+}
+
+impl Opened {
+    /// Opens what was looked at, even where the command has left its user no permission to.
+    pub(super) fn upper(
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        seen: &FileStat,
+        flags: OFlag,
+    ) -> Result<Self, Errno> {
+        let opened = match beneath(dir, name, flags, Mode::empty()) {
+            Err(Errno::EACCES) => {
+                let path = beneath(dir, name, OFlag::O_PATH, Mode::empty())?;
+                same_file(&path, seen)?;
+                let link = format!("/proc/self/fd/{}", path.as_raw_fd());
+                let given = set_permissions(link, Permissions::from_mode(0o700));
+                given.map_err(|error| errno_of(&error))?;
+                let back = Some(Mode::from_bits_truncate(seen.st_mode & PERMISSIONS));
+                Self { fd: beneath(dir, name, flags, Mode::empty())?, back }
+            }
+            opened => Self { fd: opened?, back: None },
+        };
+        same_file(&opened.fd, seen)?;
+        Ok(opened)
+    }
+
+    /// Whether it is a directory that covers all of the lower one.
+    pub(super) fn is_opaque(&self) -> bool {
+        attribute(self.fd.as_fd(), c"user.overlay.opaque") == Some(b'y')
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(mode) = self.back {
+            let _ = fchmod(&self.fd, mode);
+        }
+    }
+}
+
+fn same_file(fd: &OwnedFd, seen: &FileStat) -> Result<(), Errno> {
+    let now = fstat(fd)?;
+    let same = (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino);
+    if same && Kind::of(&now) == Kind::of(seen) { Ok(()) } else { Err(Errno::ESTALE) }
+}
+
+/// Whether both have the same contents; both have the same size.
+pub(super) fn same_contents(one: &OwnedFd, other: OwnedFd) -> Result<bool, Errno> {
+    let one = one.try_clone().map_err(|error| errno_of(&error))?;
+    let (mut one, mut other) = (File::from(one), File::from(other));
+    let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let count = one.read(&mut left).map_err(|error| errno_of(&error))?;
+        if count == 0 {
+            return Ok(true);
+        }
+        let (Some(left), Some(right)) = (left.get(..count), right.get_mut(..count)) else {
+            return Ok(false);
+        };
+        if other.read_exact(right).is_err() || left != right {
+            return Ok(false);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Changes as data: the directory, and what differs or why that is not known.
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use crate::changes::Changes;
+
+/// `{"dir": "/work", "changes": [..], "count": 1}`, or `error` instead of the last two.
+impl Serialize for Changes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut value = serializer.serialize_struct("Changes", 3)?;
+        value.serialize_field("dir", &self.dir.to_string_lossy())?;
+        match self.list() {
+            Ok(list) => {
+                value.serialize_field("changes", &list.changes)?;
+                value.serialize_field("count", &list.count)?;
+            }
+            Err(error) => value.serialize_field("error", &error.to_string())?,
+        }
+        value.end()
+    }
+}

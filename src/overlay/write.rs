@@ -1,0 +1,183 @@
+//! Writes to the host's directory, one name at a time: all that a commit does there.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, copy};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, renameat};
+use nix::sys::stat::{FileStat, Mode, fchmod, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, Whence, fchown, ftruncate, geteuid, linkat, lseek, symlinkat, unlinkat,
+};
+
+use crate::error::errno_of;
+use crate::overlay::files::{Kind, Opened, PERMISSIONS, beneath, look, names, open_dir};
+
+/// Names that are tried for a file, before one is taken that is not there.
+const TRIES: u32 = 1000;
+
+/// Levels of what is removed, at the most.
+const MOST_DEPTH: usize = 256;
+
+/// A name in an open directory of the host's, and what has it.
+pub(super) struct Place<'a> {
+    pub(super) host: BorrowedFd<'a>,
+    pub(super) name: &'a OsStr,
+    pub(super) old: Option<&'a FileStat>,
+}
+
+/// A file under a name of its own, which goes with it unless it is put in its place.
+struct Draft<'a> {
+    host: BorrowedFd<'a>,
+    name: OsString,
+    placed: bool,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = unlinkat(self.host, &*self.name, UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Makes something under a name that is free.
+    fn draft<T>(
+        &self,
+        mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
+    ) -> Result<(Draft<'a>, T), Errno> {
+        for number in 0..TRIES {
+            let name = OsString::from(format!(".tidy-commit-{}-{number}", std::process::id()));
+            match make(&name) {
+                Err(Errno::EEXIST) => {}
+                made => {
+                    let made = made?;
+                    return Ok((Draft { host: self.host, name, placed: false }, made));
+                }
+            }
+        }
+        Err(Errno::EEXIST)
+    }
+
+    /// Gives a draft its name, in place of what has that.
+    fn take(&self, mut draft: Draft<'_>) -> Result<(), Errno> {
+        if self.old.is_some_and(|old| Kind::of(old) == Kind::Dir) {
+            clear(self.host, self.name)?;
+        }
+        renameat(self.host, &*draft.name, self.host, self.name)?;
+        // Renaming one link of a file to another one of it leaves both.
+        draft.placed = look(self.host, &draft.name)?.is_none();
+        Ok(())
+    }
+
+    pub(super) fn write(&self, from: Opened, seen: &FileStat) -> Result<(), Errno> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let (draft, to) = self.draft(|name| beneath(self.host, name, flags, Mode::S_IRUSR))?;
+        fill(&from.fd, &to, seen.st_size)?;
+        if let Some(old) = self.old.filter(|old| Kind::of(old) == Kind::File) {
+            keep_owner(&to, old)?;
+        }
+        fchmod(&to, Mode::from_bits_truncate(seen.st_mode & PERMISSIONS))?;
+        let time = TimeSpec::new(seen.st_mtime, seen.st_mtime_nsec);
+        futimens(&to, &TimeSpec::UTIME_OMIT, &time)?;
+        self.take(draft)
+    }
+
+    /// Makes it another link to what is at this path below the overlay's directory.
+    pub(super) fn link_to(&self, root: BorrowedFd<'_>, first: &Path) -> Result<(), Errno> {
+        let (Some(dir), Some(name)) = (first.parent(), first.file_name()) else {
+            return Err(Errno::ENOENT);
+        };
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let dir = beneath(root, dir, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
+        let link = |new: &OsStr| linkat(&dir, name, self.host, new, AtFlags::empty());
+        let (draft, ()) = self.draft(link)?;
+        self.take(draft)
+    }
+
+    pub(super) fn symlink(&self, target: &OsStr) -> Result<(), Errno> {
+        let (draft, ()) = self.draft(|name| symlinkat(target, self.host, name))?;
+        self.take(draft)
+    }
+}
+
+/// Makes a directory in place of what has the name, for its owner alone.
+pub(super) fn dir(place: &Place<'_>) -> Result<OwnedFd, Errno> {
+    if place.old.is_some() {
+        unlinkat(place.host, place.name, UnlinkatFlags::NoRemoveDir)?;
+    }
+    mkdirat(place.host, place.name, Mode::S_IRWXU)?;
+    open_dir(place.host, place.name)
+}
+
+/// Gives a directory the permissions that it has in the layer. The set-id bits of one that was
+/// there are the host's.
+pub(super) fn permit(
+    host: &OwnedFd,
+    now: &FileStat,
+    was: Option<&FileStat>,
+) -> Result<(), Errno> {
+    let kept = was.map_or(0, |was| was.st_mode & !PERMISSIONS & !libc::S_IFMT);
+    fchmod(host, Mode::from_bits_retain(kept | now.st_mode & PERMISSIONS))
+}
+
+/// Removes what has this name, with all that is below it.
+pub(super) fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    clear_below(dir, name, MOST_DEPTH)
+}
+
+fn clear_below(dir: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errno> {
+    match look(dir, name)? {
+        None => Ok(()),
+        Some(stat) if Kind::of(&stat) == Kind::Dir => {
+            let depth = depth.checked_sub(1).ok_or(Errno::ENAMETOOLONG)?;
+            let below = open_dir(dir, name)?;
+            for name in names(below.as_fd())? {
+                clear_below(below.as_fd(), &name, depth)?;
+            }
+            unlinkat(dir, name, UnlinkatFlags::RemoveDir)
+        }
+        Some(_) => unlinkat(dir, name, UnlinkatFlags::NoRemoveDir),
+    }
+}
+
+/// A file that root replaces stays its owner's.
+fn keep_owner(file: &OwnedFd, old: &FileStat) -> Result<(), Errno> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    fchown(file, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))
+}
+
+/// Copies what there is up to this size, with its holes: a file may be far larger than what it
+/// holds.
+fn fill(from: &OwnedFd, to: &OwnedFd, size: i64) -> Result<(), Errno> {
+    let (mut input, mut output) = (file(from)?, file(to)?);
+    ftruncate(to, size)?;
+    let mut end = 0;
+    while end < size {
+        let start = match lseek(from, end, Whence::SeekData) {
+            // Nothing but a hole is left.
+            Err(Errno::ENXIO) => break,
+            start => start?,
+        };
+        end = lseek(from, start, Whence::SeekHole)?.min(size);
+        lseek(from, start, Whence::SeekSet)?;
+        lseek(to, start, Whence::SeekSet)?;
+        let length = u64::try_from(end - start).unwrap_or(0);
+        let copied = copy(&mut (&mut input).take(length), &mut output);
+        if copied.map_err(|error| errno_of(&error))? < length {
+            return Err(Errno::ESTALE);
+        }
+    }
+    Ok(())
+}
+
+fn file(fd: &OwnedFd) -> Result<File, Errno> {
+    fd.try_clone().map(File::from).map_err(|error| errno_of(&error))
+}
