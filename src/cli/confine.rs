@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf, absolute};
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, value_parser};
+use clap::{ArgGroup, Args, value_parser};
 use tidy_process::cli_support::check_handed_over;
 use tidy_process::{Sandbox, SupervisorBuilder};
 
@@ -17,6 +17,7 @@ use crate::print::text::{failed, print};
 use crate::profile;
 
 #[derive(Debug, Clone, Default, Args)]
+#[command(group = ArgGroup::new("layers").multiple(true))]
 pub(crate) struct ConfineArgs {
     /// Confine what is started: it cannot leave its cgroup, signal, trace, renice or limit
     /// processes outside, or gain privileges, or it is not run (125); see docs/sandbox.md
@@ -29,7 +30,8 @@ pub(crate) struct ConfineArgs {
     pub(crate) sandbox: bool,
 
     /// Take level and names from FILE (TOML)
-    #[arg(long, value_name = "FILE", group = "level", group = "view", conflicts_with = "fence")]
+    #[arg(long, value_name = "FILE", group = "level", group = "view", group = "layers")]
+    #[arg(conflicts_with = "fence")]
     profile: Option<PathBuf>,
 
     /// Show it a file or directory, to be read
@@ -47,6 +49,20 @@ pub(crate) struct ConfineArgs {
     /// Put an empty directory in memory at PATH, which it may write to
     #[arg(long, value_name = "PATH", requires = "view")]
     tmpfs: Vec<PathBuf>,
+
+    /// Show it a directory that it may change as it likes and that stays as it is: what is written
+    /// there is dropped at its end, unless --commit is given
+    #[arg(long, value_name = "DIR", requires = "view", group = "layers")]
+    overlay: Vec<PathBuf>,
+
+    /// Write to FILE what it has added, changed and removed in the directories of --overlay; "-" is
+    /// standard output
+    #[arg(long, value_name = "FILE", requires = "layers")]
+    pub(crate) changes: Option<PathBuf>,
+
+    /// Do to the directories of --overlay what it has done there, if it succeeds
+    #[arg(long, requires = "layers")]
+    pub(crate) commit: bool,
 
     /// Its network: none, a loopback interface of its own, or the host's [default: none]
     #[arg(long, value_name = "NET", requires = "view")]
@@ -89,6 +105,7 @@ impl ConfineArgs {
         let level = self.write.iter().map(place).fold(level, Sandbox::read_write);
         let level = self.hide.iter().map(place).fold(level, Sandbox::hide);
         let level = self.tmpfs.iter().map(place).fold(level, Sandbox::private);
+        let level = self.overlay.iter().map(place).fold(level, Sandbox::overlay);
         let network = self.net.as_deref().and_then(profile::network);
         let level = network.into_iter().fold(level, Sandbox::network);
         let level = level.keep_env(&self.keep_env).inherit_fds(self.keep_fd.iter().copied());

@@ -19,6 +19,7 @@ mod profile;
 mod exit;
 mod values;
 mod late;
+mod ledger;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdout};

@@ -14,7 +14,11 @@ use crate::exit::{Failure, open_failure};
 /// Bytes that a profile may have.
 const BYTES: u64 = 1 << 20;
 
-const KEYS: &str = "level, read, write, hide, tmpfs, net, keep-env, allow-syscall, deny-syscall";
+const KEYS: &str = "level, read, write, hide, tmpfs, overlay, net, keep-env, allow-syscall, \
+                    deny-syscall";
+
+/// The keys whose values are paths.
+const PATHS: [&str; 5] = ["read", "write", "hide", "tmpfs", "overlay"];
 
 /// What is wrong: the place in the text, and why.
 type Wrong = (usize, String);
@@ -54,8 +58,7 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
         let name: &str = key.get_ref();
         let words = words(value).map_err(|why| (value.span().start, format!("{name}: {why}")))?;
         let wrong = |why: String| (value.span().start, why);
-        if ["read", "write", "hide", "tmpfs"].contains(&name) && words.iter().any(String::is_empty)
-        {
+        if PATHS.contains(&name) && words.iter().any(String::is_empty) {
             return Err(wrong(format!("{name}: a path is empty; \".\" is the file's directory")));
         }
         let paths = || words.iter().map(|path| place(dir, path));
@@ -65,6 +68,7 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
             "write" => paths().fold(sandbox, Sandbox::read_write),
             "hide" => paths().fold(sandbox, Sandbox::hide),
             "tmpfs" => paths().fold(sandbox, Sandbox::private),
+            "overlay" => paths().fold(sandbox, Sandbox::overlay),
             "keep-env" => sandbox.keep_env(&words),
             "allow-syscall" => words.into_iter().fold(sandbox, Sandbox::allow_syscall),
             "deny-syscall" => words.into_iter().fold(sandbox, Sandbox::deny_syscall),
@@ -119,6 +123,7 @@ mod tests {
     #[test]
     fn a_profile_is_the_options_by_their_names() {
         let text = "read = ['/opt', 'data']\nwrite = '.'\nhide = ['data/x']\ntmpfs = '/var/tmp'\n\
+                    overlay = 'scratch'\n\
                     net = 'loopback'\nkeep-env = ['A', 'B']\ndeny-syscall = 'personality'";
         let sandbox = parse(text, Path::new("/dir")).map_err(|(_, why)| why).ok();
         let Some(Ok(plan)) = sandbox.map(|sandbox| sandbox.plan()) else { return };
@@ -129,6 +134,7 @@ mod tests {
             "read-write \"/dir\"",
             "hidden \"/dir/data/x\"",
             "private \"/var/tmp\"",
+            "overlay \"/dir/scratch\"",
             "its own loopback",
             "keep B",
             "refuse personality",
@@ -151,7 +157,7 @@ mod tests {
         assert!(wrong("net = 'all'").starts_with("1: net: \"none\""));
         assert!(wrong("net = ['none', 'host']").starts_with("1: net: \"none\""));
         assert!(wrong("net = []").starts_with("1: net: \"none\""));
-        for key in ["read", "write", "hide", "tmpfs"] {
+        for key in PATHS {
             let text = wrong(&format!("{key} = ['/x', '']"));
             assert!(text.starts_with(&format!("1: {key}: a path is empty")), "{text}");
         }

@@ -2,16 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions, set_permissions};
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
+use nix::unistd::{Whence, lseek};
 
 use crate::error::errno_of;
 use crate::sys::raw::attribute;
@@ -54,7 +54,11 @@ pub(super) fn beneath(
         | ResolveFlag::RESOLVE_NO_MAGICLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
     // A FIFO that has taken the file's place does not block.
-    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let unblocked = match flags.contains(OFlag::O_PATH) {
+        true => OFlag::empty(),
+        false => OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+    };
+    let flags = flags | OFlag::O_CLOEXEC | unblocked;
     openat2(dir, name.as_ref(), OpenHow::new().flags(flags).mode(mode).resolve(resolve))
 }
 
@@ -137,21 +141,42 @@ fn same_file(fd: &OwnedFd, seen: &FileStat) -> Result<(), Errno> {
     if same && Kind::of(&now) == Kind::of(seen) { Ok(()) } else { Err(Errno::ESTALE) }
 }
 
-/// Whether both have the same contents; both have the same size.
-pub(super) fn same_contents(one: &OwnedFd, other: OwnedFd) -> Result<bool, Errno> {
-    let one = one.try_clone().map_err(|error| errno_of(&error))?;
-    let (mut one, mut other) = (File::from(one), File::from(other));
-    let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+/// Whether both have the same contents; both have this size. Where both have a hole nothing is read:
+/// a file may be far larger than what it holds.
+pub(super) fn same_contents(one: &OwnedFd, other: &OwnedFd, size: i64) -> Result<bool, Errno> {
+    let files = [file(one)?, file(other)?];
+    let mut chunks = [vec![0; CHUNK], vec![0; CHUNK]];
+    let mut place = 0;
     loop {
-        let count = one.read(&mut left).map_err(|error| errno_of(&error))?;
-        if count == 0 {
+        place = data(one, place, size)?.min(data(other, place, size)?);
+        let left = usize::try_from(size - place).unwrap_or(0).min(CHUNK);
+        if left == 0 {
             return Ok(true);
         }
-        let (Some(left), Some(right)) = (left.get(..count), right.get_mut(..count)) else {
-            return Ok(false);
-        };
-        if other.read_exact(right).is_err() || left != right {
+        let [first, second] = &mut chunks;
+        for (file, chunk) in files.iter().zip([&mut *first, &mut *second]) {
+            let chunk = chunk.get_mut(..left).unwrap_or_default();
+            let read = file.read_exact_at(chunk, place.cast_unsigned());
+            read.map_err(|error| errno_of(&error))?;
+        }
+        if first.get(..left) != second.get(..left) {
             return Ok(false);
         }
+        place += i64::try_from(left).unwrap_or(size);
     }
+}
+
+/// Bytes that are compared at once.
+const CHUNK: usize = 1 << 16;
+
+/// Where data is from this place on; the size where only a hole is left.
+pub(super) fn data(file: &OwnedFd, place: i64, size: i64) -> Result<i64, Errno> {
+    match lseek(file, place, Whence::SeekData) {
+        Err(Errno::ENXIO) => Ok(size),
+        found => found.map(|found| found.min(size)),
+    }
+}
+
+pub(super) fn file(fd: &OwnedFd) -> Result<File, Errno> {
+    fd.try_clone().map(File::from).map_err(|error| errno_of(&error))
 }

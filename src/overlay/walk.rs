@@ -158,6 +158,10 @@ impl<'a> Walk<'a> {
         );
         let upper = upper.map_err(fault)?;
         let host = self.host_dir(entry, was.is_some()).map_err(fault)?;
+        if let Some(host) = host.as_ref().filter(|_| self.writes && differs) {
+            // Something may have to be made in it.
+            write::permit(host, &entry.now, Mode::S_IRWXU).map_err(fault)?;
+        }
         if differs {
             self.note(entry, entry.kind());
         }
@@ -171,7 +175,7 @@ impl<'a> Walk<'a> {
         })?;
         match host.filter(|_| self.writes && differs) {
             // Last: it may be one that nothing can be made in.
-            Some(host) => write::permit(&host, &entry.now, was).map_err(fault),
+            Some(host) => write::permit(&host, &entry.now, Mode::empty()).map_err(fault),
             None => Ok(()),
         }
     }
@@ -248,7 +252,7 @@ fn is_same_file(entry: &Entry<'_>) -> bool {
     let one = Opened::upper(level.upper, entry.name, now, OFlag::O_RDONLY);
     let other = beneath(host, entry.name, OFlag::O_RDONLY, Mode::empty());
     match (one, other) {
-        (Ok(one), Ok(other)) => same_contents(&one.fd, other).unwrap_or(false),
+        (Ok(one), Ok(other)) => same_contents(&one.fd, &other, now.st_size).unwrap_or(false),
         _ => false,
     }
 }

@@ -8,14 +8,16 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, renameat};
-use nix::sys::stat::{FileStat, Mode, fchmod, futimens, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, Whence, fchown, ftruncate, geteuid, linkat, lseek, symlinkat, unlinkat,
 };
 
 use crate::error::errno_of;
-use crate::overlay::files::{Kind, Opened, PERMISSIONS, beneath, look, names, open_dir};
+use crate::overlay::files::{
+    Kind, Opened, PERMISSIONS, beneath, data, file, look, names, open_dir,
+};
 
 /// Names that are tried for a file, before one is taken that is not there.
 const TRIES: u32 = 1000;
@@ -115,15 +117,12 @@ pub(super) fn dir(place: &Place<'_>) -> Result<OwnedFd, Errno> {
     open_dir(place.host, place.name)
 }
 
-/// Gives a directory the permissions that it has in the layer. The set-id bits of one that was
-/// there are the host's.
-pub(super) fn permit(
-    host: &OwnedFd,
-    now: &FileStat,
-    was: Option<&FileStat>,
-) -> Result<(), Errno> {
-    let kept = was.map_or(0, |was| was.st_mode & !PERMISSIONS & !libc::S_IFMT);
-    fchmod(host, Mode::from_bits_retain(kept | now.st_mode & PERMISSIONS))
+/// Gives a directory the permissions that it has in the layer, and these besides. Set-id bits are
+/// the host's: its own, or those of the directory above it.
+pub(super) fn permit(host: &OwnedFd, now: &FileStat, besides: Mode) -> Result<(), Errno> {
+    let kept = fstat(host)?.st_mode & !PERMISSIONS & !libc::S_IFMT;
+    let mode = kept | besides.bits() | now.st_mode & PERMISSIONS;
+    fchmod(host, Mode::from_bits_retain(mode))
 }
 
 /// Removes what has this name, with all that is below it.
@@ -161,11 +160,10 @@ fn fill(from: &OwnedFd, to: &OwnedFd, size: i64) -> Result<(), Errno> {
     ftruncate(to, size)?;
     let mut end = 0;
     while end < size {
-        let start = match lseek(from, end, Whence::SeekData) {
-            // Nothing but a hole is left.
-            Err(Errno::ENXIO) => break,
-            start => start?,
-        };
+        let start = data(from, end, size)?;
+        if start == size {
+            break;
+        }
         end = lseek(from, start, Whence::SeekHole)?.min(size);
         lseek(from, start, Whence::SeekSet)?;
         lseek(to, start, Whence::SeekSet)?;
@@ -176,8 +174,4 @@ fn fill(from: &OwnedFd, to: &OwnedFd, size: i64) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-fn file(fd: &OwnedFd) -> Result<File, Errno> {
-    fd.try_clone().map(File::from).map_err(|error| errno_of(&error))
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidy_process::cli_support::steers;
 use tidy_process::{
-    Cause, Confined, Gap, Layer, ListeningPort, Missing, Note, Plan, ProcessInfo, Report, Usage,
+    Cause, ChangeList, Confined, Gap, Layer, ListeningPort, Missing, Note, Plan, ProcessInfo,
+    Report, Usage,
 };
 
 use crate::exit::Failure;
@@ -31,6 +32,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) name: Option<&'a OsStr>,
     /// The servers beside it, of `with`.
     pub(crate) servers: Option<&'a [Value]>,
+    /// What it has changed in its overlays.
+    pub(crate) changes: Option<&'a Value>,
 }
 
 impl Subject<'_> {
@@ -42,6 +45,9 @@ impl Subject<'_> {
         }
         if let Some(servers) = self.servers {
             insert(&mut value, "servers", servers.into());
+        }
+        if let Some(changes) = self.changes {
+            insert(&mut value, "changes", changes.clone());
         }
         value
     }
@@ -115,10 +121,15 @@ impl Sink {
     }
 
     fn write(&self, value: &Value) -> Result<(), Failure> {
+        self.text(&(text(value) + "\n"))
+    }
+
+    /// Writes lines, if there is a place for them.
+    pub(crate) fn text(&self, lines: &str) -> Result<(), Failure> {
         let Some((path, sink)) = &self.0 else {
             return Ok(());
         };
-        let written = forgiving(write_finally(sink, (text(value) + "\n").as_bytes()));
+        let written = forgiving(write_finally(sink, lines.as_bytes()));
         written.map_err(|error| Failure::Report { path: path.clone(), error })
     }
 }
@@ -151,6 +162,20 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
     if let Some(how) = &report.sandbox {
         insert(value, "sandbox", confined(how));
     }
+}
+
+/// An overlay, and what differs in it.
+pub(crate) fn changed(dir: &Path, list: &ChangeList, is_committed: bool) -> Value {
+    let mut value = json!({ "count": list.count, "committed": is_committed });
+    insert_word(&mut value, "dir", dir.as_os_str());
+    let all = list.changes.iter().map(|change| {
+        let kind = change.kind.to_string();
+        let mut value = json!({ "kind": kind, "directory": change.is_dir, "bytes": change.size });
+        insert_word(&mut value, "path", change.path.as_os_str());
+        value
+    });
+    insert(&mut value, "changes", all.collect());
+    value
 }
 
 fn confined(how: &Confined) -> Value {

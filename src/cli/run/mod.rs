@@ -5,9 +5,11 @@ pub(crate) mod files;
 
 use libc::SIGTERM;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
+use crate::ledger::Ledger;
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
@@ -28,7 +30,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Err(errno) => return failed(&errno.into()),
     };
     let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
-    let subject = Subject { command: &args.command, name: args.name.as_deref(), servers: None };
+    let name = args.name.as_deref();
+    let subject = Subject { command: &args.command, name, servers: None, changes: None };
     let mut files = Files::new(&opener, args.append);
     let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,
@@ -37,8 +40,12 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     if args.confine.plan {
         return args.confine.say_plan(&sink, subject);
     }
-    let (ended, written) = match supervise(args, files) {
-        Ok(Run { report, scope, by_signal, killed }) => {
+    let ledger = match Ledger::open(&args.confine, |path| files.writing(path)) {
+        Ok(ledger) => ledger,
+        Err(failure) => return failed(&failure),
+    };
+    let (ended, written) = match supervise(args, files, &ledger) {
+        Ok(Run { report, scope, by_signal, killed, changes }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
@@ -47,6 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             voice.last_words(&report, last);
             voice.report(&report);
             let exit = exit(&report, args.leaks);
+            let subject = Subject { changes: changes.as_ref(), ..subject };
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
             if written.is_err() {
                 voice.status_of_failed(&report);
@@ -77,10 +85,12 @@ struct Run {
     by_signal: Option<Signal>,
     /// By `tidy-process kill`.
     killed: bool,
+    /// In its overlays.
+    changes: Option<Value>,
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
+fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Run, Broken> {
     let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
@@ -119,7 +129,10 @@ fn supervise(args: &RunArgs, mut files: Files<'_>) -> Result<Run, Broken> {
     drop(leader);
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
-    Ok(Run { report, scope, by_signal, killed })
+    match ledger.settle(&report, seen(exit(&report, args.leaks), by_signal)) {
+        Ok(changes) => Ok(Run { report, scope, by_signal, killed, changes }),
+        Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),
+    }
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tidy_process::{Cause, Child, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit, seen};
+use crate::ledger::Ledger;
 use crate::options::LimitArgs;
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
@@ -42,13 +43,17 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Ok(sink) => sink,
         Err(failure) => return failed(&failure),
     };
+    let ledger = match Ledger::open(&args.confine, |path| files.writing(path)) {
+        Ok(ledger) => ledger,
+        Err(failure) => return failed(&failure),
+    };
     drop(files);
     if args.confine.plan {
-        let subject = Subject { command: &args.command, name: None, servers: None };
+        let subject = Subject { command: &args.command, name: None, servers: None, changes: None };
         return args.confine.say_plan(&sink, subject);
     }
     let mut outcome = Outcome::default();
-    let ended = match supervise(args, &opener, &mut outcome) {
+    let ended = match supervise(args, &opener, &ledger, &mut outcome) {
         Err(failure) => outcome.fails(failure),
         Ok(()) => match &outcome.report {
             Some(report) => {
@@ -83,6 +88,8 @@ struct Outcome {
     tails: Vec<(String, String)>,
     /// The servers, for the report.
     servers: Vec<Value>,
+    /// What the command has changed in its overlays.
+    changes: Option<Value>,
 }
 
 impl Outcome {
@@ -111,7 +118,8 @@ impl Outcome {
     }
 
     fn write(&mut self, args: &WithArgs, sink: &Sink, exit: u8) -> Result<(), Failure> {
-        let subject = Subject { command: &args.command, name: None, servers: Some(&self.servers) };
+        let (servers, changes) = (Some(&*self.servers), self.changes.as_ref());
+        let subject = Subject { command: &args.command, name: None, servers, changes };
         if self.report.is_none() && self.failure.is_none() {
             self.failure = self.by_signal.map(Failure::StoppedBefore);
         }
@@ -124,7 +132,12 @@ impl Outcome {
 }
 
 /// Runs the servers and the command. All that was made is gone on return.
-fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Result<(), Failure> {
+fn supervise(
+    args: &WithArgs,
+    opener: &Opener<'_>,
+    ledger: &Ledger,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
     let mut servers = args.servers.clone();
     if let Some(path) = &args.file {
         file::add(path, opener, &mut servers)?;
@@ -143,7 +156,7 @@ fn supervise(args: &WithArgs, opener: &Opener<'_>, outcome: &mut Outcome) -> Res
     let (running, waits, requests) = (Vec::new(), Vec::new(), Requests::default());
     let mut up = Up { args, plan: &servers, supervisor, opener, running, waits, requests };
     let ran = match up.bring_up() {
-        Ok(true) => up.main(outcome),
+        Ok(true) => up.main(outcome, ledger),
         Ok(false) => Ok(()),
         Err(failure) => Err(failure),
     };
@@ -170,7 +183,7 @@ impl Servers {
 }
 
 impl Up<'_> {
-    fn main(&mut self, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn main(&mut self, outcome: &mut Outcome, ledger: &Ledger) -> Result<(), Failure> {
         let known: Vec<&Running<'_>> = self.running.iter().collect();
         let mut command = self.command(&self.args.command, &known);
         let common = &self.plan.common;
@@ -217,8 +230,16 @@ impl Up<'_> {
                 outcome.report = None;
                 Err(epitaph(server, "CMD was running")?)
             }
-            None => Ok(()),
+            None => self.settle(outcome, ledger),
         }
+    }
+
+    /// The command's overlays; those of servers are dropped.
+    fn settle(&self, outcome: &mut Outcome, ledger: &Ledger) -> Result<(), Failure> {
+        let Some(report) = &outcome.report else { return Ok(()) };
+        let exit = seen(exit(report, self.args.leaks), self.requests.by_signal(report.status));
+        outcome.changes = ledger.settle(report, exit)?;
+        Ok(())
     }
 
     /// Ends the servers, the last one first: it may need those before it. A signal that comes

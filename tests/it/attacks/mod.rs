@@ -61,6 +61,10 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "sandbox")]
         "sandbox" => crate::sandbox::escapes::play(),
         #[cfg(feature = "sandbox")]
+        "overlay" => crate::sandbox::overlay::play(),
+        #[cfg(feature = "sandbox")]
+        "overlay-held" => crate::sandbox::overlay::hold(),
+        #[cfg(feature = "sandbox")]
         "sandbox-life" => crate::sandbox::life::play(),
         _ => return false,
     }

@@ -4,6 +4,7 @@ mod basics;
 pub(crate) mod escapes;
 mod faults;
 pub(crate) mod life;
+pub(crate) mod overlay;
 mod real;
 mod rows;
 mod streams;
