@@ -231,7 +231,10 @@ impl Command {
         if let Some(entry) = entry {
             entry.take_init().into_iter().for_each(|init| child.inhabit(init));
             #[cfg(feature = "sandbox")]
-            child.changes.extend(entry.take_changes());
+            {
+                child.changes.extend(entry.take_changes());
+                child.forwarded = entry.take_listener();
+            }
         }
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;

@@ -7,6 +7,8 @@ pub(crate) mod output;
 pub(crate) mod settle;
 pub(crate) mod wind_down;
 
+#[cfg(feature = "sandbox")]
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::{Arc, Mutex};
@@ -64,6 +66,11 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// The read end of its standard error, if that was piped.
     pub stderr: Option<ChildStderr>,
+    /// The listening socket of a port that is forwarded
+    /// ([`Network::Forward`](crate::Network::Forward)): each connection that the command makes to
+    /// that port is accepted here (feature `sandbox`). Where it is dropped, they are refused.
+    #[cfg(feature = "sandbox")]
+    pub forwarded: Option<TcpListener>,
     pid: u32,
     pub(crate) pidfd: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
@@ -98,6 +105,8 @@ impl Child {
             stdin: None,
             stdout: None,
             stderr: None,
+            #[cfg(feature = "sandbox")]
+            forwarded: None,
             pid: newborn.pid.cast_unsigned(),
             pidfd: Arc::new(newborn.pidfd),
             status: Mutex::new(None),

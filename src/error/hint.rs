@@ -254,6 +254,10 @@ fn view(step: Step, errno: Errno) -> Option<Advice> {
             "it is not there; below a directory that is shown, the place has to be there too, \
              since nothing is made in a directory of the host's",
         ),
+        (Step::Show, Errno::EINVAL) => Advice::same(
+            "the file system knows no id-mapped mounts, which an overlay of root's needs, or is none \
+             to lie below an overlay: run it as an ordinary user, or on a copy",
+        ),
         (_, Errno::ENOTDIR) => Advice::same("a directory covers a directory, a file a file"),
         (_, Errno::EACCES) => Advice::same(
             "every directory on the way needs the x permission for the user of the sandbox, which \
@@ -271,6 +275,7 @@ fn confine(step: Step, errno: Errno) -> Option<Advice> {
             "Sandbox::inherit_fds",
             "--keep-fd"
         ),
+        (Step::Overlay | Step::Forward, _) => return None,
         (_, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => return None,
         (Step::Landlock, Errno::E2BIG) => {
             Advice::same("it is confined by Landlock 16 times already: nest less deeply")

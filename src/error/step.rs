@@ -65,6 +65,7 @@ steps! {
     Root: "confine (a root of its own, mount)",
     Mount: "confine (mount)",
     Overlay: "confine (overlay)",
+    Forward: "confine (port of its network, listen)",
     Show: "show in the sandbox:",
     ChdirInside: "chdir in the sandbox to",
     Exec: "exec",
@@ -87,13 +88,13 @@ impl Step {
     /// Whether a child takes it to confine itself.
     pub(crate) fn confines(self) -> bool {
         use Step::{
-            Births, Capabilities, CloseFds, CoreLimit, IdMap, Landlock, Mount, Namespaces, Network,
+            Births, Capabilities, CloseFds, CoreLimit, Forward, IdMap, Landlock, Mount, Namespaces, Network,
             NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
         };
         let rights = matches!(self, Capabilities | CoreLimit | NoNewPrivs);
         let fence = rights || matches!(self, CloseFds | Landlock | Seccomp);
         let namespaces = matches!(self, UserNamespace | IdMap | Namespaces | Network | Births);
-        fence || namespaces || matches!(self, SetUp | Root | Mount | Overlay)
+        fence || namespaces || matches!(self, SetUp | Root | Mount | Overlay | Forward)
     }
 
     /// The step of this number, as a child sends it; exec for a number that is none.

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
@@ -39,6 +40,7 @@ pub(crate) struct Entry<'a> {
     /// Process 1 of the pid namespace, and the overlays, once they are there.
     init: Cell<Option<Newborn>>,
     changes: RefCell<Vec<Changes>>,
+    listener: Cell<Option<TcpListener>>,
 }
 
 /// What the line has brought.
@@ -48,6 +50,7 @@ struct Heard {
     main: Option<Newborn>,
     /// The upper directories of overlays.
     uppers: Vec<OwnedFd>,
+    listener: Option<TcpListener>,
     /// Those without a handle: killed, to be reaped by their number.
     strays: Vec<i32>,
     /// What came first.
@@ -101,13 +104,18 @@ impl<'a> Entry<'a> {
     pub(crate) fn new(enclosure: &'a Enclosure, ids: Ids, fds: &'a [RawFd]) -> Result<Self, Error> {
         let hosts = enclosure.overlays().map(|dir| layers::host(&dir));
         let hosts = RefCell::new(hosts.collect::<Result<_, _>>()?);
-        let (init, changes) = (Cell::new(None), RefCell::default());
-        Ok(Self { enclosure, ids, fds, hosts, init, changes })
+        let (init, changes, listener) = Default::default();
+        Ok(Self { enclosure, ids, fds, hosts, init, changes, listener })
     }
 
     /// Hands over the overlays, once they are there.
     pub(crate) fn take_changes(&self) -> Vec<Changes> {
         self.changes.take()
+    }
+
+    /// Hands over the listening socket of a forwarded port, once it is there.
+    pub(crate) fn take_listener(&self) -> Option<TcpListener> {
+        self.listener.take()
     }
 
     /// Hands over process 1, once it is there.
@@ -165,6 +173,12 @@ impl<'a> Entry<'a> {
                         Err(errno) => heard.fail(Step::Overlay, errno),
                     }
                 }
+                Ok(Some(([news::LISTENER, ..], socket))) => {
+                    match self.enclosure.listener(socket) {
+                        Ok(listener) => heard.listener = Some(listener),
+                        Err(errno) => heard.fail(Step::Forward, errno),
+                    }
+                }
                 Ok(Some(([step, errno, index], _))) => {
                     heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }
@@ -185,8 +199,9 @@ impl<'a> Entry<'a> {
         program: &Newborn,
         given_up: Option<Error>,
     ) -> Result<Newborn, Failed> {
-        let Heard { init, main, uppers, strays, failed } = heard;
-        let lacks = uppers.len() < self.enclosure.overlays().count();
+        let Heard { init, main, uppers, listener, strays, failed } = heard;
+        let lacks = uppers.len() < self.enclosure.overlays().count()
+            || listener.is_none() && self.enclosure.port().is_some();
         let lacking = || lacks.then_some(Failed::At(Step::Births, Errno::ESRCH));
         let failed = given_up.map(Failed::Known).or(failed).or_else(lacking);
         match (failed, init, main) {
@@ -194,6 +209,7 @@ impl<'a> Entry<'a> {
                 reap_dying(program.pidfd.as_fd());
                 self.init.set(Some(init));
                 self.keep(uppers);
+                self.listener.set(listener);
                 Ok(main)
             }
             (failed, init, main) => {
@@ -223,6 +239,7 @@ impl<'a> Entry<'a> {
             news::MAP => Step::IdMap,
             news::NAMESPACES => Step::Namespaces,
             news::NETWORK => Step::Network,
+            news::FORWARD => Step::Forward,
             news::BIRTH => Step::Births,
             news::ROOT | news::PIVOT => Step::Root,
             news::VIEW => {

@@ -76,7 +76,7 @@ pub(super) fn look(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileStat>
 }
 
 /// The names in a directory, in order.
-pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     // Opened anew: the place in an open directory is one for all that share it.
     let mut listed = Dir::from_fd(open_dir(dir, OsStr::new("."))?)?;
     let mut names = Vec::new();
@@ -141,8 +141,8 @@ fn same_file(fd: &OwnedFd, seen: &FileStat) -> Result<(), Errno> {
     if same && Kind::of(&now) == Kind::of(seen) { Ok(()) } else { Err(Errno::ESTALE) }
 }
 
-/// Whether both have the same contents; both have this size. Where both have a hole nothing is read:
-/// a file may be far larger than what it holds.
+/// Whether both have the same contents; both have this size. Where both have a hole nothing is
+/// read: a file may be far larger than what it holds.
 pub(super) fn same_contents(one: &OwnedFd, other: &OwnedFd, size: i64) -> Result<bool, Errno> {
     let files = [file(one)?, file(other)?];
     let mut chunks = [vec![0; CHUNK], vec![0; CHUNK]];

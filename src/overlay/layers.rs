@@ -1,6 +1,7 @@
 //! Takes up both sides of an overlay when its command starts.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -8,8 +9,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-use crate::error::{Error, Result, Step};
-use crate::overlay::files::{Kind, names};
+use crate::error::{Error, Result, Step, errno_of};
+use crate::overlay::files::Kind;
 use crate::sys::above_two;
 
 /// Opens the host's directory: the one that the command is going to see.
@@ -22,39 +23,48 @@ pub(crate) fn host(dir: &Path) -> Result<OwnedFd> {
 }
 
 /// Takes the upper directory that came over the line. For a moment another process of the user
-/// `uid` can write there: what is no new directory of that user's in memory is refused, so that
-/// nothing is read for it.
+/// `uid` can write there: what is not in memory of its own, at no path of this process, is refused,
+/// so that nothing of others is read for it.
 pub(crate) fn upper(fd: OwnedFd, uid: u32) -> std::result::Result<OwnedFd, Errno> {
     let stat = fstat(&fd)?;
     let is_memory = fstatfs(&fd)?.filesystem_type() == TMPFS_MAGIC;
-    let is_new = Kind::of(&stat) == Kind::Dir && names(fd.as_fd())?.is_empty();
-    if !is_memory || !is_new || stat.st_uid != uid {
+    let is_plain = Kind::of(&stat) == Kind::Dir && stat.st_uid == uid;
+    if !is_memory || !is_plain || is_mounted(stat.st_dev)? {
         return Err(Errno::EPROTO);
     }
     above_two(fd)
+}
+
+/// Whether this process sees a mount of this file system.
+fn is_mounted(device: libc::dev_t) -> std::result::Result<bool, Errno> {
+    let mounts = fs::read("/proc/self/mountinfo").map_err(|error| errno_of(&error))?;
+    let device = format!("{}:{}", libc::major(device), libc::minor(device));
+    let mut fields =
+        mounts.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b' '));
+    Ok(fields.any(|mut line| line.nth(2) == Some(device.as_bytes())))
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::fs::{self, File};
+    use std::fs::File;
 
     use nix::unistd::geteuid;
 
     use super::*;
 
     #[test]
-    fn what_is_no_new_directory_in_memory_is_no_upper_one() {
+    fn what_others_see_too_is_no_layer() {
         let uid = geteuid().as_raw();
         let dir = Path::new("/dev/shm").join(format!("tidy-upper-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        let open = |path: &Path| OwnedFd::from(File::open(path).unwrap());
-        assert!(upper(open(&dir), uid).is_ok());
-        let refused = |path: &Path, uid| upper(open(path), uid).err() == Some(Errno::EPROTO);
-        assert!(refused(&dir, uid + 1) && refused(Path::new("/etc"), 0));
         fs::write(dir.join("file"), "").unwrap();
-        assert!(refused(&dir, uid) && refused(&dir.join("file"), uid));
+        for path in [&*dir, &dir.join("file"), Path::new("/etc"), Path::new("/proc/self")] {
+            let fd = OwnedFd::from(File::open(path).unwrap());
+            assert_eq!(upper(fd, uid).err(), Some(Errno::EPROTO), "{path:?}");
+        }
+        assert!(is_mounted(fstat(File::open(&dir).unwrap()).unwrap().st_dev).unwrap());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -58,8 +58,12 @@ fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Op
             Network::Host => network::HOST,
             Network::None => network::NONE,
             Network::Loopback => network::LOOPBACK,
+            Network::Forward(_) => network::FORWARD,
         },
-        0,
+        match network {
+            Network::Forward(port) => port.into(),
+            _ => 0,
+        },
     ];
     let mut all: Vec<u8> = head.map(u32::to_ne_bytes).concat();
     all.extend(ops.concat());

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
 
 use crate::confinement::Property;
@@ -20,7 +22,7 @@ use crate::sandbox::mount_news::MountNews;
 use crate::sandbox::request::Request;
 use crate::sandbox::ruleset::scopes;
 use crate::sandbox::view::{Network, Piece};
-use crate::sys::pass;
+use crate::sys::{above_two, pass};
 
 /// The program that makes namespaces, init and main. Empty where it could not be linked.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/set-up"));
@@ -67,6 +69,26 @@ impl Enclosure {
             fail: request.fail,
             kept: request.kept.clone(),
         })
+    }
+
+    /// The port that is forwarded.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self.network {
+            Network::Forward(port) => Some(port),
+            _ => None,
+        }
+    }
+
+    /// Takes the listening socket that came over the line: one of the port, or none.
+    pub(crate) fn listener(
+        &self,
+        socket: Option<OwnedFd>,
+    ) -> std::result::Result<TcpListener, Errno> {
+        let socket = above_two(socket.ok_or(Errno::EMFILE)?)?;
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().map_err(|_| Errno::EPROTO)?;
+        let own = self.port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        if Some(address) == own { Ok(listener) } else { Err(Errno::EPROTO) }
     }
 
     /// The directories that are overlays, in the order of their pieces.

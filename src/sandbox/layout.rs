@@ -13,7 +13,8 @@ pub(crate) struct Head {
     pub(crate) filter_at: u32,
     /// One of [`network`].
     pub(crate) network: u32,
-    pub(crate) unused: u32,
+    /// The port that is forwarded.
+    pub(crate) port: u32,
 }
 
 /// One piece of the view. `from` and `to` are places of strings that end in NUL; `to` is a path in
@@ -54,6 +55,8 @@ pub(crate) mod network {
     pub(crate) const HOST: u32 = 0;
     pub(crate) const NONE: u32 = 1;
     pub(crate) const LOOPBACK: u32 = 2;
+    /// Loopback, with a port whose listening socket goes outside.
+    pub(crate) const FORWARD: u32 = 3;
 }
 
 /// The numbers in the program's first argument, in decimal, with a space between two.
@@ -86,6 +89,8 @@ pub(crate) mod news {
     pub(crate) const MAIN: u32 = 102;
     /// The upper directory of an overlay; the third number is the op's place in the list.
     pub(crate) const UPPER: u32 = 103;
+    /// The listening socket of a forwarded port.
+    pub(crate) const LISTENER: u32 = 104;
 
     pub(crate) const PLAN: u32 = 1;
     pub(crate) const IDENTITY: u32 = 2;
@@ -106,6 +111,7 @@ pub(crate) mod news {
     pub(crate) const SIGNALS: u32 = 16;
     pub(crate) const EXEC: u32 = 17;
     pub(crate) const FDS: u32 = 18;
+    pub(crate) const FORWARD: u32 = 19;
 }
 
 /// One message: what it is about, an errno or a pid, and a place in the list of ops.

@@ -13,6 +13,7 @@ mod layers;
 #[expect(dead_code, reason = "the other side of it is the set-up program's")]
 pub(crate) mod layout;
 mod mount_news;
+mod overlays;
 pub(crate) mod plan;
 pub(crate) mod prepared;
 mod request;

@@ -13,10 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::cgroup::hierarchy::{Mount, mounts};
-use crate::confinement::Property;
-use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result, Step};
 use crate::sandbox::layout::op;
+use crate::sandbox::overlays;
 
 /// How the network of a sandbox looks; see [`Sandbox::network`](crate::Sandbox::network).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -31,12 +30,19 @@ pub enum Network {
     /// The host's network, with its loopback and whatever listens there. Abstract sockets of other
     /// processes stay out of reach.
     Host,
+    /// A loopback interface of its own, on which this port is served from outside: the listening
+    /// socket of 127.0.0.1 is [`Child::forwarded`](crate::Child::forwarded). There is no other way
+    /// out.
+    Forward(u16),
 }
 
 /// `no network`
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Forward(port) => {
+                return write!(f, "its own loopback, its port {port} served from outside");
+            }
             Self::None => "no network",
             Self::Loopback => "its own loopback",
             Self::Host => "the host's network",
@@ -101,9 +107,14 @@ impl Wanted {
         devices(&mut all)?;
         all.push(Piece::new(op::TMPFS, 0, "1777", Path::new("tmp"))?);
         all.push(Piece::new(op::PROC, 0, "", Path::new("proc"))?);
+        if self.network == Network::Forward(0) {
+            let why = "name the port: it is the same for the command and outside";
+            return Err(Error::invalid(Step::Prepare, "port 0 of a sandbox", why));
+        }
         let mounts = mounts()?;
         let barred = barred(&mounts);
-        self.check_overlays(&mounts)?;
+        let overlays = self.paths.iter().filter(|(_, access)| **access == Access::Overlay);
+        overlays::check(overlays.map(|(path, _)| &**path), &mounts)?;
         let mut paths = self.paths.clone();
         for (path, access) in &self.paths {
             check(path, *access, &barred)?;
@@ -120,25 +131,6 @@ impl Wanted {
             }
         }
         Ok(all)
-    }
-
-    /// Overlayfs takes one file system alone: what a mount covers would come to light.
-    fn check_overlays(&self, mounts: &[Mount]) -> Result<()> {
-        let overlays = self.paths.iter().filter(|(_, access)| **access == Access::Overlay);
-        let no = |path: &Path, more: String, why| {
-            Err(Error::invalid(Step::Prepare, format!("overlay {path:?} in a sandbox{more}"), why))
-        };
-        for (number, (path, _)) in overlays.enumerate() {
-            if number == op::MOST_OVERLAYS {
-                return no(path, String::new(), "16 overlays are possible at the most");
-            }
-            let is_below = |mount: &&Mount| mount.point != *path && mount.point.starts_with(path);
-            if let Some(mount) = mounts.iter().find(is_below) {
-                let more = format!(" ({:?} is mounted below it)", mount.point);
-                return no(path, more, "name a part of it without that mount");
-            }
-        }
-        Ok(())
     }
 
     /// Whether a path above this one is shown, so that there may be something to hide.
@@ -265,9 +257,8 @@ impl Piece {
 
     /// The error where the kernel has no file system of this kind.
     pub(crate) fn lacks(&self, errno: Errno) -> Option<Error> {
-        let lacks = self.kind == op::OVERLAY && errno == Errno::ENODEV;
-        let why = || format!("overlay {:?}: this kernel has no overlayfs (ENODEV)", self.from);
-        lacks.then(|| Error::unconfinable(Property::Writes, why(), NO_OVERLAYS))
+        let is_overlay = self.kind == op::OVERLAY && errno == Errno::ENODEV;
+        is_overlay.then(|| overlays::lacking(&self.from))
     }
 
     /// Whether the host's side of it was named, by the caller or by `system`.
@@ -275,13 +266,6 @@ impl Piece {
         matches!(self.kind, op::BIND | op::HIDE | op::OVERLAY) || self.from.as_bytes() == b"700"
     }
 }
-
-const NO_OVERLAYS: Advice = advice!(
-    "load it as root (modprobe overlay), or run a kernel that has it (Debian: linux-image-amd64, \
-     not the one for clouds), or let it write to a copy of the directory: ",
-    "Sandbox::read_write",
-    "--write"
-);
 
 fn text(text: &std::ffi::OsStr) -> Result<CString> {
     let has_nul = |_| {

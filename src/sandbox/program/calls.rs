@@ -25,6 +25,8 @@ pub(crate) mod nr {
     pub(crate) const IOCTL: usize = 16;
     pub(crate) const SOCKET: usize = 41;
     pub(crate) const SENDMSG: usize = 46;
+    pub(crate) const BIND: usize = 49;
+    pub(crate) const LISTEN: usize = 50;
     pub(crate) const CLONE: usize = 56;
     pub(crate) const EXECVE: usize = 59;
     pub(crate) const WAIT4: usize = 61;
@@ -59,6 +61,7 @@ pub(crate) mod nr {
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod nr {
     pub(crate) const SETPGID: usize = 154;
+    pub(crate) const BIND: usize = 200;
     pub(crate) const CAPSET: usize = 91;
     pub(crate) const CHDIR: usize = 49;
     pub(crate) const CLONE: usize = 220;
@@ -69,6 +72,7 @@ pub(crate) mod nr {
     pub(crate) const FCHMOD: usize = 52;
     pub(crate) const FCNTL: usize = 25;
     pub(crate) const IOCTL: usize = 29;
+    pub(crate) const LISTEN: usize = 201;
     pub(crate) const MKDIRAT: usize = 34;
     pub(crate) const MKNODAT: usize = 33;
     pub(crate) const MMAP: usize = 222;

@@ -17,8 +17,11 @@ pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers) -> ! {
 }
 
 fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
-    if plan.head.network == network::LOOPBACK {
+    if matches!(plan.head.network, network::LOOPBACK | network::FORWARD) {
         orders.check(news::NETWORK, bring_loopback_up())?;
+    }
+    if plan.head.network == network::FORWARD {
+        orders.check(news::FORWARD, hand_listener_out(orders, plan.head.port as u16))?;
     }
     view::enter(orders, plan, lowers)?;
     orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
@@ -51,6 +54,32 @@ fn bring_loopback_up() -> isize {
     }
     let answer = call(nr::IOCTL, [socket.cast_unsigned(), SET_FLAGS, into(&mut request), 0, 0, 0]);
     crate::calls::close(socket.cast_unsigned());
+    answer
+}
+
+/// Listens on 127.0.0.1 in the new network, and hands the socket to the supervisor: connections to
+/// it are accepted outside.
+fn hand_listener_out(orders: &Orders, port: u16) -> isize {
+    const INET: u16 = 2;
+    const STREAM_CLOEXEC: usize = 1 | 0o2_000_000;
+    const MOST_WAITING: usize = 128;
+    let socket = call(nr::SOCKET, [INET as usize, STREAM_CLOEXEC, 0, 0, 0, 0]);
+    if socket < 0 {
+        return socket;
+    }
+    let fd = socket.cast_unsigned();
+    let [family, port] = [INET.to_ne_bytes(), port.to_be_bytes()];
+    let mut address = [0u8; 16];
+    let all = family.iter().chain(&port).chain(&[127, 0, 0, 1]);
+    address.iter_mut().zip(all).for_each(|(to, from)| *to = *from);
+    let mut answer = call(nr::BIND, [fd, at(&address), size_of_val(&address), 0, 0, 0]);
+    if answer >= 0 {
+        answer = call(nr::LISTEN, [fd, MOST_WAITING, 0, 0, 0, 0]);
+    }
+    if answer >= 0 {
+        answer = orders.send([news::LISTENER, 0, 0], Some(fd as i32));
+    }
+    crate::calls::close(fd);
     answer
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
         #[cfg(feature = "sandbox")]
-        "overlay-held" => crate::sandbox::overlay::hold(),
+        "overlay-held" => crate::sandbox::layers::hold(),
         #[cfg(feature = "sandbox")]
         "sandbox-life" => crate::sandbox::life::play(),
         _ => return false,

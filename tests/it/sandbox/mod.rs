@@ -3,6 +3,9 @@
 mod basics;
 pub(crate) mod escapes;
 mod faults;
+#[cfg(feature = "cli")]
+mod kept;
+pub(crate) mod layers;
 pub(crate) mod life;
 pub(crate) mod overlay;
 mod real;

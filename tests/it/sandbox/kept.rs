@@ -1,0 +1,89 @@
+//! `--overlay`, `--changes` and `--commit` of the tool.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use serial_test::serial;
+
+use super::{open_dir, overlay::overlay_stage};
+use crate::support::{Alone, Stage};
+
+/// The tool with an overlay of the directory, in which a script runs.
+fn ran(stage: &Stage, subcommand: &str, dir: &Path, more: &[&str], script: &str) -> (i32, String) {
+    let at = dir.to_str().unwrap();
+    let mut args = vec![subcommand, "--sandbox", "-C", at, "--overlay", at, "--json"];
+    let json = dir.with_extension("json");
+    args.extend([&[json.to_str().unwrap()], more, &["--", "sh", "-ec", script]].concat());
+    let output = stage.tool(&args).output().unwrap();
+    let both = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(both).unwrap())
+}
+
+fn report(dir: &Path) -> Value {
+    serde_json::from_slice(&fs::read(dir.with_extension("json")).unwrap()).unwrap()
+}
+
+#[test]
+#[serial]
+fn changes_are_listed_and_kept_only_if_asked() {
+    let Some(stage) = overlay_stage() else { return };
+    let dir = open_dir("kept");
+    fs::write(dir.join("a"), "old").unwrap();
+    let script = "printf newer >a; mkdir d; printf x >d/b";
+    let listed = format!(
+        "{dir:?} 3\n  changed \"a\" (5 bytes)\n  added \"d\" (directory)\n  \
+         added \"d/b\" (1 bytes)\n",
+    );
+    for subcommand in ["run", "with"] {
+        assert_eq!(ran(&stage, subcommand, &dir, &["--changes", "-"], script), (0, listed.clone()));
+        assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "old");
+        let change = |path, kind, is_dir, bytes: u64| json!({ "path": path, "kind": kind, "directory": is_dir, "bytes": bytes });
+        let changes = [
+            change("a", "changed", false, 5),
+            change("d", "added", true, 0),
+            change("d/b", "added", false, 1),
+        ];
+        let all = json!([{ "dir": dir, "count": 3, "committed": false, "changes": changes }]);
+        assert_eq!(report(&dir)["changes"], all);
+        // Kept, if it succeeds.
+        let failing = format!("{script}; exit 7");
+        let (exit, said) = ran(&stage, subcommand, &dir, &["--commit"], &failing);
+        assert!(exit == 7 && said.contains("nothing is committed"), "{exit}: {said}");
+        let (exit, said) = ran(&stage, subcommand, &dir, &["--commit", "-t", "0.2"], "sleep 60");
+        assert!(exit == 124 && said.contains("nothing is committed"), "{exit}: {said}");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert_eq!(ran(&stage, subcommand, &dir, &["--commit"], script), (0, String::new()));
+        assert_eq!(report(&dir)["changes"][0]["committed"], true);
+        assert_eq!(fs::read_to_string(dir.join("d/b")).unwrap(), "x");
+        fs::remove_dir_all(dir.join("d")).unwrap();
+        fs::write(dir.join("a"), "old").unwrap();
+    }
+    fs::remove_dir_all(&dir).unwrap();
+    fs::remove_file(dir.with_extension("json")).unwrap();
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
+fn what_is_not_committed_is_said() {
+    let Some(stage) = overlay_stage() else { return };
+    let dir = open_dir("said");
+    let (exit, said) = ran(&stage, "run", &dir, &["--commit"], "mkfifo p; printf x >a");
+    assert!(exit == 0 && said.contains("1 changes are not committed"), "{exit}: {said}");
+    assert!(dir.join("a").exists() && !dir.join("p").exists());
+    // Without an overlay there is nothing to commit.
+    let plain = stage.tool(&["run", "--sandbox", "--commit", "--", "true"]).output().unwrap();
+    let said = String::from_utf8(plain.stderr).unwrap();
+    assert!(plain.status.code() == Some(125) && said.contains("--overlay"), "{said}");
+    let profile = dir.join("profile.toml");
+    fs::write(&profile, "overlay = '.'").unwrap();
+    let args = ["run", "--profile", profile.to_str().unwrap(), "--plan"];
+    let plan = stage.tool(&args).output().unwrap();
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(plan.contains(&format!("overlay {dir:?}")), "{plan}");
+    assert!(plan.contains("overlayfs: writes only what is named"), "{plan}");
+    fs::remove_dir_all(&dir).unwrap();
+    fs::remove_file(dir.with_extension("json")).unwrap();
+    stage.close(Alone::Yes);
+}
