@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf, absolute};
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, value_parser};
 use tidy_process::cli_support::check_handed_over;
-use tidy_process::{Sandbox, SupervisorBuilder};
+use tidy_process::{Network, Sandbox, SupervisorBuilder};
 
 use crate::exit::{Ended, Failure, open_failure};
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{failed, print};
-use crate::profile;
+use crate::profile::{self, Profile};
+use crate::proxy::rules::{Host, Rules};
+use crate::proxy::{self, Proxy};
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(group = ArgGroup::new("layers").multiple(true))]
@@ -69,6 +71,12 @@ pub(crate) struct ConfineArgs {
     #[arg(value_parser = PossibleValuesParser::new(["none", "loopback", "host"]))]
     net: Option<String>,
 
+    /// Let it reach this host, by a proxy for HTTPS (in HTTPS_PROXY) that is the only way out of a
+    /// network of its own; port 443 if none is given. Private addresses have to be named themselves
+    #[arg(long, value_name = "NAME[:PORT]", requires = "view", conflicts_with = "net")]
+    #[arg(value_parser = Host::parse)]
+    allow_host: Vec<Host>,
+
     /// Keep this variable of the environment, beside PATH, TERM, LANG, LC_*, TZ and what -E sets
     #[arg(long, value_name = "K", requires = "view")]
     keep_env: Vec<OsString>,
@@ -90,15 +98,23 @@ pub(crate) struct ConfineArgs {
     pub(crate) plan: bool,
 }
 
+/// A sandbox, and the proxy that serves its network.
+type Made = (Sandbox, Option<Proxy>);
+
 impl ConfineArgs {
-    fn made(&self) -> Result<Sandbox, Failure> {
+    fn made(&self) -> Result<Made, Failure> {
         // Before anything is opened under one of these numbers.
         self.keep_fd.iter().try_for_each(|&fd| check_handed_over(fd))?;
-        let level = match &self.profile {
-            Some(profile) => profile::read(profile)?,
-            None if self.sandbox => Sandbox::new().system(),
-            None => Sandbox::fence(),
+        let (level, named) = match &self.profile {
+            Some(profile) => {
+                let Profile { sandbox, hosts } = profile::read(profile)?;
+                (sandbox, hosts)
+            }
+            None if self.sandbox => (Sandbox::new().system(), Vec::new()),
+            None => (Sandbox::fence(), Vec::new()),
         };
+        let hosts = named.into_iter().filter(|_| self.net.is_none());
+        let hosts: Vec<Host> = hosts.chain(self.allow_host.iter().cloned()).collect();
         let here = absolute(".").map_err(|error| open_failure(Path::new("."), error))?;
         let place = |path: &PathBuf| profile::place(&here, path);
         let level = self.read.iter().map(place).fold(level, Sandbox::read_only);
@@ -110,21 +126,33 @@ impl ConfineArgs {
         let level = network.into_iter().fold(level, Sandbox::network);
         let level = level.keep_env(&self.keep_env).inherit_fds(self.keep_fd.iter().copied());
         let level = self.deny_syscall.iter().fold(level, Sandbox::deny_syscall);
-        Ok(self.allow_syscall.iter().fold(level, Sandbox::allow_syscall))
+        let level = self.allow_syscall.iter().fold(level, Sandbox::allow_syscall);
+        if hosts.is_empty() {
+            return Ok((level, None));
+        }
+        let level = level.network(Network::Forward(proxy::PORT));
+        Ok((level, Some(Proxy::new(Rules::new(hosts)))))
     }
 
     fn confines(&self) -> bool {
         self.fence || self.sandbox || self.profile.is_some()
     }
 
-    /// Confines all that the supervisor will start.
-    pub(crate) fn all_of(&self, builder: SupervisorBuilder) -> Result<SupervisorBuilder, Failure> {
-        if self.confines() { Ok(builder.sandbox(&self.made()?)) } else { Ok(builder) }
+    /// Confines all that the supervisor will start; returns the proxy that is to serve it.
+    pub(crate) fn all_of(
+        &self,
+        builder: SupervisorBuilder,
+    ) -> Result<(SupervisorBuilder, Option<Proxy>), Failure> {
+        if !self.confines() {
+            return Ok((builder, None));
+        }
+        let (sandbox, proxy) = self.made()?;
+        Ok((builder.sandbox(&sandbox), proxy))
     }
 
     /// Says the plan, where the report would go or else on standard output.
     pub(crate) fn say_plan(&self, sink: &Sink, subject: Subject<'_>) -> Ended {
-        let plan = self.made().and_then(|made| made.plan().map_err(Failure::from));
+        let plan = self.made().and_then(|(made, _)| made.plan().map_err(Failure::from));
         let said = match plan {
             Ok(plan) if sink.is_open() => sink.plan(&plan),
             Ok(plan) => print(&format!("{plan}\n")),

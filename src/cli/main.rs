@@ -15,6 +15,7 @@ mod options;
 mod script;
 mod wait;
 mod print;
+mod proxy;
 mod profile;
 mod exit;
 mod values;

@@ -10,12 +10,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::exit::{Failure, open_failure};
+use crate::proxy::rules::Host;
 
 /// Bytes that a profile may have.
 const BYTES: u64 = 1 << 20;
 
-const KEYS: &str = "level, read, write, hide, tmpfs, overlay, net, keep-env, allow-syscall, \
-                    deny-syscall";
+const KEYS: &str = "level, read, write, hide, tmpfs, overlay, net, allow-host, keep-env, \
+                    allow-syscall, deny-syscall";
 
 /// The keys whose values are paths.
 const PATHS: [&str; 5] = ["read", "write", "hide", "tmpfs", "overlay"];
@@ -23,8 +24,14 @@ const PATHS: [&str; 5] = ["read", "write", "hide", "tmpfs", "overlay"];
 /// What is wrong: the place in the text, and why.
 type Wrong = (usize, String);
 
-/// Reads the sandbox of a profile. Relative paths are meant from the profile's own directory.
-pub(crate) fn read(path: &Path) -> Result<Sandbox, Failure> {
+/// A sandbox, and the hosts that its proxy allows.
+pub(crate) struct Profile {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) hosts: Vec<Host>,
+}
+
+/// Reads a profile. Relative paths are meant from its own directory.
+pub(crate) fn read(path: &Path) -> Result<Profile, Failure> {
     let failed = |error| open_failure(path, error);
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
@@ -42,7 +49,7 @@ pub(crate) fn read(path: &Path) -> Result<Sandbox, Failure> {
     })
 }
 
-fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
+fn parse(text: &str, dir: &Path) -> Result<Profile, Wrong> {
     let table = DeTable::parse(text)
         .map_err(|error| (error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
     let table = table.get_ref();
@@ -54,6 +61,7 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
             _ => return Err((level.span().start, "level: \"fence\" or \"sandbox\"".to_owned())),
         },
     };
+    let mut hosts = Vec::new();
     for (key, value) in table {
         let name: &str = key.get_ref();
         let words = words(value).map_err(|why| (value.span().start, format!("{name}: {why}")))?;
@@ -70,6 +78,12 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
             "tmpfs" => paths().fold(sandbox, Sandbox::private),
             "overlay" => paths().fold(sandbox, Sandbox::overlay),
             "keep-env" => sandbox.keep_env(&words),
+            "allow-host" => {
+                let parsed: Result<Vec<_>, _> =
+                    words.iter().map(|word| Host::parse(word)).collect();
+                hosts = parsed.map_err(|why| wrong(format!("allow-host: {why}")))?;
+                sandbox
+            }
             "allow-syscall" => words.into_iter().fold(sandbox, Sandbox::allow_syscall),
             "deny-syscall" => words.into_iter().fold(sandbox, Sandbox::deny_syscall),
             "net" => match value.get_ref().as_str().and_then(network) {
@@ -82,7 +96,11 @@ fn parse(text: &str, dir: &Path) -> Result<Sandbox, Wrong> {
             }
         };
     }
-    Ok(sandbox)
+    if let Some((key, _)) = table.get_key_value("net").filter(|_| !hosts.is_empty()) {
+        let why = "net: allow-host has a network of its own: leave one of them out";
+        return Err((key.span().start, why.to_owned()));
+    }
+    Ok(Profile { sandbox, hosts })
 }
 
 /// The network of this name.
@@ -126,7 +144,7 @@ mod tests {
                     overlay = 'scratch'\n\
                     net = 'loopback'\nkeep-env = ['A', 'B']\ndeny-syscall = 'personality'";
         let sandbox = parse(text, Path::new("/dir")).map_err(|(_, why)| why).ok();
-        let Some(Ok(plan)) = sandbox.map(|sandbox| sandbox.plan()) else { return };
+        let Some(Ok(plan)) = sandbox.map(|made| made.sandbox.plan()) else { return };
         let plan = plan.to_string();
         for piece in [
             "read-only \"/opt\"",
@@ -145,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_level_may_be_a_fence() {
-        let level = |text| parse(text, Path::new("/")).ok().map(|sandbox| sandbox.level());
+        let level = |text| parse(text, Path::new("/")).ok().map(|made| made.sandbox.level());
         assert_eq!(level("level = 'fence'"), Some(Level::Fence));
         assert_eq!(level(""), Some(Level::Sandbox));
     }
@@ -161,6 +179,8 @@ mod tests {
             let text = wrong(&format!("{key} = ['/x', '']"));
             assert!(text.starts_with(&format!("1: {key}: a path is empty")), "{text}");
         }
+        assert!(wrong("allow-host = 'https://a'").starts_with("1: allow-host: give NAME"));
+        assert!(wrong("net = 'host'\nallow-host = 'a'").starts_with("1: net: allow-host has"));
         assert!(wrong("level = 'cage'").starts_with("1: level: \"fence\""));
         assert!(wrong("read = [").starts_with("1: "));
     }

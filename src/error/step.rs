@@ -88,8 +88,8 @@ impl Step {
     /// Whether a child takes it to confine itself.
     pub(crate) fn confines(self) -> bool {
         use Step::{
-            Births, Capabilities, CloseFds, CoreLimit, Forward, IdMap, Landlock, Mount, Namespaces, Network,
-            NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
+            Births, Capabilities, CloseFds, CoreLimit, Forward, IdMap, Landlock, Mount, Namespaces,
+            Network, NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
         };
         let rights = matches!(self, Capabilities | CoreLimit | NoNewPrivs);
         let fence = rights || matches!(self, CloseFds | Landlock | Seccomp);

@@ -173,12 +173,10 @@ impl<'a> Entry<'a> {
                         Err(errno) => heard.fail(Step::Overlay, errno),
                     }
                 }
-                Ok(Some(([news::LISTENER, ..], socket))) => {
-                    match self.enclosure.listener(socket) {
-                        Ok(listener) => heard.listener = Some(listener),
-                        Err(errno) => heard.fail(Step::Forward, errno),
-                    }
-                }
+                Ok(Some(([news::LISTENER, ..], socket))) => match self.enclosure.listener(socket) {
+                    Ok(listener) => heard.listener = Some(listener),
+                    Err(errno) => heard.fail(Step::Forward, errno),
+                },
                 Ok(Some(([step, errno, index], _))) => {
                     heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }

@@ -1,7 +1,6 @@
 //! Writes to the host's directory, one name at a time: all that a commit does there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{Read, copy};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

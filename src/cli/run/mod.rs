@@ -95,20 +95,23 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
-    let builder = args.confine.all_of(builder)?;
+    let (builder, proxy) = args.confine.all_of(builder)?;
     let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     if !args.quiet {
         text::mechanism(&supervisor);
     }
     let mut command = command(args, &supervisor);
+    proxy.iter().for_each(|proxy| proxy.tell(&mut command));
+    args.setting.apply(&mut command);
     files.redirect(args, &mut command)?;
     let leader = choose_group(&mut command, signals);
     if let Some(signal) = signals.answer_alone()? {
         return Err(Failure::NotStarted(signal).into());
     }
-    let child =
+    let mut child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
+    proxy.iter().for_each(|proxy| proxy.serve(&mut child));
     // The files are the command's: who reads a pipe is to see its end.
     drop((command, files));
     let leader = stays(leader, &child);
@@ -150,6 +153,5 @@ fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
     if let Some(name) = &args.name {
         command.name(name);
     }
-    args.setting.apply(&mut command);
     command
 }

@@ -145,7 +145,7 @@ fn supervise(
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
-    let builder = args.confine.all_of(builder)?;
+    let (builder, proxy) = args.confine.all_of(builder)?;
     let wish = args.ground.wish(servers.need_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
     outcome.scope = scope;
@@ -154,7 +154,7 @@ fn supervise(
         text::unawaited(&servers.unawaited());
     }
     let (running, waits, requests) = (Vec::new(), Vec::new(), Requests::default());
-    let mut up = Up { args, plan: &servers, supervisor, opener, running, waits, requests };
+    let mut up = Up { args, plan: &servers, supervisor, proxy, opener, running, waits, requests };
     let ran = match up.bring_up() {
         Ok(true) => up.main(outcome, ledger),
         Ok(false) => Ok(()),
@@ -194,8 +194,9 @@ impl Up<'_> {
             command.timeout(timeout);
         }
         let leader = choose_group(&mut command, self.opener.signals);
-        let child = script::spawn(&mut command)
+        let mut child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
+        self.proxy.iter().for_each(|proxy| proxy.serve(&mut child));
         let leader = stays(leader, &child);
         let servers: Vec<&Child> = self.running.iter().map(|running| &*running.child).collect();
         let mut requests = Requests::default();

@@ -112,6 +112,7 @@ impl<'a> Up<'a> {
         let spawned = command.spawn();
         let mut child = spawned.map_err(|error| Failure::server(&server.name, error, None))?;
         let input = child.stdin.take();
+        self.proxy.iter().for_each(|proxy| proxy.serve(&mut child));
         let leader = stays(leader, &child);
         let (child, state) = (Arc::new(child), State::Ready(None));
         let (port, report) = (None, None);

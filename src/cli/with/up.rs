@@ -11,6 +11,7 @@ use libc::SIGTERM;
 use tidy_process::{Child, Command, Result, Supervisor};
 
 use crate::exit::Forward;
+use crate::proxy::Proxy;
 use crate::wait::open::Opener;
 use crate::wait::request::Requests;
 use crate::wait::watch::Stop;
@@ -24,6 +25,8 @@ pub(crate) struct Up<'a> {
     pub(crate) args: &'a WithArgs,
     pub(crate) plan: &'a Servers,
     pub(crate) supervisor: Supervisor,
+    /// That serves each command's network.
+    pub(crate) proxy: Option<Proxy>,
     /// Its deadline bounds the opening of files; the timeout of CMD begins with CMD.
     pub(crate) opener: &'a Opener<'a>,
     pub(crate) running: Vec<Running<'a>>,
@@ -55,6 +58,7 @@ impl<'a> Up<'a> {
         command.args(words.get(1..).unwrap_or_default()).supervisor(&self.supervisor);
         command.grace(self.args.kill_after).stop_signal(self.stop_signal());
         command.stop_main_only(self.args.forward == Forward::Main);
+        self.proxy.iter().for_each(|proxy| proxy.tell(&mut command));
         command.envs(known.iter().flat_map(|running| running.variables()));
         if !known.is_empty() {
             let names: Vec<&str> = known.iter().map(|running| running.name()).collect();
