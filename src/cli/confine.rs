@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf, absolute};
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, value_parser};
 use tidy_process::cli_support::check_handed_over;
-use tidy_process::{Network, Sandbox, SupervisorBuilder};
+use tidy_process::{Network, Plan, Sandbox, SupervisorBuilder};
 
 use crate::exit::{Ended, Failure, open_failure};
 use crate::print::json::{Sink, Subject};
@@ -150,10 +150,20 @@ impl ConfineArgs {
         Ok((builder.sandbox(&sandbox), proxy))
     }
 
+    /// The plan, with the hosts that the proxy allows.
+    fn planned(&self) -> Result<Plan, Failure> {
+        let (sandbox, proxy) = self.made()?;
+        let mut plan = sandbox.plan()?;
+        let network = plan.layers.iter_mut().find(|it| it.mechanism == "network-namespace");
+        if let Some((network, proxy)) = network.zip(proxy) {
+            network.details.extend(proxy.hosts().map(|host| format!("allow host {host}")));
+        }
+        Ok(plan)
+    }
+
     /// Says the plan, where the report would go or else on standard output.
     pub(crate) fn say_plan(&self, sink: &Sink, subject: Subject<'_>) -> Ended {
-        let plan = self.made().and_then(|(made, _)| made.plan().map_err(Failure::from));
-        let said = match plan {
+        let said = match self.planned() {
             Ok(plan) if sink.is_open() => sink.plan(&plan),
             Ok(plan) => print(&format!("{plan}\n")),
             Err(failure) => {

@@ -1,6 +1,6 @@
-//! The way out of a sandbox's own network, to hosts that are named: a proxy for CONNECT (RFC 9110),
-//! outside, on a listening socket from inside. There is no other way out, so a program that does not
-//! use the proxy reaches nothing.
+//! The way out of a sandbox's own network, to hosts that are named: a proxy for CONNECT (RFC
+//! 9110), outside, on a listening socket from inside. There is no other way out, so a program that
+//! does not use the proxy reaches nothing.
 
 pub(crate) mod ranges;
 pub(crate) mod rules;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tidy_process::{Child, Command};
 
-use crate::proxy::rules::Rules;
+use crate::proxy::rules::{Host, Rules};
 
 /// The port inside. The network is the sandbox's own, so nothing else has it.
 pub(crate) const PORT: u16 = 3128;
@@ -26,6 +26,11 @@ pub(crate) struct Proxy(Arc<Rules>);
 impl Proxy {
     pub(crate) fn new(rules: Rules) -> Self {
         Self(Arc::new(rules))
+    }
+
+    /// The hosts that are allowed.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.0.hosts()
     }
 
     /// Tells the command of the proxy; what -E sets comes later, and counts.

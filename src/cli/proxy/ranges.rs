@@ -1,4 +1,4 @@
-//! Which addresses are the internet's: not this machine's, not its network's, not a detour to those.
+//! Which addresses are the internet's: not this machine's, not its network's, no detour to those.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

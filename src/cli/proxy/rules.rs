@@ -1,5 +1,6 @@
 //! `--allow-host`: which hosts may be reached.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::proxy::ranges::is_public;
@@ -51,6 +52,14 @@ impl Host {
     }
 }
 
+/// `example.org:443`, `[::1]:443`
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, port } = self;
+        if name.contains(':') { write!(f, "[{name}]:{port}") } else { write!(f, "{name}:{port}") }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     hosts: Vec<Host>,
@@ -59,6 +68,10 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(hosts: Vec<Host>) -> Self {
         Self { hosts }
+    }
+
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter()
     }
 
     pub(crate) fn allow(&self, host: &Host) -> bool {

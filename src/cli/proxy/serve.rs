@@ -130,10 +130,8 @@ fn target(request: &httparse::Request<'_, '_>) -> Result<Host, Refusal> {
 /// leads nowhere.
 fn connect(host: &Host, rules: &Rules) -> Result<TcpStream, Refusal> {
     let (name, port) = (host.name(), host.port());
-    let option =
-        if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") };
     if !rules.allow(host) {
-        return Err(Refusal(FORBIDDEN, format!("allow it with --allow-host {option}")));
+        return Err(Refusal(FORBIDDEN, format!("allow it with --allow-host {host}")));
     }
     let failed = |error: io::Error| Refusal("502 Bad Gateway", error.to_string());
     let found: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(failed)?.collect();

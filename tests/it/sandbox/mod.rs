@@ -7,6 +7,7 @@ mod faults;
 mod kept;
 pub(crate) mod layers;
 pub(crate) mod life;
+mod network;
 pub(crate) mod overlay;
 mod real;
 mod rows;
