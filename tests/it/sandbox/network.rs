@@ -97,7 +97,7 @@ print(sorted(name for _, name in socket.if_nameindex()))
     let named = forwarding().fail_at(19);
     let error = boxed(&stage, "true", &named).run().unwrap_err();
     assert!(error.to_string().starts_with("confine (port of its network, listen)"), "{error}");
-    drop((named, command));
+    drop((named, command, host));
     stage.close(Alone::Yes);
 }
 
