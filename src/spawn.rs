@@ -228,14 +228,7 @@ impl Command {
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
         drop(streams);
-        if let Some(entry) = entry {
-            entry.take_init().into_iter().for_each(|init| child.inhabit(init));
-            #[cfg(feature = "sandbox")]
-            {
-                child.changes.extend(entry.take_changes());
-                child.forwarded = entry.take_listener();
-            }
-        }
+        entry.iter().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
@@ -308,6 +301,16 @@ impl Command {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
         Ok(tree)
+    }
+}
+
+/// Hands a child what comes with a view of its own.
+fn furnish(child: &mut Child, entry: &Entry<'_>) {
+    entry.take_init().into_iter().for_each(|init| child.inhabit(init));
+    #[cfg(feature = "sandbox")]
+    {
+        child.changes = entry.take_changes();
+        child.forwarded = entry.take_listener();
     }
 }
 

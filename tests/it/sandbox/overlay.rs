@@ -81,7 +81,8 @@ fn list(changes: &Changes) -> Vec<String> {
 pub(crate) fn play() {
     let base = std::env::temp_dir().join(format!("tidy-overlay-{}", std::process::id()));
     let supervisor = Supervisor::builder().build().unwrap();
-    let tests: [(&str, fn(&Supervisor, &Path)); 6] = [
+    type Test = fn(&Supervisor, &Path);
+    let tests: [(&str, Test); 6] = [
         ("everything", everything),
         ("opaque", opaque),
         ("hostile", hostile),
@@ -98,6 +99,37 @@ pub(crate) fn play() {
     supervisor.close().unwrap();
 }
 
+const EVERYTHING: &str =
+    "printf new >a; touch -d @1000000000 a; rm gone; rm -r rm; mkdir made; chmod 750 made
+    printf 1 >made/one; ln made/one made/two; printf x >run; chmod 4755 run || chmod 755 run
+    ln -sf sub link; ln -s /etc/passwd out; mkfifo fifo; exec 5<>opened; exec 5>&-
+    printf moved >sub/keep/new; mv sub/keep sub/kept; chmod 700 sub; mkdir shut; printf s >shut/in
+    chmod 0 shut; printf h >hush; chmod 0 hush
+    truncate -s 1T sparse; printf end >>sparse";
+
+/// What that comes to.
+const ALL: [&str; 19] = [
+    "changed \"a\" (3 bytes)",
+    "skipped \"fifo\" (0 bytes)",
+    "removed \"gone\" (1 bytes)",
+    "added \"hush\" (1 bytes)",
+    "changed \"link\" (3 bytes)",
+    "added \"made\" (directory)",
+    "added \"made/one\" (1 bytes)",
+    "added \"made/two\" (1 bytes)",
+    "added \"out\" (11 bytes)",
+    "removed \"rm\" (directory)",
+    "added \"run\" (1 bytes)",
+    "added \"shut\" (directory)",
+    "added \"shut/in\" (1 bytes)",
+    "added \"sparse\" (1099511627779 bytes)",
+    "changed \"sub\" (directory)",
+    "removed \"sub/keep\" (directory)",
+    "added \"sub/kept\" (directory)",
+    "added \"sub/kept/file\" (4 bytes)",
+    "added \"sub/kept/new\" (5 bytes)",
+];
+
 /// Each kind of change once: nothing of it is outside before the commit, all of it after.
 fn everything(supervisor: &Supervisor, dir: &Path) {
     for (name, text) in [("a", "old"), ("gone", "x"), ("same", "same"), ("opened", "opened")] {
@@ -109,42 +141,12 @@ fn everything(supervisor: &Supervisor, dir: &Path) {
     symlink("a", dir.join("link")).unwrap();
     fs::set_permissions(dir.join("same"), PermissionsExt::from_mode(0o600)).unwrap();
     let before = tree(dir);
-    let changes = written(
-        supervisor,
-        dir,
-        "printf new >a; touch -d @1000000000 a; rm gone; rm -r rm; mkdir made; chmod 750 made
-         printf 1 >made/one; ln made/one made/two; printf x >run; chmod 4755 run || chmod 755 run
-         ln -sf sub link; ln -s /etc/passwd out; mkfifo fifo; exec 5<>opened; exec 5>&-
-         printf moved >sub/keep/new; mv sub/keep sub/kept; chmod 700 sub; mkdir shut; printf s >shut/in
-         chmod 0 shut; printf h >hush; chmod 0 hush
-         truncate -s 1T sparse; printf end >>sparse",
-    );
+    let changes = written(supervisor, dir, EVERYTHING);
     assert_eq!(tree(dir), before);
-    let wanted = [
-        "changed \"a\" (3 bytes)",
-        "skipped \"fifo\" (0 bytes)",
-        "removed \"gone\" (1 bytes)",
-        "added \"hush\" (1 bytes)",
-        "changed \"link\" (3 bytes)",
-        "added \"made\" (directory)",
-        "added \"made/one\" (1 bytes)",
-        "added \"made/two\" (1 bytes)",
-        "added \"out\" (11 bytes)",
-        "removed \"rm\" (directory)",
-        "added \"run\" (1 bytes)",
-        "added \"shut\" (directory)",
-        "added \"shut/in\" (1 bytes)",
-        "added \"sparse\" (1099511627779 bytes)",
-        "changed \"sub\" (directory)",
-        "removed \"sub/keep\" (directory)",
-        "added \"sub/kept\" (directory)",
-        "added \"sub/kept/file\" (4 bytes)",
-        "added \"sub/kept/new\" (5 bytes)",
-    ];
-    assert_eq!(list(&changes), wanted);
+    assert_eq!(list(&changes), ALL);
     // Looking has changed nothing.
-    assert_eq!(list(&changes), wanted);
-    assert_eq!(named(&changes.commit().unwrap()), wanted);
+    assert_eq!(list(&changes), ALL);
+    assert_eq!(named(&changes.commit().unwrap()), ALL);
     let data = |name: &str| fs::metadata(dir.join(name)).unwrap();
     assert_eq!((data("a").mtime(), data("made").mode() & 0o7777), (1_000_000_000, 0o750));
     assert_eq!((data("run").mode() & 0o7777, data("hush").mode() & 0o7777), (0o755, 0));
