@@ -180,3 +180,61 @@ pub(super) fn data(file: &OwnedFd, place: i64, size: i64) -> Result<i64, Errno> 
 pub(super) fn file(fd: &OwnedFd) -> Result<File, Errno> {
     fd.try_clone().map(File::from).map_err(|error| errno_of(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_leads_out_of_a_directory() {
+        let dir = std::env::temp_dir().join(format!("tidy-beneath-{}", std::process::id()));
+        fs::create_dir_all(dir.join("sub/deep")).unwrap();
+        fs::write(dir.join("file"), "").unwrap();
+        symlink("sub", dir.join("link")).unwrap();
+        let open = OwnedFd::from(File::open(&dir).unwrap());
+        let tried = |name: &str| beneath(open.as_fd(), name, OFlag::O_RDONLY, Mode::empty()).err();
+        for name in ["file", "sub", "sub/deep", "."] {
+            assert_eq!(tried(name), None, "{name}");
+        }
+        for (name, errno) in [
+            ("link", Errno::ELOOP),
+            ("link/deep", Errno::ELOOP),
+            ("..", Errno::EXDEV),
+            ("sub/../..", Errno::EXDEV),
+            ("/etc", Errno::EXDEV),
+        ] {
+            assert_eq!(tried(name), Some(errno), "{name}");
+        }
+        // Another file system.
+        let root = OwnedFd::from(File::open("/").unwrap());
+        assert_eq!(open_dir(root.as_fd(), OsStr::new("proc")).err(), Some(Errno::EXDEV));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn holes_are_compared_and_not_read() {
+        let dir = std::env::temp_dir().join(format!("tidy-holes-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let size = 1 << 40;
+        let made = |name: &str, at: u64, text: &[u8]| {
+            let file = File::create_new(dir.join(name)).unwrap();
+            file.set_len(1 << 40).unwrap();
+            file.write_all_at(text, at).unwrap();
+            OwnedFd::from(File::open(dir.join(name)).unwrap())
+        };
+        let one = made("one", 1 << 30, b"text");
+        let same = |other: OwnedFd| same_contents(&one, &other, size).unwrap();
+        assert!(same(made("same", 1 << 30, b"text")));
+        assert!(!same(made("text", 1 << 30, b"teXt")));
+        assert!(!same(made("place", 1 << 31, b"text")));
+        // A block of zeroes is no other content than a hole.
+        let zeroes = made("zeroes", 1 << 20, &[0; 4096]);
+        assert!(same_contents(&zeroes, &made("none", 0, b""), size).unwrap());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

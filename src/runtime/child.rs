@@ -5,7 +5,7 @@
 //! the future that began them is polled again; waiting uses the runtime's readiness and timers.
 
 use std::fmt;
-#[cfg(test)]
+#[cfg(any(test, feature = "sandbox"))]
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
@@ -70,8 +70,18 @@ pub struct AsyncChild {
     pub stdout: Option<Receiver>,
     /// The read end of its standard error, if that was piped.
     pub stderr: Option<Receiver>,
+    /// As [`Child::forwarded`], in the runtime (feature `sandbox`).
+    #[cfg(feature = "sandbox")]
+    pub forwarded: Option<tokio::net::TcpListener>,
     pub(super) child: Arc<Child>,
     pub(super) pidfd: AsyncFd<Arc<OwnedFd>>,
+}
+
+/// Takes a listening socket into the runtime.
+#[cfg(feature = "sandbox")]
+fn listening(listener: std::net::TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 impl AsyncChild {
@@ -92,6 +102,8 @@ impl AsyncChild {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let reads = |pipe: OwnedFd| Receiver::from_owned_fd(pipe).map_err(failed);
+        #[cfg(feature = "sandbox")]
+        let forwarded = child.forwarded.take().map(listening).transpose().map_err(failed)?;
         let child = Arc::new(child);
         let pidfd = sys::watch(Arc::clone(&child.pidfd));
         Ok(Self {
@@ -100,6 +112,8 @@ impl AsyncChild {
                 .map(|pipe| Sender::from_owned_fd(pipe.into()))
                 .transpose()
                 .map_err(failed)?,
+            #[cfg(feature = "sandbox")]
+            forwarded,
             stdout: stdout.map(Into::into).map(reads).transpose()?,
             stderr: stderr.map(Into::into).map(reads).transpose()?,
             child,

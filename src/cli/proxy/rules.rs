@@ -19,6 +19,10 @@ pub(crate) struct Host {
 impl Host {
     /// Parses `NAME[:PORT]`, `1.2.3.4[:PORT]`, `[::1][:PORT]`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "give NAME[:PORT], without scheme, path or wildcard";
+        if text.contains('/') {
+            return Err(FORM.to_owned());
+        }
         let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((name, "")) => (name, None),
             Some((name, rest)) => (name, Some(rest.strip_prefix(':').unwrap_or(""))),
@@ -38,7 +42,7 @@ impl Host {
         let is_address = name.parse::<IpAddr>().is_ok();
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > 253 || !(is_address || name.bytes().all(known)) {
-            return Err("give NAME[:PORT], without scheme, path or wildcard".to_owned());
+            return Err(FORM.to_owned());
         }
         Ok(Self { name, port })
     }

@@ -24,6 +24,10 @@ fn report(dir: &Path) -> Value {
     serde_json::from_slice(&fs::read(dir.with_extension("json")).unwrap()).unwrap()
 }
 
+fn change(path: &str, kind: &str, is_dir: bool, bytes: u64) -> Value {
+    json!({ "path": path, "kind": kind, "directory": is_dir, "bytes": bytes })
+}
+
 #[test]
 #[serial]
 fn changes_are_listed_and_kept_only_if_asked() {
@@ -38,7 +42,6 @@ fn changes_are_listed_and_kept_only_if_asked() {
     for subcommand in ["run", "with"] {
         assert_eq!(ran(&stage, subcommand, &dir, &["--changes", "-"], script), (0, listed.clone()));
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "old");
-        let change = |path, kind, is_dir, bytes: u64| json!({ "path": path, "kind": kind, "directory": is_dir, "bytes": bytes });
         let changes = [
             change("a", "changed", false, 5),
             change("d", "added", true, 0),

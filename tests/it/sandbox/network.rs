@@ -62,6 +62,25 @@ with socket.create_connection((\"127.0.0.1\", 8117), 20) as s:
     stage.close(Alone::Yes);
 }
 
+#[cfg(feature = "tokio")]
+#[test]
+#[serial]
+fn so_it_is_in_a_runtime() {
+    let Some(stage) = stage() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let script = "/usr/bin/python3 -c 'import socket
+socket.create_connection((\"127.0.0.1\", 8117), 20)'";
+    runtime.block_on(async {
+        let mut child = boxed(&stage, script, &forwarding()).spawn_async().unwrap();
+        let listener = child.forwarded.take().unwrap();
+        tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
+        assert!(child.wait().await.unwrap().success());
+        child.finish().await.unwrap();
+    });
+    drop(runtime);
+    stage.close(Alone::Yes);
+}
+
 #[test]
 #[serial]
 fn without_the_socket_outside_there_is_no_way_out() {
