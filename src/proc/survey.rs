@@ -34,6 +34,7 @@ const STACK: usize = 256 * 1024;
 const OVER: &str = "not read: the time for it was over";
 const BLOCKED: &str = "not read: reading it blocks";
 const ENOUGH: &str = "not read: earlier reads are still blocked";
+const STUCK: &str = "not read: the process is in state D";
 const ALONE: &str = "not read: no thread could be started for that";
 
 /// Describes the first 100 of these processes; those that are gone by now do not count.
@@ -207,8 +208,7 @@ impl Desk {
         else {
             return None;
         };
-        // What holds the process up there may hold the reader up too.
-        if process.state == 'D' {
+        if may_block(&process) {
             return None;
         }
         process.lacks("command", BLOCKED);
@@ -302,10 +302,16 @@ impl Desk {
 
 fn facts(pid: i32) -> Entry {
     let Some((mut process, start)) = read::facts(pid) else { return Entry::Gone };
-    if start.is_some() && process.state != 'D' {
-        process.lacks("command", OVER);
+    if start.is_some() {
+        process.lacks("command", if may_block(&process) { STUCK } else { OVER });
     }
     Entry::Read(Box::new(process), start)
+}
+
+/// Whether what holds the process up may hold up one that reads its memory too. A parent in vfork(2)
+/// is in state D as well, and holds nothing: shells are there whenever they start a program.
+fn may_block(process: &ProcessInfo) -> bool {
+    process.state == 'D' && process.wchan.as_deref() != Some("kernel_clone")
 }
 
 /// Counts the readers that were left behind; a fork of the process has none.

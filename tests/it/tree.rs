@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serial_test::parallel;
 use tidy_process::{Limits, Tree};
 
-use crate::support::{Alone, SOON, Stage};
+use crate::support::{Alone, SOON, Stage, read_ready, until};
 
 #[test]
 #[parallel]
@@ -23,6 +23,24 @@ fn a_command_of_stds_starts_in_the_tree() {
     assert_eq!(report.leftovers.len(), 2);
     assert!(command.status().is_err(), "the tree is gone, so nothing may start");
     stage.close(Alone::No);
+}
+
+/// A shell is in state D for as long as a program that it starts takes to be executed.
+#[test]
+#[parallel]
+fn a_parent_in_vfork_is_listed_with_its_command_line() {
+    for stage in [Stage::set, Stage::of_keepers] {
+        let Some(stage) = stage() else { continue };
+        let mut child = stage.victim("vfork-parent").spawn().unwrap();
+        read_ready(child.stdout.take().unwrap());
+        let suspended =
+            || child.tree().processes().into_iter().find(|process| process.state == 'D');
+        assert!(until(SOON, || suspended().is_some()));
+        let parent = suspended().unwrap();
+        assert!(!parent.command.is_empty() && parent.gaps.is_empty(), "{parent:?}");
+        drop(child);
+        stage.close(Alone::No);
+    }
 }
 
 #[test]
