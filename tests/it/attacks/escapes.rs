@@ -167,6 +167,9 @@ fn nothing_is_printed_past_the_quoting() {
             todo.extend(fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()));
             continue;
         }
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         let used = code.filter(|line| words.iter().any(|word| line.contains(word))).count();
