@@ -308,8 +308,8 @@ fn facts(pid: i32) -> Entry {
     Entry::Read(Box::new(process), start)
 }
 
-/// Whether what holds the process up may hold up one that reads its memory too. A parent in vfork(2)
-/// is in state D as well, and holds nothing: shells are there whenever they start a program.
+/// Whether what holds the process up may hold up one that reads its memory too. A parent in
+/// vfork(2) is in state D as well, and holds nothing: a shell is, whenever it starts a program.
 fn may_block(process: &ProcessInfo) -> bool {
     process.state == 'D' && process.wchan.as_deref() != Some("kernel_clone")
 }
