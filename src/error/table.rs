@@ -161,6 +161,7 @@ const TABLE: &[(Step, Errno, &str, &str)] = &[
 ];
 
 #[test]
+#[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
 fn every_errno_of_the_set_up_path_has_its_hint() {
     for &(step, errno, text, hint) in TABLE {
         let error = Error::at(step, Path::new("/some/where"), errno);
@@ -187,6 +188,7 @@ const TYPED: [&str; 10] = [
 ];
 
 #[test]
+#[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
 fn a_program_is_told_of_no_option_and_a_command_line_of_no_method() {
     for &(step, errno, ..) in TABLE {
         let advice = os_hint(step, errno).unwrap_or(Advice::same(""));
@@ -197,6 +199,7 @@ fn a_program_is_told_of_no_option_and_a_command_line_of_no_method() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "makes system calls that Miri lacks")]
 fn systemd_run_is_named_where_systemd_runs() {
     let systemd = Path::new("/run/systemd/system").is_dir();
     let said = not_delegated();
