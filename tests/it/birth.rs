@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 
 use nix::unistd::{getegid, geteuid};
-use serial_test::parallel;
+use serial_test::{parallel, serial};
 use tidy_process::Placement;
 
 use crate::support::{Alone, Stage};
@@ -103,4 +103,44 @@ mod by_tool {
         assert!(said.split_whitespace().any(|group| group == "4242"), "{output:?}");
         stage.close(Alone::No);
     }
+}
+
+#[expect(unsafe_code, reason = "nix cannot ask without setting")]
+fn action_of(signal: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: a plain struct of integers, and a handler that may be null.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: it is written to.
+    unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    now.sa_sigaction
+}
+
+/// A handler of the caller's would run in the child, on a copy of its memory.
+#[test]
+#[serial]
+fn no_handler_of_the_caller_is_left_in_a_child() {
+    extern "C" fn heard(_: libc::c_int) {}
+    let Some(stage) = Stage::set() else { return };
+    let set = |action: libc::sighandler_t| {
+        // SAFETY: the handler does nothing.
+        #[expect(unsafe_code, reason = "a handler is what is tested")]
+        unsafe {
+            libc::signal(libc::SIGUSR2, action)
+        }
+    };
+    let before = set(heard as *const () as libc::sighandler_t);
+    for join in [false, true] {
+        let mut command = stage.command("true");
+        let look = || match action_of(libc::SIGUSR2) == libc::SIG_DFL {
+            true => Ok(()),
+            false => Err(std::io::Error::from_raw_os_error(libc::EADV)),
+        };
+        // SAFETY: sigaction(2) is async-signal-safe.
+        #[expect(unsafe_code, reason = "the closure keeps pre_exec's rules")]
+        unsafe {
+            command.pre_exec(look)
+        };
+        assert!(command.force_join(join).run().unwrap().status.success(), "{join}");
+    }
+    set(before);
+    stage.close(Alone::Yes);
 }

@@ -32,10 +32,8 @@ fn read(path: &str) -> String {
 #[test]
 fn files_are_short() {
     for (path, text) in sources() {
-        // The tests of a part stand together, however many they are.
-        let limit = if path.ends_with("tests/it/command.rs") { 500 } else { 400 };
         let lines = text.lines().count();
-        assert!(lines <= limit, "{path:?} has {lines} lines");
+        assert!(lines <= 400, "{path:?} has {lines} lines");
     }
 }
 

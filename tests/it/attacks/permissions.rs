@@ -63,14 +63,17 @@ pub(crate) fn ordinary(command: &mut StdCommand, tree: &Tree) {
 fn permissions_that_were_taken_are_given_back() {
     let Some(stage) = Stage::set() else { return };
     succeeds(&mut actor(&stage, "permissions"), "as this user");
-    let Some(tree) = delegated(&stage) else { return };
-    let mut command = actor(&stage, "permissions");
+    succeeds_as_ordinary(&stage, actor(&stage, "permissions"));
+    stage.close(Alone::Yes);
+}
+
+/// Runs an actor as an ordinary user, in a tree that is that user's; nothing is left of it.
+pub(crate) fn succeeds_as_ordinary(stage: &Stage, mut command: StdCommand) {
+    let Some(tree) = delegated(stage) else { return };
     ordinary(&mut command, &tree);
     succeeds(&mut command, "as an ordinary user");
     drop(command);
     assert_eq!(tree.finish().unwrap().leftovers, []);
-    drop(tree);
-    stage.close(Alone::Yes);
 }
 
 pub(crate) fn play() {
