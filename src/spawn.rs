@@ -28,9 +28,9 @@ use crate::log::reader::Record;
 use crate::report::{Cause, Report};
 use crate::sandbox::Prepared;
 #[cfg(feature = "sandbox")]
-use crate::sandbox::enclosure::Ids;
-#[cfg(feature = "sandbox")]
 use crate::sandbox::fds::check_stream;
+#[cfg(feature = "sandbox")]
+use crate::sandbox::ids::Ids;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -200,7 +200,7 @@ impl Command {
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
         let confine = prepared.as_deref().and_then(Prepared::confinement);
-        let entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
+        let mut entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
         let enter = entry.as_ref().map(|entry| entry as &dyn Enter);
         let lent = (closures, &mut image, &streams, enter);
@@ -228,7 +228,7 @@ impl Command {
         child.stdout = stdout.ours.take().map(Into::into);
         child.stderr = stderr.ours.take().map(Into::into);
         drop(streams);
-        entry.iter().for_each(|entry| furnish(&mut child, entry));
+        entry.iter_mut().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
@@ -305,8 +305,8 @@ impl Command {
 }
 
 /// Hands a child what comes with a view of its own.
-fn furnish(child: &mut Child, entry: &Entry<'_>) {
-    entry.take_init().into_iter().for_each(|init| child.inhabit(init));
+fn furnish(child: &mut Child, entry: &mut Entry<'_>) {
+    entry.take_init().into_iter().for_each(|(init, at_end)| child.inhabit(init, at_end));
     #[cfg(feature = "sandbox")]
     {
         child.changes = entry.take_changes();

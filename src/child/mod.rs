@@ -28,7 +28,7 @@ use crate::error::{Error, Result, Step};
 use crate::log::reader::Record;
 use crate::proc::info::Survey;
 use crate::report::{Cause, Report};
-use crate::sys::inmates::Inmates;
+use crate::sys::inmates::{AtEnd, Inmates};
 use crate::sys::poll::{self, Deadline, lock};
 use crate::sys::{self, Newborn};
 use crate::tree::Tree;
@@ -125,8 +125,8 @@ impl Child {
     }
 
     /// Notes the init of its sandbox.
-    pub(crate) fn inhabit(&mut self, init: Newborn) {
-        self.tree.inhabit(Arc::new(Inmates::new(init, Arc::clone(&self.pidfd))));
+    pub(crate) fn inhabit(&mut self, init: Newborn, at_end: AtEnd) {
+        self.tree.inhabit(Arc::new(Inmates::new(init, Arc::clone(&self.pidfd), at_end)));
     }
 
     /// The main process's pid: a label to print. To signal it use [`signal`](Self::signal).

@@ -62,6 +62,7 @@ steps! {
     Namespaces: "confine (mount, pid, ipc, uts and cgroup namespaces, unshare)",
     Network: "confine (network namespace)",
     Births: "confine (init and main, clone)",
+    Template: "confine (namespaces of a template, setns)",
     Root: "confine (a root of its own, mount)",
     Mount: "confine (mount)",
     Overlay: "confine (overlay)",

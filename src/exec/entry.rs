@@ -24,9 +24,12 @@ use crate::exec::launch::{Enter, Failed, Launch};
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::set_up::SetUp;
 use crate::overlay::layers;
-use crate::sandbox::enclosure::{Enclosure, Ids};
+use crate::sandbox::enclosure::Enclosure;
+use crate::sandbox::ids::Ids;
 use crate::sandbox::layout::news;
+use crate::sandbox::template::{HandedOut, Lent};
 use crate::sys::bury::{bury, kill_child, reap_child, reap_dying};
+use crate::sys::inmates::AtEnd;
 use crate::sys::{Newborn, above_two, pass, poll};
 
 /// An enclosure, and who enters it.
@@ -41,6 +44,9 @@ pub(crate) struct Entry<'a> {
     init: Cell<Option<Newborn>>,
     changes: RefCell<Vec<Changes>>,
     listener: Cell<Option<TcpListener>>,
+    /// What it is given of a template.
+    lent: RefCell<Lent>,
+    handed_out: Cell<HandedOut>,
 }
 
 /// What the line has brought.
@@ -51,6 +57,7 @@ struct Heard {
     /// The upper directories of overlays.
     uppers: Vec<OwnedFd>,
     listener: Option<TcpListener>,
+    handed_out: HandedOut,
     /// Those without a handle: killed, to be reaped by their number.
     strays: Vec<i32>,
     /// What came first.
@@ -85,17 +92,15 @@ impl Heard {
 impl Enter for Entry<'_> {
     /// Starts the set-up program in the launch's cgroup; on return main has executed.
     fn enter(&self, launch: &mut Launch<'_>) -> Result<(Newborn, Placement), Failed> {
-        let failed = |errno| Failed::At(Step::SetUp, errno);
-        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
-        let theirs = above_two(theirs.into()).map_err(failed)?;
-        launch.image.set_up = Some(self.set_up(launch, &theirs));
-        let (program, placement) = launch.start()?;
-        drop(theirs);
-        let mut overdue = launch.overdue();
-        let heard = self.listen(line.as_fd(), &program, &mut overdue);
-        drop(line);
-        let main = self.came_of(heard, &program, overdue.error());
-        main.map(|main| (main, placement)).map_err(|failed| named(failed, launch))
+        let born = match self.born(launch) {
+            // It runs as well without.
+            Err(Failed::At(Step::Template, _)) => {
+                *self.lent.borrow_mut() = self.enclosure.templates.give_up(self.ids);
+                self.born(launch)
+            }
+            born => born,
+        };
+        born.map_err(|failed| named(failed, launch))
     }
 }
 
@@ -104,8 +109,9 @@ impl<'a> Entry<'a> {
     pub(crate) fn new(enclosure: &'a Enclosure, ids: Ids, fds: &'a [RawFd]) -> Result<Self, Error> {
         let hosts = enclosure.overlays().map(|dir| layers::host(&dir));
         let hosts = RefCell::new(hosts.collect::<Result<_, _>>()?);
-        let (init, changes, listener) = Default::default();
-        Ok(Self { enclosure, ids, fds, hosts, init, changes, listener })
+        let lent = RefCell::new(enclosure.lend(ids));
+        let (init, changes, listener, handed_out) = Default::default();
+        Ok(Self { enclosure, ids, fds, hosts, init, changes, listener, lent, handed_out })
     }
 
     /// Hands over the overlays, once they are there.
@@ -118,9 +124,29 @@ impl<'a> Entry<'a> {
         self.listener.take()
     }
 
-    /// Hands over process 1, once it is there.
-    pub(crate) fn take_init(&self) -> Option<Newborn> {
-        self.init.take()
+    /// Hands over process 1, once it is there, and what is to be done when it is reaped.
+    pub(crate) fn take_init(&mut self) -> Option<(Newborn, AtEnd)> {
+        let init = self.init.take()?;
+        let rented = self.enclosure.templates.take(self.lent.get_mut(), self.handed_out.take());
+        Some((
+            init,
+            rented
+                .map(|rented| -> Box<dyn FnOnce() + Send> { Box::new(move || rented.give_back()) }),
+        ))
+    }
+
+    fn born(&self, launch: &mut Launch<'_>) -> Result<(Newborn, Placement), Failed> {
+        let failed = |errno| Failed::At(Step::SetUp, errno);
+        let (line, theirs) = UnixStream::pair().map_err(|error| failed(errno_of(&error)))?;
+        let theirs = above_two(theirs.into()).map_err(failed)?;
+        launch.image.set_up = Some(self.set_up(launch, &theirs));
+        let (program, placement) = launch.start()?;
+        drop(theirs);
+        let mut overdue = launch.overdue();
+        let heard = self.listen(line.as_fd(), &program, &mut overdue);
+        drop(line);
+        let main = self.came_of(heard, &program, overdue.error());
+        main.map(|main| (main, placement))
     }
 
     /// Lays out what the program is told.
@@ -134,6 +160,8 @@ impl<'a> Entry<'a> {
         numbers.push(launch.program.process_group.map_or(-1, i64::from));
         let counts = [candidates.len(), enclosure.fail, self.fds.len()];
         numbers.extend(counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
+        let lent = self.lent.borrow();
+        numbers.extend(lent.numbers());
         numbers.extend(self.fds.iter().copied().map(i64::from));
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
         let numbers = CString::new(numbers.join(" ")).unwrap_or_default();
@@ -141,7 +169,7 @@ impl<'a> Entry<'a> {
         let head: [*const c_char; 3] = [c"tidy-set-up".as_ptr(), numbers.as_ptr(), cwd];
         let argv = head.into_iter().chain(candidates.iter().copied());
         let argv = argv.chain(image.argv.each().iter().copied()).chain([ptr::null()]).collect();
-        let fds = own.into_iter().chain(self.fds.iter().copied()).collect();
+        let fds = own.into_iter().chain(lent.fds()).chain(self.fds.iter().copied()).collect();
         SetUp { program: enclosure.program.as_raw_fd(), argv, fds, _numbers: numbers }
     }
 
@@ -177,6 +205,10 @@ impl<'a> Entry<'a> {
                     Ok(listener) => heard.listener = Some(listener),
                     Err(errno) => heard.fail(Step::Forward, errno),
                 },
+                Ok(Some((
+                    [which @ (news::USER_NAMESPACE..=news::NETWORK_NAMESPACE), ..],
+                    namespace,
+                ))) => heard.handed_out.add(which, namespace),
                 Ok(Some(([step, errno, index], _))) => {
                     heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }
@@ -197,7 +229,7 @@ impl<'a> Entry<'a> {
         program: &Newborn,
         given_up: Option<Error>,
     ) -> Result<Newborn, Failed> {
-        let Heard { init, main, uppers, listener, strays, failed } = heard;
+        let Heard { init, main, uppers, listener, handed_out, strays, failed } = heard;
         let lacks = uppers.len() < self.enclosure.overlays().count()
             || listener.is_none() && self.enclosure.port().is_some();
         let lacking = || lacks.then_some(Failed::At(Step::Births, Errno::ESRCH));
@@ -208,6 +240,7 @@ impl<'a> Entry<'a> {
                 self.init.set(Some(init));
                 self.keep(uppers);
                 self.listener.set(listener);
+                self.handed_out.set(handed_out);
                 Ok(main)
             }
             (failed, init, main) => {
@@ -238,6 +271,7 @@ impl<'a> Entry<'a> {
             news::NAMESPACES => Step::Namespaces,
             news::NETWORK => Step::Network,
             news::FORWARD => Step::Forward,
+            news::TEMPLATE => Step::Template,
             news::BIRTH => Step::Births,
             news::ROOT | news::PIVOT => Step::Root,
             news::VIEW => {

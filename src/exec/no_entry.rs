@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use crate::containment::Placement;
 use crate::exec::launch::{Enter, Failed, Launch};
 use crate::sys::Newborn;
+use crate::sys::inmates::AtEnd;
 
 pub(crate) enum Entry<'a> {
     #[expect(dead_code, reason = "it only holds the lifetime")]
@@ -22,7 +23,7 @@ impl Enter for Entry<'_> {
 }
 
 impl Entry<'_> {
-    pub(crate) fn take_init(&self) -> Option<Newborn> {
+    pub(crate) fn take_init(&mut self) -> Option<(Newborn, AtEnd)> {
         match self {
             Self::Never(never, _) => match *never {},
         }

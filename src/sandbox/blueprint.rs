@@ -32,10 +32,10 @@ pub(crate) fn sealed(
 }
 
 fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Option<Vec<u8>> {
-    let ops_at = size_of::<Head>();
-    // Each instruction has 8 bytes, and starts at a multiple of 8, as all that is before it.
-    let filter_at = ops_at + pieces.len() * size_of::<Op>();
-    let strings_at = filter_at + filter.len() * 8;
+    let filter_at = size_of::<Head>();
+    // Each instruction has 8 bytes.
+    let ops_at = filter_at + filter.len() * 8;
+    let strings_at = ops_at + pieces.len() * size_of::<Op>();
     let mut strings = Vec::new();
     let mut ops = Vec::new();
     for piece in pieces {
@@ -46,8 +46,8 @@ fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Op
         };
         let from = place(piece.from.as_bytes_with_nul())?;
         let to = place(piece.to.as_bytes_with_nul())?;
-        let Piece { kind, attributes, .. } = *piece;
-        ops.extend([kind, attributes, from, to].map(u32::to_ne_bytes));
+        let Piece { kind, attributes, stage, .. } = *piece;
+        ops.extend([kind, attributes, from, to, stage].map(u32::to_ne_bytes));
     }
     let head = [
         u32::try_from(pieces.len()).ok()?,
@@ -66,12 +66,12 @@ fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Op
         },
     ];
     let mut all: Vec<u8> = head.map(u32::to_ne_bytes).concat();
-    all.extend(ops.concat());
     for instruction in filter {
         all.extend(instruction.code.to_ne_bytes());
         all.extend([instruction.jt, instruction.jf]);
         all.extend(instruction.k.to_ne_bytes());
     }
+    all.extend(ops.concat());
     all.extend(strings);
     (all.len() < LARGEST).then_some(all)
 }

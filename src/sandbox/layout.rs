@@ -28,6 +28,20 @@ pub(crate) struct Op {
     pub(crate) attributes: u32,
     pub(crate) from: u32,
     pub(crate) to: u32,
+    /// One of [`stage`].
+    pub(crate) stage: u32,
+}
+
+/// When an op is carried out, where there is a template.
+pub(crate) mod stage {
+    /// Once: the template has it.
+    pub(crate) const FIXED: u32 = 0;
+    /// For each command anew.
+    pub(crate) const OWN: u32 = 1;
+    /// Once; then its mount is moved into what is the command's own.
+    pub(crate) const CARRIED: u32 = 2;
+    /// Ops of that stage, at the most.
+    pub(crate) const MOST_CARRIED: usize = 32;
 }
 
 pub(crate) mod op {
@@ -78,7 +92,18 @@ pub(crate) mod number {
     pub(crate) const FAIL: usize = 8;
     /// How many fds above 2 the command is to have; they follow.
     pub(crate) const KEPT: usize = 9;
-    pub(crate) const COUNT: usize = 10;
+    /// The namespaces of a template, to be entered; or -1.
+    pub(crate) const USER_NAMESPACE: usize = 10;
+    pub(crate) const MOUNTS_NAMESPACE: usize = 11;
+    /// An empty network, which no other process is in; or -1.
+    pub(crate) const NETWORK_NAMESPACE: usize = 12;
+    /// What to hand out: 0, or [`LENDS_NETWORK`] and [`MAKES_TEMPLATE`].
+    pub(crate) const HANDS_OUT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
+    /// Hands out the network that it makes.
+    pub(crate) const LENDS_NETWORK: usize = 1;
+    /// Hands out its user namespace, and its mounts as they are before its own are added.
+    pub(crate) const MAKES_TEMPLATE: usize = 2;
     /// Kept fds, at the most.
     pub(crate) const MOST_KEPT: usize = 64;
 }
@@ -91,6 +116,10 @@ pub(crate) mod news {
     pub(crate) const UPPER: u32 = 103;
     /// The listening socket of a forwarded port.
     pub(crate) const LISTENER: u32 = 104;
+    /// A namespace that is handed out.
+    pub(crate) const USER_NAMESPACE: u32 = 105;
+    pub(crate) const MOUNTS_NAMESPACE: u32 = 106;
+    pub(crate) const NETWORK_NAMESPACE: u32 = 107;
 
     pub(crate) const PLAN: u32 = 1;
     pub(crate) const IDENTITY: u32 = 2;
@@ -112,6 +141,8 @@ pub(crate) mod news {
     pub(crate) const EXEC: u32 = 17;
     pub(crate) const FDS: u32 = 18;
     pub(crate) const FORWARD: u32 = 19;
+    /// Entering a template, or handing one out.
+    pub(crate) const TEMPLATE: u32 = 20;
 }
 
 /// One message: what it is about, an errno or a pid, and a place in the list of ops.

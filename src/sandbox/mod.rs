@@ -9,6 +9,7 @@ pub(crate) mod fds;
 pub(crate) mod enclosure;
 pub(crate) mod enter;
 mod filter;
+pub(crate) mod ids;
 mod layers;
 #[expect(dead_code, reason = "the other side of it is the set-up program's")]
 pub(crate) mod layout;
@@ -19,6 +20,7 @@ pub(crate) mod prepared;
 mod request;
 mod ruleset;
 mod setters;
+pub(crate) mod template;
 pub(crate) mod view;
 
 use std::os::fd::RawFd;

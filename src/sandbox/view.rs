@@ -4,7 +4,7 @@
 //! which they are made, what is above before what is below it.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::hierarchy::{Mount, mounts};
 use crate::error::{Error, Result, Step};
-use crate::sandbox::layout::op;
+use crate::sandbox::layout::{op, stage};
 use crate::sandbox::overlays;
 
 /// How the network of a sandbox looks; see [`Sandbox::network`](crate::Sandbox::network).
@@ -78,6 +78,8 @@ pub(crate) struct Piece {
     pub(crate) from: CString,
     /// The path in the view, without the slash in front.
     pub(crate) to: CString,
+    /// When it is made; see [`stage`].
+    pub(crate) stage: u32,
 }
 
 const READ_ONLY: u32 = 1;
@@ -236,7 +238,7 @@ fn check(path: &Path, access: Access, barred: &[PathBuf]) -> Result<()> {
 impl Piece {
     fn new(kind: u32, attributes: u32, from: impl Into<OsString>, to: &Path) -> Result<Self> {
         let (from, to) = (text(&from.into())?, text(to.as_os_str())?);
-        Ok(Self { kind, attributes, from, to })
+        Ok(Self { kind, attributes, from, to, stage: stage::FIXED })
     }
 
     /// The piece of a path that is the same on both sides.
@@ -255,6 +257,11 @@ impl Piece {
         }
     }
 
+    /// Where it is in the view; what the host has at this path it shows or hides.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/").join(OsStr::from_bytes(self.to.to_bytes()))
+    }
+
     /// The error where the kernel has no file system of this kind.
     pub(crate) fn lacks(&self, errno: Errno) -> Option<Error> {
         let is_overlay = self.kind == op::OVERLAY && errno == Errno::ENODEV;
@@ -267,7 +274,7 @@ impl Piece {
     }
 }
 
-fn text(text: &std::ffi::OsStr) -> Result<CString> {
+fn text(text: &OsStr) -> Result<CString> {
     let has_nul = |_| {
         Error::invalid(Step::Prepare, format!("{text:?} in a sandbox"), "it contains a NUL byte")
     };

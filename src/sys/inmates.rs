@@ -2,6 +2,7 @@
 //! process of its pid namespace. Both have to be reaped, main first: init ends only when no process
 //! of the namespace is left unreaped, and with some kernels the cgroup is not empty before.
 
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -15,17 +16,26 @@ use crate::sys::{self, Newborn};
 /// How long a process that was killed is waited for.
 const DYING: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+/// What is to be done once no process of the namespace is left.
+pub(crate) type AtEnd = Option<Box<dyn FnOnce() + Send>>;
+
 pub(crate) struct Inmates {
     init: Newborn,
     main: Arc<OwnedFd>,
     /// How main has ended, once it is reaped.
     status: Mutex<Option<ExitStatus>>,
+    at_end: Mutex<AtEnd>,
+}
+
+impl fmt::Debug for Inmates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inmates").field("init", &self.init).finish_non_exhaustive()
+    }
 }
 
 impl Inmates {
-    pub(crate) fn new(init: Newborn, main: Arc<OwnedFd>) -> Self {
-        Self { init, main, status: Mutex::default() }
+    pub(crate) fn new(init: Newborn, main: Arc<OwnedFd>, at_end: AtEnd) -> Self {
+        Self { init, main, status: Mutex::default(), at_end: Mutex::new(at_end) }
     }
 
     /// Whether this is init's pid. It is init's as long as that is not reaped.
@@ -66,7 +76,7 @@ impl Inmates {
         let init = || poll::ended(self.init.pidfd.as_fd(), now).unwrap_or(false);
         let gone = self.main_gone(now).unwrap_or(false) && init();
         if gone {
-            let _ = sys::reap(self.init.pidfd.as_fd());
+            self.reap_init();
         }
         gone
     }
@@ -74,7 +84,15 @@ impl Inmates {
     /// Reaps both, which were killed.
     pub(crate) fn reap(&self) {
         let _ = self.main_gone(Some(Instant::now() + DYING));
-        let _ = poll::ended(self.init.pidfd.as_fd(), Some(Instant::now() + DYING));
+        if poll::ended(self.init.pidfd.as_fd(), Some(Instant::now() + DYING)).unwrap_or(false) {
+            self.reap_init();
+        }
+    }
+
+    /// Reaps init, which has ended: so has every process of its namespace.
+    fn reap_init(&self) {
         let _ = sys::reap(self.init.pidfd.as_fd());
+        let at_end = lock(&self.at_end).take();
+        at_end.into_iter().for_each(|act| act());
     }
 }

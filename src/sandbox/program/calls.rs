@@ -53,6 +53,7 @@ pub(crate) mod nr {
     pub(crate) const UNSHARE: usize = 272;
     pub(crate) const PIPE2: usize = 293;
     pub(crate) const PRLIMIT64: usize = 302;
+    pub(crate) const SETNS: usize = 308;
     pub(crate) const SECCOMP: usize = 317;
     pub(crate) const STATX: usize = 332;
     pub(crate) use super::new::*;
@@ -88,6 +89,7 @@ pub(crate) mod nr {
     pub(crate) const SECCOMP: usize = 277;
     pub(crate) const SENDMSG: usize = 211;
     pub(crate) const SETGROUPS: usize = 159;
+    pub(crate) const SETNS: usize = 268;
     pub(crate) const SETRESGID: usize = 149;
     pub(crate) const SETRESUID: usize = 147;
     pub(crate) const SETSID: usize = 157;

@@ -10,20 +10,26 @@ use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan};
 use crate::view;
 
-pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers) -> ! {
-    let Err(fault) = become_command(orders, plan, lowers) else { exit(127) };
+/// `joins`: it is in the mounts of a template.
+pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> ! {
+    let Err(fault) = become_command(orders, plan, lowers, joins) else { exit(127) };
     orders.tell(&fault);
     exit(127)
 }
 
-fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
+fn become_command(
+    orders: &Orders,
+    plan: &Plan,
+    lowers: &Lowers,
+    joins: bool,
+) -> Result<(), Fault> {
     if matches!(plan.head.network, network::LOOPBACK | network::FORWARD) {
         orders.check(news::NETWORK, bring_loopback_up())?;
     }
     if plan.head.network == network::FORWARD {
         orders.check(news::FORWARD, hand_listener_out(orders, plan.head.port as u16))?;
     }
-    view::enter(orders, plan, lowers)?;
+    view::enter(orders, plan, lowers, joins)?;
     orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
     if orders.number(number::GROUP) == 0 {
         orders.check(news::GROUP, call(nr::SETPGID, [0; 6]))?;

@@ -1,13 +1,17 @@
 //! The set-up process: makes the namespaces and the two processes that live in them.
 
-use crate::calls::{call, close, fork_beside, into, nr, number as fd_number, prctl};
+use crate::calls::{
+    AT_CWD, CLOEXEC, call, close, fork_beside, into, nr, number as fd_number, prctl,
+};
 use crate::layout::{network, news, number};
 use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan, map_of, write_file};
 use crate::view::text;
 use crate::{confine, init};
 
-const NEW_MOUNTS: usize = 0x2_0000;
+const SET_DUMPABLE: usize = 4;
+
+pub(crate) const NEW_MOUNTS: usize = 0x2_0000;
 const NEW_CGROUP: usize = 0x200_0000;
 const NEW_UTS: usize = 0x400_0000;
 const NEW_IPC: usize = 0x800_0000;
@@ -17,7 +21,6 @@ const NEW_NET: usize = 0x4000_0000;
 
 pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     const SET_NAME: usize = 15;
-    const SET_DUMPABLE: usize = 4;
     prctl(SET_NAME, c"tidy-set-up".as_ptr().expose_provenance());
     let plan = Plan::map(orders.fd(number::PLAN));
     let plan = plan.map_err(|errno| Fault { step: news::PLAN, errno, index: 0 })?;
@@ -31,20 +34,76 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
         // Only here the group's number is known; a new group is main's own to make.
         orders.check(news::GROUP, call(nr::SETPGID, [0, group.cast_unsigned(), 0, 0, 0, 0]))?;
     }
-    let unshare = |flags| call(nr::UNSHARE, [flags, 0, 0, 0, 0, 0]);
-    orders.check(news::USER, unshare(NEW_USER))?;
-    // Its own files in /proc are root's otherwise. While it is so, another process of the user that
-    // it has become can trace it, and speak for it.
-    orders.check(news::MAP, prctl(SET_DUMPABLE, 1))?;
-    map_ids(orders)?;
-    // Init and main, too, until exec.
-    orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
+    let joins = enter_template(orders)?;
+    if !joins {
+        orders.check(news::USER, unshare(NEW_USER))?;
+        // Its own files in /proc are root's otherwise. While it is so, another process of the user
+        // that it has become can trace it, and speak for it.
+        orders.check(news::MAP, prctl(SET_DUMPABLE, 1))?;
+        map_ids(orders)?;
+        // Init and main, too, until exec.
+        orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
+    }
+    if plan.head.network != network::HOST {
+        enter_network(orders, joins)?;
+    }
+    if joins {
+        let mounts = set_namespace(orders.fd(number::MOUNTS_NAMESPACE), NEW_MOUNTS);
+        orders.check(news::TEMPLATE, mounts)?;
+    }
     let rest = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PIDS;
     orders.check(news::NAMESPACES, unshare(rest))?;
-    if plan.head.network != network::HOST {
-        orders.check(news::NETWORK, unshare(NEW_NET))?;
+    if makes_template(orders) {
+        hand_out(orders, news::USER_NAMESPACE, text(c"/proc/self/ns/user"))?;
+        hand_out(orders, news::MOUNTS_NAMESPACE, text(c"/proc/self/ns/mnt"))?;
     }
-    give_birth(orders, &plan, &lowers)
+    give_birth(orders, &plan, &lowers, joins)
+}
+
+pub(crate) fn unshare(flags: usize) -> isize {
+    call(nr::UNSHARE, [flags, 0, 0, 0, 0, 0])
+}
+
+fn set_namespace(fd: usize, kind: usize) -> isize {
+    call(nr::SETNS, [fd, kind, 0, 0, 0, 0])
+}
+
+pub(crate) fn makes_template(orders: &Orders) -> bool {
+    orders.fd(number::HANDS_OUT) & number::MAKES_TEMPLATE != 0
+}
+
+/// Enters the user namespace of a template, if there is one and the machine lets it in.
+fn enter_template(orders: &Orders) -> Result<bool, Fault> {
+    if orders.number(number::USER_NAMESPACE) < 0 {
+        return Ok(false);
+    }
+    // Nobody in there may look into it from now on.
+    orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
+    Ok(set_namespace(orders.fd(number::USER_NAMESPACE), NEW_USER) >= 0)
+}
+
+/// Enters the empty network that it is lent, or makes one.
+fn enter_network(orders: &Orders, joins: bool) -> Result<(), Fault> {
+    if joins && orders.number(number::NETWORK_NAMESPACE) >= 0 {
+        let entered = set_namespace(orders.fd(number::NETWORK_NAMESPACE), NEW_NET);
+        return orders.check(news::TEMPLATE, entered).map(drop);
+    }
+    orders.check(news::NETWORK, unshare(NEW_NET))?;
+    // It belongs to the template's user namespace, or it can never be entered again.
+    let is_of_template = joins || makes_template(orders);
+    if is_of_template && orders.fd(number::HANDS_OUT) & number::LENDS_NETWORK != 0 {
+        hand_out(orders, news::NETWORK_NAMESPACE, text(c"/proc/self/ns/net"))?;
+    }
+    Ok(())
+}
+
+/// Hands a namespace of this process to the supervisor.
+fn hand_out(orders: &Orders, which: u32, path: usize) -> Result<(), Fault> {
+    let opened = call(nr::OPENAT, [AT_CWD, path, CLOEXEC, 0, 0, 0]);
+    let fd = orders.check(news::TEMPLATE, opened)?;
+    let sent = orders.send([which, 0, 0], Some(fd as i32));
+    close(fd);
+    orders.check(news::TEMPLATE, sent).map(drop)
 }
 
 /// As root: a user that owns nothing, without any group of root's.
@@ -69,10 +128,9 @@ fn map_ids(orders: &Orders) -> Result<(), Fault> {
 
 /// Forks init and main. Init reads from a pipe until main has executed or ended: only then has
 /// the second process of the namespace its number.
-fn give_birth(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
-    const CLOSE_ON_EXEC: usize = 0o2_000_000;
+fn give_birth(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> Result<(), Fault> {
     let (mut pipe, mut pidfd) = ([0i32; 2], -1);
-    orders.check(news::BIRTH, call(nr::PIPE2, [into(&mut pipe), CLOSE_ON_EXEC, 0, 0, 0, 0]))?;
+    orders.check(news::BIRTH, call(nr::PIPE2, [into(&mut pipe), CLOEXEC, 0, 0, 0, 0]))?;
     let [hold, go] = pipe.map(fd_number);
     let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
     if pid == 0 {
@@ -82,7 +140,7 @@ fn give_birth(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault
     close(hold);
     let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
     if pid == 0 {
-        confine::live(orders, plan, lowers);
+        confine::live(orders, plan, lowers, joins);
     }
     announce(orders, news::MAIN, pid, pidfd)?;
     close(go);

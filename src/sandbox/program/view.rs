@@ -8,8 +8,9 @@ use crate::calls::{
     self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, ENOENT, ENOTDIR, Facts, PATH_ONLY, at,
     byte, call, close, into, length, nr, open_plain,
 };
-use crate::layout::{Op, news, op};
+use crate::layout::{Op, news, op, stage};
 use crate::lower::Lowers;
+use crate::namespaces::{NEW_MOUNTS, makes_template, unshare};
 use crate::orders::{Fault, Orders, Plan};
 
 pub(crate) const READ_ONLY: u32 = 1;
@@ -28,38 +29,120 @@ pub(crate) struct View {
 }
 
 /// Builds the view and makes it the root. The old root is gone then.
-pub(crate) fn enter(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
-    let here = c".".as_ptr().expose_provenance();
-    let root = orders.check(news::ROOT, new_tmpfs(c"755".as_ptr().expose_provenance(), 0))?;
-    // Somewhere it has to be, to be a place to mount on: over the old root, where nothing sees it.
-    let slash = c"/".as_ptr().expose_provenance();
-    orders.check(news::ROOT, attach(root, AT_CWD, slash))?;
+///
+/// In the mounts of a template the root is there, with all that is fixed: what is this command's
+/// own is added. A command that makes a template does the one, then the other in a copy of those
+/// mounts.
+pub(crate) fn enter(
+    orders: &Orders,
+    plan: &Plan,
+    lowers: &Lowers,
+    joins: bool,
+) -> Result<(), Fault> {
+    let makes = makes_template(orders);
+    if !joins {
+        let mut view = View::new(orders)?;
+        for index in 0..plan.head.ops {
+            match plan.op(index) {
+                Some(op) if makes && op.stage == stage::OWN => view.prepare(plan, op),
+                Some(op) => view.add(orders, plan, (index, op), lowers)?,
+                None => {}
+            }
+        }
+        view.become_root(orders)?;
+        if !makes {
+            return Ok(());
+        }
+        orders.check(news::TEMPLATE, unshare(NEW_MOUNTS))?;
+    }
+    own(orders, plan, lowers)
+}
+
+/// Adds what is this command's own to the mounts of a template.
+fn own(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
+    let root = orders.check(news::ROOT, open_plain(AT_CWD, text(c"/"), PATH_ONLY))?;
     let mut view = View { root, ours: [0; MOST], count: 0 };
-    orders.check(news::ROOT, view.own(root))?;
-    for index in 0..plan.head.ops {
-        if let Some(op) = plan.op(index) {
-            let added = match op.kind {
-                op::OVERLAY => view.overlay(plan, op, lowers.of(index)).and_then(|upper| {
-                    let sent = orders.send([news::UPPER, 0, index], Some(upper as i32));
-                    close(upper);
-                    fd(sent).map(drop)
-                }),
-                _ => view.add(plan, op),
-            };
-            orders.check_at(news::VIEW, index, done(added))?;
+    let ops = || (0..plan.head.ops).filter_map(|index| Some((index, plan.op(index)?)));
+    // Before they are covered by what they are moved into.
+    let mut carried = [0; stage::MOST_CARRIED];
+    let all = ops().filter(|(_, op)| op.stage == stage::CARRIED);
+    for ((index, op), fd) in all.zip(&mut carried) {
+        let opened = open_plain(root, plan.address(op.to), PATH_ONLY);
+        *fd = orders.check_at(news::VIEW, index, opened)?;
+    }
+    let mut carried = carried.iter();
+    for (index, op) in ops() {
+        match op.stage {
+            stage::OWN => view.add(orders, plan, (index, op), lowers)?,
+            stage::CARRIED => {
+                let mount = carried.next().copied().unwrap_or_default();
+                let moved = view.carry(mount, plan.address(op.to));
+                orders.check_at(news::VIEW, index, done(moved))?;
+            }
+            _ => {}
         }
     }
-    orders.check(news::ROOT, set_attributes(root, READ_ONLY, 0))?;
-    orders.check(news::PIVOT, call(nr::FCHDIR, [root, 0, 0, 0, 0, 0]))?;
-    orders.check(news::PIVOT, call(nr::PIVOT_ROOT, [here, here, 0, 0, 0, 0]))?;
-    // Both are at the same place now, the old one on top.
-    const DETACH: usize = 2;
-    orders.check(news::PIVOT, call(nr::UMOUNT2, [here, DETACH, 0, 0, 0, 0]))?;
     close(root);
-    orders.check(news::PIVOT, call(nr::CHDIR, [slash, 0, 0, 0, 0, 0])).map(drop)
+    Ok(())
 }
 
 impl View {
+    /// Makes an empty root.
+    fn new(orders: &Orders) -> Result<Self, Fault> {
+        let root = orders.check(news::ROOT, new_tmpfs(text(c"755"), 0))?;
+        // Somewhere it has to be, to be a place to mount on: over the old root, where nothing sees
+        // it.
+        orders.check(news::ROOT, attach(root, AT_CWD, text(c"/")))?;
+        let mut view = Self { root, ours: [0; MOST], count: 0 };
+        orders.check(news::ROOT, view.own(root))?;
+        Ok(view)
+    }
+
+    fn add(
+        &mut self,
+        orders: &Orders,
+        plan: &Plan,
+        (index, op): (u32, Op),
+        lowers: &Lowers,
+    ) -> Result<(), Fault> {
+        let added = match op.kind {
+            op::OVERLAY => self.overlay(plan, op, lowers.of(index)).and_then(|upper| {
+                let sent = orders.send([news::UPPER, 0, index], Some(upper as i32));
+                close(upper);
+                fd(sent).map(drop)
+            }),
+            _ => self.make_piece(plan, op),
+        };
+        orders.check_at(news::VIEW, index, done(added)).map(drop)
+    }
+
+    /// Makes a place in a template at which its commands mount what is their own. The kernel lets
+    /// them mount `/proc` only where one is seen already. What fails here fails there, too.
+    fn prepare(&mut self, plan: &Plan, op: Op) {
+        let _ = match op.kind {
+            op::PROC => self.make_piece(plan, op),
+            _ => self.place(plan.address(op.to), true).map(close),
+        };
+    }
+
+    /// Moves a mount to a place.
+    fn carry(&self, mount: usize, to: usize) -> Result<(), isize> {
+        let place = self.place(to, Facts::of(mount)?.is_dir)?;
+        self.mount(mount, place)
+    }
+
+    fn become_root(self, orders: &Orders) -> Result<(), Fault> {
+        const DETACH: usize = 2;
+        let (root, here) = (self.root, text(c"."));
+        orders.check(news::ROOT, set_attributes(root, READ_ONLY, 0))?;
+        orders.check(news::PIVOT, call(nr::FCHDIR, [root, 0, 0, 0, 0, 0]))?;
+        orders.check(news::PIVOT, call(nr::PIVOT_ROOT, [here, here, 0, 0, 0, 0]))?;
+        // Both are at the same place now, the old one on top.
+        orders.check(news::PIVOT, call(nr::UMOUNT2, [here, DETACH, 0, 0, 0, 0]))?;
+        close(root);
+        orders.check(news::PIVOT, call(nr::CHDIR, [text(c"/"), 0, 0, 0, 0, 0])).map(drop)
+    }
+
     /// Notes that the file system of this mount is ours.
     fn own(&mut self, mount: usize) -> isize {
         const NO_SPACE: isize = -28;
@@ -74,7 +157,7 @@ impl View {
         }
     }
 
-    fn add(&mut self, plan: &Plan, op: Op) -> Result<(), isize> {
+    fn make_piece(&mut self, plan: &Plan, op: Op) -> Result<(), isize> {
         let (from, to) = (plan.address(op.from), plan.address(op.to));
         match op.kind {
             op::DIRECTORY => self.place(to, true).map(close),

@@ -12,6 +12,7 @@ pub(crate) mod overlay;
 mod real;
 mod rows;
 mod streams;
+mod template;
 
 use std::path::Path;
 
