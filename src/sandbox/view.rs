@@ -91,6 +91,8 @@ const NO_EXEC: u32 = 8;
 const SYSTEM_LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const SYSTEM: [&str; 2] = ["usr", "etc"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// What it always has of its own.
+const OWN: [&str; 5] = ["/proc", "/tmp", "/dev", "/dev/shm", "/dev/pts"];
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),
@@ -127,6 +129,11 @@ impl Wanted {
             });
         }
         hold(&mut paths);
+        // What is always shown is left out; there is nothing to cover then.
+        all.retain(|piece| match paths.get(&piece.path()) {
+            Some(Access::Hidden) => paths.remove(&piece.path()).is_none(),
+            _ => true,
+        });
         for (path, access) in &paths {
             if *access != Access::Hidden || self.shows_above(path) {
                 all.push(Piece::named(path, *access)?);
@@ -223,7 +230,10 @@ fn check(path: &Path, access: Access, barred: &[PathBuf]) -> Result<()> {
         return no("this would be everything: name what is needed");
     }
     if access == Access::Hidden {
-        return Ok(());
+        return match OWN.iter().any(|own| path == Path::new(own)) {
+            true => no("a sandbox has its own, with nothing of the host's in it: leave it out"),
+            false => Ok(()),
+        };
     }
     let own = ["/proc", "/dev/shm", "/dev/pts", "/dev/ptmx", "/dev/mqueue"];
     if path == Path::new("/dev") || own.iter().any(|own| path.starts_with(own)) {

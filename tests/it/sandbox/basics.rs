@@ -140,6 +140,36 @@ fn the_view_has_what_is_named_and_no_more() {
     stage.close(Alone::Yes);
 }
 
+/// What every view has, and what `system` shows, as what is named.
+#[test]
+#[serial]
+fn what_is_hidden_is_not_there_whatever_has_shown_it() {
+    let Some(stage) = stage() else { return };
+    for (hidden, script) in [
+        ("/etc", "ls -A /etc"),
+        ("/etc/passwd", "cat /etc/passwd"),
+        ("/dev/full", "ls /dev/full"),
+        ("/proc/sys", "ls -A /proc/sys"),
+        ("/sbin", "ls -A /sbin"),
+    ] {
+        let script = format!("{script} 2>/dev/null; echo well");
+        for _ in 0..3 {
+            let sandbox = plain().hide(hidden);
+            assert_eq!(said(&stage, &script, &sandbox), "well\n", "{hidden}");
+        }
+        assert_ne!(said(&stage, &script, &plain()), "well\n", "{hidden}");
+    }
+    // A part of what is hidden can be shown.
+    let sandbox = plain().hide("/etc").read_only("/etc/hostname");
+    assert_eq!(said(&stage, "ls -A /etc", &sandbox), "hostname\n");
+    for own in ["/proc", "/tmp", "/dev", "/dev/shm", "/dev/pts"] {
+        let error = boxed(&stage, "true", &plain().hide(own)).run().unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("its own"), "{error}");
+    }
+    drop(sandbox);
+    stage.close(Alone::Yes);
+}
+
 #[test]
 #[serial]
 fn no_mount_point_is_made_in_a_directory_of_the_hosts() {
