@@ -3,7 +3,7 @@
 //! of the namespace is left unreaped, and with some kernels the cgroup is not empty before.
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -70,11 +70,22 @@ impl Inmates {
         Ok(ended)
     }
 
+    /// Waits until both have ended, so that no process of the namespace is left; false at the
+    /// deadline.
+    pub(crate) fn have_ended(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
+        Ok(self.main_gone(deadline)? && poll::ended(self.init.pidfd.as_fd(), deadline)?)
+    }
+
+    /// The handle of an init that has not ended.
+    pub(crate) fn running_init(&self) -> Option<BorrowedFd<'_>> {
+        let init = self.init.pidfd.as_fd();
+        let ended = poll::ended(init, Some(Instant::now())).unwrap_or(true);
+        (!ended).then_some(init)
+    }
+
     /// Reaps what has ended; whether both have.
     pub(crate) fn are_gone(&self) -> bool {
-        let now = Some(Instant::now());
-        let init = || poll::ended(self.init.pidfd.as_fd(), now).unwrap_or(false);
-        let gone = self.main_gone(now).unwrap_or(false) && init();
+        let gone = self.have_ended(Some(Instant::now())).unwrap_or(false);
         if gone {
             self.reap_init();
         }

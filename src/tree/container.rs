@@ -196,8 +196,8 @@ impl Container {
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool> {
         match self {
             Self::Cgroup(cgroup, inmates) => {
-                let main_gone = inmates.as_ref().map_or(Ok(true), |all| all.main_gone(deadline));
-                let empty = main_gone.and_then(|gone| Ok(gone && cgroup.wait_empty(deadline)?));
+                let ended = inmates.as_ref().map_or(Ok(true), |all| all.have_ended(deadline));
+                let empty = ended.and_then(|ended| Ok(ended && cgroup.wait_empty(deadline)?));
                 empty.map_err(|e| cgroup.error(Step::Wait, e))
             }
             Self::Keeper(kept) => kept.wait_empty(deadline),
@@ -232,11 +232,25 @@ impl Container {
         }
     }
 
-    /// The fd and events to poll for its becoming empty.
+    /// The fd and events to poll for its becoming empty, this time. The news of a cgroup come up to
+    /// 10 ms late; an init has ended at once.
     pub(crate) fn empty_news(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
-            Self::Cgroup(cgroup, _) => (cgroup.events_fd(), PollFlags::POLLPRI),
+            Self::Cgroup(cgroup, inmates) => {
+                let init = inmates.as_ref().and_then(|all| all.running_init());
+                init.map_or((cgroup.events_fd(), PollFlags::POLLPRI), |init| {
+                    (init, PollFlags::POLLIN)
+                })
+            }
             Self::Keeper(kept) => (kept.end_fd(), PollFlags::POLLIN),
+        }
+    }
+
+    /// The fd to poll for its becoming empty, for as long as it lives.
+    pub(crate) fn empty_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Cgroup(cgroup, _) => cgroup.events_fd(),
+            Self::Keeper(kept) => kept.end_fd(),
         }
     }
 
@@ -252,9 +266,13 @@ impl Container {
     /// What the processes in it are doing.
     pub(crate) fn activity(&self) -> Activity {
         match self {
-            Self::Cgroup(cgroup, _) => {
-                cgroup.pids().map_or(Activity::Unseen, |all| activity::of(&all))
-            }
+            Self::Cgroup(cgroup, inmates) => match cgroup.pids() {
+                // It ends now that nothing else is left.
+                Ok(all) if inmates.is_some() && all.iter().all(|&pid| self.is_init(pid)) => {
+                    Activity::Works
+                }
+                all => all.map_or(Activity::Unseen, |all| activity::of(&all)),
+            },
             Self::Keeper(kept) => activity::of(&kept.pids()),
         }
     }

@@ -383,7 +383,7 @@ impl Tree {
 /// says that it is empty.
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.container.empty_news().0
+        self.container.empty_fd()
     }
 }
 
