@@ -92,7 +92,7 @@ mod by_terminal {
     use std::os::unix::process::CommandExt;
     use std::time::{Duration, Instant};
 
-    use nix::sys::signal::{Signal, killpg};
+    use nix::sys::signal::{Signal, kill, killpg};
     use nix::unistd::Pid;
     use serial_test::serial;
 
@@ -131,6 +131,58 @@ mod by_terminal {
                 });
                 assert!(over && ended.unwrap().success(), "{args:?}, round {round}: {ended:?}");
             }
+            stage.close(Alone::Yes);
+        }
+    }
+
+    /// Children of a process, of its main thread.
+    fn children(pid: u32) -> Vec<i32> {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Whether it has executed its program.
+    fn has_executed(pid: i32) -> bool {
+        const FORK_NO_EXEC: u64 = 0x40;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let flags = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(6)?.parse().ok());
+        flags.is_some_and(|flags: u64| flags & FORK_NO_EXEC == 0)
+    }
+
+    /// Each child of the tool gets it once, as soon as it is there: the guard among them, which
+    /// nothing continues.
+    #[test]
+    #[serial]
+    fn a_ctrl_z_that_finds_a_guard_at_its_birth_is_nothing_to_it() {
+        for args in ["--containment=cgroup", "--force-join"] {
+            let Some(stage) = Stage::set() else { return };
+            let mut met = 0;
+            for round in 0..rounds(40, 400) {
+                let mut tool = stage.tool(&["run", "-q", args, "true"]);
+                let mut tool = tool.stdin(std::process::Stdio::null()).spawn().unwrap();
+                let (mut known, mut ended) = (Vec::new(), None);
+                let send = |pid: i32, signal| drop(kill(Pid::from_raw(pid), signal));
+                let over = until(SOON, || {
+                    // Looks as often as it can: a birth is over in a fraction of a millisecond.
+                    let soon = Instant::now() + Duration::from_millis(2);
+                    while Instant::now() < soon {
+                        for pid in children(tool.id()) {
+                            if !known.contains(&pid) {
+                                met += u32::from(!has_executed(pid));
+                                send(pid, Signal::SIGTSTP);
+                                known.push(pid);
+                            } else if has_executed(pid) {
+                                send(pid, Signal::SIGCONT);
+                            }
+                        }
+                    }
+                    ended = tool.try_wait().unwrap();
+                    ended.is_some()
+                });
+                assert!(over && ended.unwrap().success(), "{args}, round {round}: {ended:?}");
+            }
+            assert!(met > 0, "no birth was met");
             stage.close(Alone::Yes);
         }
     }
