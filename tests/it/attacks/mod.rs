@@ -61,6 +61,8 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "sandbox")]
         "sandbox" => crate::sandbox::escapes::play(),
         #[cfg(feature = "sandbox")]
+        "sandbox-overlay" => crate::sandbox::escapes::play_overlay(),
+        #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
         #[cfg(feature = "sandbox")]
         "overlay-held" => crate::sandbox::layers::hold(),

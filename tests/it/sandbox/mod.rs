@@ -11,6 +11,7 @@ mod network;
 pub(crate) mod overlay;
 mod real;
 mod rows;
+mod services;
 mod streams;
 mod template;
 
