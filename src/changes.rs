@@ -62,6 +62,8 @@ pub struct ChangeList {
     pub changes: Vec<Change>,
     /// How many there are.
     pub count: usize,
+    /// How many of them no commit takes over: [`ChangeKind::Skipped`].
+    pub skipped: usize,
 }
 
 /// One file or directory that differs.

@@ -232,6 +232,7 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, path: PathBuf, kind: ChangeKind, stat: &FileStat) {
         self.found.count += 1;
+        self.found.skipped += usize::from(kind == ChangeKind::Skipped);
         self.bytes = self.bytes.saturating_add(path.as_os_str().len());
         if self.found.changes.len() < MOST && self.bytes <= MOST_BYTES {
             let is_dir = Kind::of(stat) == Kind::Dir;
