@@ -10,8 +10,9 @@ pub(crate) mod life;
 mod network;
 pub(crate) mod overlay;
 mod real;
+#[cfg(feature = "cli")]
+mod recipes;
 mod rows;
-mod services;
 mod streams;
 mod template;
 
