@@ -147,9 +147,11 @@ impl Drop for World {
     }
 }
 
-/// As an actor: its environment has the secret, and fd 9 is the directory that is not named.
+/// As an actor: its environment has the secret, and fd 200 is the directory that is not named.
 pub(crate) fn play() {
-    play_in(|named| [Network::None, Network::Loopback].map(|net| named.clone().network(net)).into());
+    play_in(|named| {
+        [Network::None, Network::Loopback].map(|net| named.clone().network(net)).into()
+    });
 }
 
 /// The same with the directory that is named as an overlay, which is committed each time.
@@ -161,7 +163,7 @@ fn play_in(levels: fn(&Sandbox) -> Vec<Sandbox>) {
     let supervisor = Supervisor::builder().build().unwrap();
     let mut world = World::make(supervisor.path().unwrap());
     let dir = fs::File::open(&world.out).unwrap();
-    let _inherited = nine(&dir);
+    let _inherited = inherited(&dir);
     let root = nix::unistd::geteuid().is_root();
     let work = world.work.clone();
     let overlay = std::env::var(ROLE).is_ok_and(|role| role == "sandbox-overlay");
@@ -197,12 +199,12 @@ fn play_in(levels: fn(&Sandbox) -> Vec<Sandbox>) {
     supervisor.close().unwrap();
 }
 
-fn nine(dir: &fs::File) -> std::os::fd::OwnedFd {
+fn inherited(dir: &fs::File) -> std::os::fd::OwnedFd {
     use nix::fcntl::{FcntlArg, fcntl};
     use std::os::fd::AsRawFd;
     // Not closed by exec.
-    let fd = fcntl(dir, FcntlArg::F_DUPFD(9)).unwrap();
-    assert!(fd == 9 && dir.as_raw_fd() != 9, "fd {fd}");
+    let fd = fcntl(dir, FcntlArg::F_DUPFD(200)).unwrap();
+    assert!(fd == 200 && dir.as_raw_fd() != 200, "fd {fd}");
     super::owned(fd)
 }
 

@@ -13,6 +13,7 @@ mod real;
 #[cfg(feature = "cli")]
 mod recipes;
 mod rows;
+mod services;
 mod streams;
 mod template;
 

@@ -17,11 +17,8 @@ use super::rows::{Row, Who, came_true, leaked};
 pub(crate) const GROUP_SECRET: &str = "TIDY_GROUP_SECRET";
 
 /// What services listen on, by the variable that names it to programs.
-const SOCKETS: [(&str, &str); 3] = [
-    ("DOCKER_SOCK", "docker.sock"),
-    ("BUS", "bus"),
-    ("SSH_AUTH_SOCK", "agent"),
-];
+const SOCKETS: [(&str, &str); 3] =
+    [("DOCKER_SOCK", "docker.sock"), ("BUS", "bus"), ("SSH_AUTH_SOCK", "agent")];
 
 pub(super) struct Services {
     sockets: Vec<UnixListener>,
