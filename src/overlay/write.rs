@@ -14,12 +14,16 @@ use nix::unistd::{
 };
 
 use crate::error::errno_of;
+use crate::overlay::attributes;
 use crate::overlay::files::{
     Kind, Opened, PERMISSIONS, beneath, data, file, look, names, open_dir,
 };
 
 /// Names that are tried for a file, before one is taken that is not there.
 const TRIES: u32 = 1000;
+
+/// Until it is whole. Attributes are set by those who may write.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// Levels of what is removed, at the most.
 const MOST_DEPTH: usize = 256;
@@ -111,6 +115,7 @@ impl<'a> Place<'a> {
         if let Some(old) = self.old.filter(|old| Kind::of(old) == Kind::File) {
             keep_owner(to, old)?;
         }
+        attributes::copy(&from.fd, to)?;
         fchmod(to, Mode::from_bits_truncate(seen.st_mode & PERMISSIONS))?;
         let time = TimeSpec::new(seen.st_mtime, seen.st_mtime_nsec);
         futimens(to, &TimeSpec::UTIME_OMIT, &time)?;
@@ -121,7 +126,7 @@ impl<'a> Place<'a> {
     }
 
     fn new_file(&self) -> Result<New<'a>, Errno> {
-        let nameless = beneath(self.host, ".", OFlag::O_WRONLY | OFlag::O_TMPFILE, Mode::S_IRUSR);
+        let nameless = beneath(self.host, ".", OFlag::O_WRONLY | OFlag::O_TMPFILE, PRIVATE);
         // Without /proc it could be given no name later.
         if let Ok(file) = nameless
             && is_in_proc(&file)
@@ -129,7 +134,7 @@ impl<'a> Place<'a> {
             return Ok(New::Nameless(file));
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let (draft, file) = self.draft(|name| beneath(self.host, name, flags, Mode::S_IRUSR))?;
+        let (draft, file) = self.draft(|name| beneath(self.host, name, flags, PRIVATE))?;
         Ok(New::Named(draft, file))
     }
 

@@ -65,6 +65,8 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
         #[cfg(feature = "sandbox")]
+        "overlay-fds" => crate::sandbox::layers::play_fds(),
+        #[cfg(feature = "sandbox")]
         "overlay-held" => crate::sandbox::layers::hold(),
         #[cfg(feature = "sandbox")]
         "sandbox-life" => crate::sandbox::life::play(),

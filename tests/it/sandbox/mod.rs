@@ -1,5 +1,6 @@
 //! The level `sandbox`: a command in a view of its own.
 
+pub(crate) mod attributes;
 mod basics;
 pub(crate) mod escapes;
 mod faults;
