@@ -57,6 +57,8 @@ pub(crate) fn play(role: &str) -> bool {
         "escapes-sandbox" => crate::escapes::play_sandbox(),
         #[cfg(feature = "cli")]
         "fence-mounts" => crate::fence::play_mounts(),
+        #[cfg(feature = "sandbox")]
+        "levels" => crate::levels::play(),
         "ignored-sigchld" => strangers::play_ignored(),
         #[cfg(feature = "sandbox")]
         "sandbox" => crate::sandbox::escapes::play(),
