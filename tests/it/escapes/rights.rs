@@ -200,7 +200,7 @@ fn socket(family: i32, kind: i32) -> Result<String, Errno> {
     call(libc::SYS_socket, [arg(family), arg(kind), 0, 0, 0]).map(nothing)
 }
 
-/// Each family that there is or will be, but for those that a fence has: UNIX, INET, INET6, NETLINK.
+/// Each family that there is or will be, but for those of a fence: UNIX, INET, INET6, NETLINK.
 fn any_other_family() -> Result<String, Errno> {
     let all = (0..64).filter(|family| ![1, 2, 10, 16].contains(family));
     let all = all.flat_map(|family| (1..=6).map(move |kind| (family, kind)));
