@@ -299,6 +299,28 @@ fn a_symlink_that_one_run_plants_turns_no_mount_of_the_next_one() {
     stage.close(Alone::Yes);
 }
 
+/// That program is executed before anything is confined, for each command anew.
+#[test]
+#[serial]
+fn the_set_up_program_does_nothing_as_a_command() {
+    let Some(stage) = stage() else { return };
+    let work = super::open_dir("again");
+    let script = work.join("script");
+    fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let sandbox = Sandbox::new().system().read_write(&work);
+    for program in ["/proc/self/exe", script.to_str().unwrap()] {
+        let mut command = stage.command(program);
+        let report =
+            command.args(["3", "4", "5"]).sandbox(&sandbox).current_dir("/").run().unwrap();
+        assert_eq!((report.status.code(), report.leftover_count), (Some(2), 0), "{program}");
+    }
+    assert_eq!(super::said(&stage, "echo as ever", &sandbox), "as ever\n");
+    fs::remove_dir_all(work).unwrap();
+    drop(sandbox);
+    stage.close(Alone::Yes);
+}
+
 #[test]
 #[serial]
 fn init_is_closed_to_those_inside() {
