@@ -58,7 +58,7 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "cli")]
         "fence-mounts" => crate::fence::play_mounts(),
         #[cfg(feature = "sandbox")]
-        "levels" => crate::levels::play(),
+        "levels-fence" | "levels-sandbox" => crate::levels::play(role),
         "ignored-sigchld" => strangers::play_ignored(),
         #[cfg(feature = "sandbox")]
         "sandbox" => crate::sandbox::escapes::play(),
