@@ -79,8 +79,13 @@ pub(crate) fn play(role: &str) -> bool {
 
 /// Runs an actor to its end. One that hangs is killed, and has failed.
 pub(crate) fn succeeds(command: &mut StdCommand, what: &str) {
+    succeeds_within(Duration::from_secs(100), command, what);
+}
+
+/// The same for an actor that does a great deal, on an emulated machine too.
+pub(crate) fn succeeds_within(time: Duration, command: &mut StdCommand, what: &str) {
     let mut actor = command.stdout(StdStdio::null()).stderr(StdStdio::inherit()).spawn().unwrap();
-    let ended = until(Duration::from_secs(100), || actor.try_wait().unwrap().is_some());
+    let ended = until(time, || actor.try_wait().unwrap().is_some());
     if !ended {
         actor.kill().unwrap();
     }

@@ -11,17 +11,22 @@ mod inside;
 mod rights;
 mod scene;
 
+use std::time::Duration;
+
 use nix::unistd::Pid;
 use serial_test::serial;
 use tidy_process::{Containment, Sandbox};
 
 use crate::actor::actor;
 use crate::attacks::permissions::{delegated, ordinary};
-use crate::attacks::succeeds;
+use crate::attacks::succeeds_within;
 use crate::escapes::attacker::Attempt;
 use crate::escapes::scene::{Outcome, Path, Scene, line_of};
 use crate::fence;
 use crate::support::Alone;
+
+/// For all rows, on an emulated machine.
+const LONG: Duration = Duration::from_secs(600);
 
 /// Who can do it, outside of a fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,11 +164,11 @@ pub(crate) fn play_sandbox() {
 #[serial]
 fn every_escape_fails_in_a_sandbox_too() {
     let Some(stage) = crate::sandbox::stage() else { return };
-    succeeds(&mut actor(&stage, "escapes-sandbox"), "as this user");
+    succeeds_within(LONG, &mut actor(&stage, "escapes-sandbox"), "as this user");
     if let Some(tree) = delegated(&stage) {
         let mut command = actor(&stage, "escapes-sandbox");
         ordinary(&mut command, &tree);
-        succeeds(&mut command, "as an ordinary user");
+        succeeds_within(LONG, &mut command, "as an ordinary user");
         drop(command);
         assert_eq!(tree.finish().unwrap().leftovers, []);
     }
@@ -174,7 +179,7 @@ fn every_escape_fails_in_a_sandbox_too() {
 #[serial]
 fn every_escape_that_works_without_a_fence_fails_in_one() {
     let Some(stage) = fence::stage() else { return };
-    succeeds(&mut actor(&stage, "escapes"), "as this user");
+    succeeds_within(LONG, &mut actor(&stage, "escapes"), "as this user");
     stage.close(Alone::Yes);
 }
 
@@ -186,7 +191,7 @@ fn so_does_every_one_of_an_ordinary_user() {
     let mut command = actor(&stage, "escapes");
     let set_id = scene::set_id_program();
     ordinary(command.env(scene::SET_ID, set_id.path()), &tree);
-    succeeds(&mut command, "as an ordinary user");
+    succeeds_within(LONG, &mut command, "as an ordinary user");
     drop(command);
     assert_eq!(tree.finish().unwrap().leftovers, []);
     drop(tree);
