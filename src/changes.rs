@@ -62,6 +62,8 @@ pub struct ChangeList {
     pub changes: Vec<Change>,
     /// How many there are.
     pub count: usize,
+    /// How many of them no commit takes over: [`ChangeKind::Skipped`].
+    pub skipped: usize,
 }
 
 /// One file or directory that differs.
@@ -93,7 +95,8 @@ fn lossy<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<
 pub enum ChangeKind {
     /// It is not in the host's directory.
     Added,
-    /// Its contents, kind, permissions or, of a file, time of change are others.
+    /// Its contents, kind, permissions, extended attributes or, of a file, time of change are
+    /// others.
     Changed,
     /// It is in the host's directory only.
     Removed,

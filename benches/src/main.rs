@@ -5,6 +5,7 @@
 mod build;
 mod capture;
 mod cli;
+mod confined;
 mod cycle;
 mod instructions;
 mod live;
@@ -76,9 +77,10 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 8] = [
+const SECTIONS: [(Section, Measure); 9] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
+    ("confined", confined::measure),
     ("teardown", teardown::measure),
     ("capture", capture::measure),
     ("cli", cli::measure),

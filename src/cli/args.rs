@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::doctor::DoctorArgs;
-use crate::doctor::confinement::Attempt;
+use crate::doctor::attempt::Attempt;
 use crate::late::Late;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
 use crate::run::args::RunArgs;

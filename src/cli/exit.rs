@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     NotStarted(Signal),
     #[error("write report to {path}: {}", reason(error))]
     Report { path: String, error: io::Error },
+    #[error("{error}{}", committed_before(done))]
+    Commit { error: Error, done: Vec<PathBuf> },
     #[error("write to standard output: {}", reason(.0))]
     Print(io::Error),
     #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
@@ -92,6 +94,16 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// ` (all of "/a" is committed)`: the overlays before the one that failed.
+fn committed_before(done: &[PathBuf]) -> String {
+    let named = done.iter().map(|dir| format!("{dir:?}")).collect::<Vec<_>>().join(", ");
+    match done.len() {
+        0 => String::new(),
+        1 => format!(" (all of {named} is committed)"),
+        _ => format!(" (all of {named} are committed)"),
+    }
+}
+
 fn keyed(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{}: ", quoted(key)) }
 }
@@ -114,7 +126,7 @@ impl Failure {
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Library(error) => hint(error).map(Cow::from),
+            Self::Library(error) | Self::Commit { error, .. } => hint(error).map(Cow::from),
             Self::Server { hint, .. } => hint.clone(),
             Self::ServerEnded { hint, .. } => hint.map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use serde_json::Value;
-use tidy_process::{ChangeKind, ChangeList, Report};
+use tidy_process::{ChangeList, Report};
 
 use crate::confine::ConfineArgs;
 use crate::exit::Failure;
@@ -36,7 +36,7 @@ impl Ledger {
         for changes in &report.changes {
             let list = changes.list()?;
             lines += &listed(changes.dir(), &list);
-            skipped += list.changes.iter().filter(|it| it.kind == ChangeKind::Skipped).count();
+            skipped += list.skipped;
             all.push(changed(changes.dir(), &list, commits));
         }
         self.sink.text(&lines)?;
@@ -44,13 +44,24 @@ impl Ledger {
             text::line("nothing is committed: CMD has not succeeded");
         }
         if commits {
-            report.changes.iter().try_for_each(|changes| changes.commit().map(drop))?;
+            commit(report)?;
             if skipped > 0 {
                 text::line(format_args!("{skipped} changes are not committed: see --changes"));
             }
         }
         Ok(Some(all.into()))
     }
+}
+
+/// One overlay after the other: an error says which are done.
+fn commit(report: &Report) -> Result<(), Failure> {
+    for (number, changes) in report.changes.iter().enumerate() {
+        if let Err(error) = changes.commit() {
+            let done = report.changes.iter().take(number).map(|it| it.dir().to_owned()).collect();
+            return Err(Failure::Commit { error, done });
+        }
+    }
+    Ok(())
 }
 
 /// A line for the directory, one for each change.

@@ -4,6 +4,7 @@
 //! All that is in a layer was chosen by the command. Files are opened by the directory above them,
 //! one name at a time; no symbolic link is followed and no mount crossed, on either side.
 
+mod attributes;
 mod files;
 pub(crate) mod layers;
 #[cfg(feature = "serde")]
@@ -35,12 +36,14 @@ impl Changes {
     /// Makes the host's directory like what the command saw at its end, as the calling user.
     /// Returns what it has done.
     ///
-    /// Each file is written under a name of its own (`.tidy-commit-PID-N`) and renamed, so that a
-    /// reader sees the old one or the new one; files that do not differ are left alone. Permissions
-    /// (without set-id bits), times of files, symbolic links, hard links among new files and holes
-    /// are kept; extended attributes and ACLs are not. Files become the caller's own; root leaves
-    /// one that is replaced with its owner. Where something of the host's has changed since, the
-    /// command's word counts.
+    /// Each file gets its name when it is whole, so a reader sees the old one or the new one, and a
+    /// kill leaves nothing half done: it is written without a name (`O_TMPFILE`). Where the file
+    /// system has no such files, and for the moment in which an old one is replaced, it is called
+    /// `.tidy-commit-PID-N`. Files that do not differ are left alone. Permissions (without set-id
+    /// bits), times of files, symbolic links, hard links among new files, holes and extended
+    /// attributes (`user.*`, and an ordinary user's ACLs) are kept. Files become the caller's own;
+    /// root leaves one that is replaced with its owner. Where something of the host's has changed
+    /// since, the command's word counts.
     ///
     /// # Errors
     /// The text names the first path that fails and how many changes are made by then: those stay,

@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode};
 
 use crate::changes::{Change, ChangeKind, ChangeList, Layers};
+use crate::overlay::attributes;
 use crate::overlay::files::{
     Kind, Opened, PERMISSIONS, beneath, look, names, open_dir, same_contents,
 };
@@ -149,7 +150,7 @@ impl<'a> Walk<'a> {
     fn dir(&mut self, entry: &Entry<'_>) -> Done {
         let fault = |errno| entry.fault(errno);
         let was = entry.old(Kind::Dir);
-        let differs = !was.is_some_and(|was| entry.has_same_permissions(was));
+        let mut differs = !was.is_some_and(|was| entry.has_same_permissions(was));
         let upper = Opened::upper(
             entry.level.upper,
             entry.name,
@@ -158,6 +159,10 @@ impl<'a> Walk<'a> {
         );
         let upper = upper.map_err(fault)?;
         let host = self.host_dir(entry, was.is_some()).map_err(fault)?;
+        if let Some(host) = host.as_ref().filter(|_| !differs) {
+            // What cannot be read, there is too much of: a commit says so.
+            differs = !attributes::are_same(&upper.fd, host).unwrap_or(false);
+        }
         if let Some(host) = host.as_ref().filter(|_| self.writes && differs) {
             // Something may have to be made in it.
             write::permit(host, &entry.now, Mode::S_IRWXU).map_err(fault)?;
@@ -175,7 +180,9 @@ impl<'a> Walk<'a> {
         })?;
         match host.filter(|_| self.writes && differs) {
             // Last: it may be one that nothing can be made in.
-            Some(host) => write::permit(&host, &entry.now, Mode::empty()).map_err(fault),
+            Some(host) => attributes::copy(&upper.fd, &host)
+                .and_then(|()| write::permit(&host, &entry.now, Mode::empty()))
+                .map_err(fault),
             None => Ok(()),
         }
     }
@@ -232,6 +239,7 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, path: PathBuf, kind: ChangeKind, stat: &FileStat) {
         self.found.count += 1;
+        self.found.skipped += usize::from(kind == ChangeKind::Skipped);
         self.bytes = self.bytes.saturating_add(path.as_os_str().len());
         if self.found.changes.len() < MOST && self.bytes <= MOST_BYTES {
             let is_dir = Kind::of(stat) == Kind::Dir;
@@ -252,7 +260,10 @@ fn is_same_file(entry: &Entry<'_>) -> bool {
     let one = Opened::upper(level.upper, entry.name, now, OFlag::O_RDONLY);
     let other = beneath(host, entry.name, OFlag::O_RDONLY, Mode::empty());
     match (one, other) {
-        (Ok(one), Ok(other)) => same_contents(&one.fd, &other, now.st_size).unwrap_or(false),
+        (Ok(one), Ok(other)) => {
+            attributes::are_same(&one.fd, &other).unwrap_or(false)
+                && same_contents(&one.fd, &other, now.st_size).unwrap_or(false)
+        }
         _ => false,
     }
 }

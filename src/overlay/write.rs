@@ -2,24 +2,28 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, copy};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, renameat};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens, mkdirat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens, mkdirat, stat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, Whence, fchown, ftruncate, geteuid, linkat, lseek, symlinkat, unlinkat,
 };
 
 use crate::error::errno_of;
+use crate::overlay::attributes;
 use crate::overlay::files::{
     Kind, Opened, PERMISSIONS, beneath, data, file, look, names, open_dir,
 };
 
 /// Names that are tried for a file, before one is taken that is not there.
 const TRIES: u32 = 1000;
+
+/// Until it is whole. Attributes are set by those who may write.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// Levels of what is removed, at the most.
 const MOST_DEPTH: usize = 256;
@@ -29,6 +33,21 @@ pub(super) struct Place<'a> {
     pub(super) host: BorrowedFd<'a>,
     pub(super) name: &'a OsStr,
     pub(super) old: Option<&'a FileStat>,
+}
+
+/// A new file of the host's, under no name until it is whole: then nothing is left of it, whenever
+/// this process is killed. Where the file system has no such files it has a name of its own.
+enum New<'a> {
+    Nameless(OwnedFd),
+    Named(Draft<'a>, OwnedFd),
+}
+
+impl New<'_> {
+    fn file(&self) -> &OwnedFd {
+        match self {
+            Self::Nameless(file) | Self::Named(_, file) => file,
+        }
+    }
 }
 
 /// A file under a name of its own, which goes with it unless it is put in its place.
@@ -76,17 +95,47 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    pub(super) fn write(&self, from: Opened, seen: &FileStat) -> Result<(), Errno> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let (draft, to) = self.draft(|name| beneath(self.host, name, flags, Mode::S_IRUSR))?;
-        fill(&from.fd, &to, seen.st_size)?;
-        if let Some(old) = self.old.filter(|old| Kind::of(old) == Kind::File) {
-            keep_owner(&to, old)?;
+    /// Gives a new thing the place's name: at once where that is free, else by way of a draft.
+    fn put(&self, mut make: impl FnMut(&OsStr) -> Result<(), Errno>) -> Result<(), Errno> {
+        if self.old.is_none() {
+            match make(self.name) {
+                // It has come meanwhile.
+                Err(Errno::EEXIST) => {}
+                made => return made,
+            }
         }
-        fchmod(&to, Mode::from_bits_truncate(seen.st_mode & PERMISSIONS))?;
-        let time = TimeSpec::new(seen.st_mtime, seen.st_mtime_nsec);
-        futimens(&to, &TimeSpec::UTIME_OMIT, &time)?;
+        let (draft, ()) = self.draft(make)?;
         self.take(draft)
+    }
+
+    pub(super) fn write(&self, from: Opened, seen: &FileStat) -> Result<(), Errno> {
+        let new = self.new_file()?;
+        let to = new.file();
+        fill(&from.fd, to, seen.st_size)?;
+        if let Some(old) = self.old.filter(|old| Kind::of(old) == Kind::File) {
+            keep_owner(to, old)?;
+        }
+        attributes::copy(&from.fd, to)?;
+        fchmod(to, Mode::from_bits_truncate(seen.st_mode & PERMISSIONS))?;
+        let time = TimeSpec::new(seen.st_mtime, seen.st_mtime_nsec);
+        futimens(to, &TimeSpec::UTIME_OMIT, &time)?;
+        match new {
+            New::Nameless(file) => self.put(|name| name_it(&file, self.host, name)),
+            New::Named(draft, _) => self.take(draft),
+        }
+    }
+
+    fn new_file(&self) -> Result<New<'a>, Errno> {
+        let nameless = beneath(self.host, ".", OFlag::O_WRONLY | OFlag::O_TMPFILE, PRIVATE);
+        // Without /proc it could be given no name later.
+        if let Ok(file) = nameless
+            && is_in_proc(&file)
+        {
+            return Ok(New::Nameless(file));
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let (draft, file) = self.draft(|name| beneath(self.host, name, flags, PRIVATE))?;
+        Ok(New::Named(draft, file))
     }
 
     /// Makes it another link to what is at this path below the overlay's directory.
@@ -96,15 +145,26 @@ impl<'a> Place<'a> {
         };
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let dir = beneath(root, dir, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
-        let link = |new: &OsStr| linkat(&dir, name, self.host, new, AtFlags::empty());
-        let (draft, ()) = self.draft(link)?;
-        self.take(draft)
+        self.put(|new| linkat(&dir, name, self.host, new, AtFlags::empty()))
     }
 
     pub(super) fn symlink(&self, target: &OsStr) -> Result<(), Errno> {
-        let (draft, ()) = self.draft(|name| symlinkat(target, self.host, name))?;
-        self.take(draft)
+        self.put(|name| symlinkat(target, self.host, name))
     }
+}
+
+/// The file's path in `/proc`: by its fd alone only root links it.
+fn in_proc(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn is_in_proc(file: &OwnedFd) -> bool {
+    let known = fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+    stat(&*in_proc(file)).map(|stat| (stat.st_dev, stat.st_ino)) == known
+}
+
+fn name_it(file: &OwnedFd, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    linkat(AT_FDCWD, &*in_proc(file), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
 }
 
 /// Makes a directory in place of what has the name, for its owner alone.

@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_long};
 #[cfg(feature = "sandbox")]
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(feature = "sandbox", not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 use nix::errno::Errno;
 
 /// Makes a system call that does not touch errno: its answer, or a negative errno.
@@ -143,4 +143,41 @@ pub(crate) fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Option<u8> {
     // SAFETY: a string that ends in NUL, and a buffer of this length, that live across the call.
     let length = unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), place, value.len()) };
     (length == 1).then(|| value[0])
+}
+
+/// Writes the names of an open file's extended attributes to the buffer, each with a NUL behind it.
+#[cfg(feature = "sandbox")]
+pub(crate) fn attribute_names(file: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let place = buffer.as_mut_ptr().cast();
+    // SAFETY: a buffer of this length that lives across the call.
+    let length = unsafe { libc::flistxattr(file.as_raw_fd(), place, buffer.len()) };
+    Errno::result(length).map(isize::cast_unsigned)
+}
+
+/// Writes the value of one to the buffer.
+#[cfg(feature = "sandbox")]
+pub(crate) fn attribute_value(
+    file: BorrowedFd<'_>,
+    name: &CStr,
+    buffer: &mut [u8],
+) -> Result<usize, Errno> {
+    let (place, fd) = (buffer.as_mut_ptr().cast(), file.as_raw_fd());
+    // SAFETY: a string that ends in NUL, and a buffer of this length, that live across the call.
+    let length = unsafe { libc::fgetxattr(fd, name.as_ptr(), place, buffer.len()) };
+    Errno::result(length).map(isize::cast_unsigned)
+}
+
+#[cfg(feature = "sandbox")]
+pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let (place, fd) = (value.as_ptr().cast(), file.as_raw_fd());
+    // SAFETY: a string that ends in NUL, and a value of this length, that live across the call.
+    let answer = unsafe { libc::fsetxattr(fd, name.as_ptr(), place, value.len(), 0) };
+    Errno::result(answer).map(drop)
+}
+
+#[cfg(feature = "sandbox")]
+pub(crate) fn remove_attribute(file: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: a string that ends in NUL.
+    let answer = unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) };
+    Errno::result(answer).map(drop)
 }

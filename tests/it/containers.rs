@@ -300,6 +300,18 @@ fn in_a_container_with_a_writable_cgroupfs_all_victims_die() {
     suite(Cgroupfs::Writable, 0, "victims::");
 }
 
+/// A fence needs no namespace, so it holds in a container too.
+#[test]
+#[serial]
+fn in_a_container_every_escape_fails_in_a_fence() {
+    let doctor = [tool(), "doctor", "--json", "--require", "fence-inside,fence-apart"];
+    let Some(container) = Container::make(Cgroupfs::Writable, 0, &doctor) else { return };
+    let output = container.run();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    drop(container);
+    suite(Cgroupfs::Writable, 0, "every_escape_that_works_without_a_fence_fails_in_one");
+}
+
 /// `docker run --privileged --cgroupns=private`.
 #[test]
 #[serial]

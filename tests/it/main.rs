@@ -72,6 +72,8 @@ mod kept;
 mod keys;
 mod late;
 mod leaks;
+#[cfg(feature = "sandbox")]
+mod levels;
 mod limits;
 mod mischief;
 mod model;

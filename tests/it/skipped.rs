@@ -19,9 +19,9 @@ pub(crate) fn skip(why: &str) {
 
 /// The same for a lack that has a name, since it is one of a whole kind of host: `controllers` (a
 /// pure cgroup v2 hierarchy, and all controllers in it), `systemd` (a host without it), `users`
-/// (the right to become another user), `fence` (Linux 6.12), `sandbox` (namespaces for every user).
-/// `ci/test` allows what its host lacks, by name; `ci/all` runs
-/// these tests where nothing is lacking.
+/// (the right to become another user), `fence` (Linux 6.12), `sandbox` (namespaces for every
+/// user), `overlay` (a kernel with overlayfs). `ci/test` allows what its host lacks, by name;
+/// `ci/all` runs these tests where nothing is lacking.
 #[track_caller]
 pub(crate) fn lacks(lack: &str, why: &str) {
     let allowed = std::env::var(MAY_SKIP).unwrap_or_default();

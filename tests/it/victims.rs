@@ -68,7 +68,7 @@ fn dies(name: &str) {
 
 /// Victims that a fence keeps from coming into their state: they say that it is refused (99).
 #[cfg(feature = "sandbox")]
-const REFUSED: [&str; 5] =
+pub(crate) const REFUSED: [&str; 5] =
     ["ptrace-stopped", "nested-cgroups", "threaded-cgroup", "frozen", "pid-namespace"];
 
 #[cfg(feature = "sandbox")]

@@ -4,32 +4,21 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
-use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::sys::prctl::get_no_new_privs;
 use nix::sys::signal::kill;
 use nix::unistd::getppid;
-use tidy_process::{Command, Containment, Sandbox, Stdio, Supervisor, cli_support};
+use tidy_process::{Containment, Sandbox, Supervisor, cli_support};
 
+use crate::doctor::attempt::{Attempt, attempting, boxed, broken, interfaces, level_of};
 use crate::doctor::finding::Finding;
+use crate::doctor::layers;
 use crate::doctor::probe::own_program;
 use crate::exit::Ended;
 use crate::print::text;
 
-/// The property that is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Attempt {
-    Inside,
-    Apart,
-    Unprivileged,
-    Writes,
-    View,
-    Network,
-    Processes,
-}
-
 /// Names of the rows, and what holds where they are ok.
-const ROWS: [(&str, Attempt, &str); 7] = [
+const ROWS: [(&str, Attempt, &str); 9] = [
     ("fence-inside", Attempt::Inside, "a process could not leave its cgroup, nor write to one"),
     ("fence-apart", Attempt::Apart, "a process could not signal nor change its supervisor"),
     ("fence-unprivileged", Attempt::Unprivileged, "a process got no new privileges or namespace"),
@@ -37,9 +26,11 @@ const ROWS: [(&str, Attempt, &str); 7] = [
     ("sandbox-view", Attempt::View, "a process saw only what was named"),
     ("sandbox-network", Attempt::Network, "a process had no network"),
     ("sandbox-processes", Attempt::Processes, "a process saw none but its own, as process 2"),
+    ("sandbox-overlay", Attempt::Overlay, "what a process wrote was held back until a commit"),
+    ("sandbox-hosts", Attempt::Hosts, "a process reached a port that is served outside, alone"),
 ];
 
-pub(crate) const NAMES: [&str; 7] = [
+pub(crate) const NAMES: [&str; 9] = [
     "fence-inside",
     "fence-apart",
     "fence-unprivileged",
@@ -47,6 +38,8 @@ pub(crate) const NAMES: [&str; 7] = [
     "sandbox-view",
     "sandbox-network",
     "sandbox-processes",
+    "sandbox-overlay",
+    "sandbox-hosts",
 ];
 
 /// Tries each property on a process of its own.
@@ -55,35 +48,28 @@ pub(crate) fn all(made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
     let supervisor = made.cloned().map_or_else(keepers, Ok);
     for (name, attempt, holds) in ROWS {
         tell(match &supervisor {
-            Ok(supervisor) => tried(name, attempt, holds, supervisor),
+            Ok(supervisor) => match attempt {
+                Attempt::Overlay => layers::overlay(name, holds, supervisor),
+                Attempt::Hosts => layers::hosts(name, holds, supervisor),
+                _ => tried(name, attempt, holds, supervisor),
+            },
             Err(_) => Finding::blank(name, "not tried: see create and keeper"),
         });
     }
 }
 
 fn tried(name: &'static str, attempt: Attempt, holds: &str, supervisor: &Supervisor) -> Finding {
-    let word = attempt.to_possible_value().map(|value| value.get_name().to_owned());
-    let level = name.split('-').next().unwrap_or_default();
-    let (mut command, sandbox) = match (level, std::env::current_exe()) {
-        ("sandbox", Ok(own)) => {
-            let mut command = Command::new(&own);
-            command.supervisor(supervisor).current_dir("/");
-            (command, Sandbox::new().system().read_only(own))
-        }
+    let level = level_of(name);
+    let (mut command, sandbox) = match level {
+        "sandbox" => boxed(supervisor),
         _ => (own_program(supervisor), Sandbox::fence()),
     };
-    command.arg("attempt").arg(word.unwrap_or_default()).sandbox(&sandbox);
-    match command.stdin(Stdio::null()).output() {
+    match attempting(&mut command, attempt).sandbox(&sandbox).output() {
         Ok(output) if output.status.success() => {
             let how = output.report.sandbox.map_or(String::new(), |how| format!(": {how}"));
             Finding::ok(name, format!("for --{level}: {holds}{how}"))
         }
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let found = format!("in a {level} a process did what it must not: {}", said.trim());
-            Finding::no(name, found)
-                .remedy(format!("do not rely on --{level} here, and report this"))
-        }
+        Ok(output) => broken(name, &String::from_utf8_lossy(&output.stderr)),
         Err(error) => Finding::error(name, &error),
     }
 }
@@ -99,6 +85,8 @@ pub(crate) fn attempt(attempt: Attempt) -> Ended {
         Attempt::View => view(),
         Attempt::Network => network(),
         Attempt::Processes => processes(),
+        Attempt::Overlay => layers::write_there(),
+        Attempt::Hosts => layers::connect(),
     };
     broken.iter().for_each(text::line);
     Ended { exit: u8::from(!broken.is_empty()), by_signal: None }
@@ -169,10 +157,7 @@ fn view() -> Vec<String> {
 }
 
 fn network() -> Vec<String> {
-    let mut broken = Vec::new();
-    let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let names = interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
-    broken.extend(names.filter(|name| *name != "lo").map(|name| format!("{name} was there")));
+    let mut broken = interfaces();
     let socket = UdpSocket::bind("0.0.0.0:0");
     if socket.and_then(|socket| socket.connect("127.0.0.1:9")).is_ok() {
         broken.push("127.0.0.1 was reachable".to_owned());

@@ -3,10 +3,12 @@
 //! The probes run on a thread: if the kernel does not answer one of them, doctor prints what was
 //! found before.
 
+pub(crate) mod attempt;
 pub(crate) mod confinement;
 mod controllers;
 mod finding;
 mod host;
+mod layers;
 pub(crate) mod probe;
 
 use std::path::PathBuf;

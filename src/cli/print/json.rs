@@ -166,7 +166,9 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
 
 /// An overlay, and what differs in it.
 pub(crate) fn changed(dir: &Path, list: &ChangeList, is_committed: bool) -> Value {
-    let mut value = json!({ "count": list.count, "committed": is_committed });
+    let mut value = json!({
+        "count": list.count, "skipped": list.skipped, "committed": is_committed
+    });
     insert_word(&mut value, "dir", dir.as_os_str());
     let all = list.changes.iter().map(|change| {
         let kind = change.kind.to_string();

@@ -48,6 +48,6 @@ impl Proxy {
 
     fn accept(&self, listener: TcpListener) {
         let rules = Arc::clone(&self.0);
-        std::thread::spawn(move || serve::accept(&listener, &rules));
+        std::thread::spawn(move || serve::accept(&listener, &rules, serve::LIMITS));
     }
 }

@@ -13,27 +13,39 @@ use tidy_process::cli_support::{quoted, shortened};
 use crate::print::text;
 use crate::proxy::rules::{Host, Rules};
 
-/// Connections at one time, each with two threads.
-const MOST: usize = 128;
+/// What a client may take up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections at one time, each with two threads.
+    most: usize,
+    /// For the whole request.
+    patience: Duration,
+    /// A connection on which nothing comes either way is closed.
+    idle: Duration,
+    /// How often it is looked at.
+    interval: Duration,
+}
+
+pub(super) const LIMITS: Limits = Limits {
+    most: 128,
+    patience: Duration::from_secs(10),
+    idle: Duration::from_secs(600),
+    interval: Duration::from_secs(10),
+};
+
 /// Bytes of a request, up to the empty line.
 const HEAD: usize = 8 << 10;
 const HEADERS: usize = 64;
-/// For the whole request.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// For one address of a host.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Addresses of a host that are tried.
 const ADDRESSES: usize = 4;
-/// A connection on which nothing comes either way is closed.
-const IDLE: Duration = Duration::from_secs(600);
-/// How often it is looked at.
-const INTERVAL: Duration = Duration::from_secs(10);
 /// Refusals that are said on standard error.
 const SAID: usize = 10;
 
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
 
-pub(super) fn accept(listener: &TcpListener, rules: &Arc<Rules>) {
+pub(super) fn accept(listener: &TcpListener, rules: &Arc<Rules>, limits: Limits) {
     let open = Arc::new(());
     loop {
         let client = match listener.accept() {
@@ -44,38 +56,38 @@ pub(super) fn accept(listener: &TcpListener, rules: &Arc<Rules>) {
                 continue;
             }
         };
-        if Arc::strong_count(&open) > MOST {
-            let _ = answer(&client, "503 Service Unavailable", "too many connections");
+        if Arc::strong_count(&open) > limits.most {
+            let _ = answer(&client, limits, "503 Service Unavailable", "too many connections");
             continue;
         }
         let (rules, counted) = (Arc::clone(rules), Arc::clone(&open));
         let served = move || {
             let _counted = counted;
-            let _ = serve(&client, &rules);
+            let _ = serve(&client, &rules, limits);
         };
         // Without a thread the connection is closed.
         let _ = thread::Builder::new().spawn(served);
     }
 }
 
-fn serve(client: &TcpStream, rules: &Rules) -> io::Result<()> {
-    let (host, rest) = match request(client) {
+fn serve(client: &TcpStream, rules: &Rules, limits: Limits) -> io::Result<()> {
+    let (host, rest) = match request(client, limits.patience) {
         Ok(found) => found,
-        Err(Refusal(status, why)) => return answer(client, status, &why),
+        Err(Refusal(status, why)) => return answer(client, limits, status, &why),
     };
     match connect(&host, rules) {
         Ok(server) => {
-            client.set_write_timeout(Some(IDLE))?;
+            client.set_write_timeout(Some(limits.idle))?;
             (&mut &*client).write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
             (&mut &server).write_all(&rest)?;
-            join(client, &server)
+            join(client, &server, limits)
         }
         Err(Refusal(status, why)) => {
             if REFUSALS.fetch_add(1, Ordering::Relaxed) < SAID {
                 let name = shortened(host.name(), 100);
                 text::line(format_args!("no way to {}: {why}", quoted(&name)));
             }
-            answer(client, status, &why)
+            answer(client, limits, status, &why)
         }
     }
 }
@@ -87,9 +99,9 @@ const BAD: &str = "400 Bad Request";
 const FORBIDDEN: &str = "403 Forbidden";
 
 /// Reads a request: the host, and what came behind it.
-fn request(client: &TcpStream) -> Result<(Host, Vec<u8>), Refusal> {
+fn request(client: &TcpStream, patience: Duration) -> Result<(Host, Vec<u8>), Refusal> {
     let bad = |why: &str| Refusal(BAD, why.to_owned());
-    let (mut head, until) = (Vec::new(), Instant::now() + PATIENCE);
+    let (mut head, until) = (Vec::new(), Instant::now() + patience);
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
@@ -153,8 +165,8 @@ fn connect(host: &Host, rules: &Rules) -> Result<TcpStream, Refusal> {
     Err(last)
 }
 
-fn answer(client: &TcpStream, status: &str, why: &str) -> io::Result<()> {
-    client.set_write_timeout(Some(PATIENCE))?;
+fn answer(client: &TcpStream, limits: Limits, status: &str, why: &str) -> io::Result<()> {
+    client.set_write_timeout(Some(limits.patience))?;
     let length = why.len() + 1;
     let head =
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
@@ -163,37 +175,56 @@ fn answer(client: &TcpStream, status: &str, why: &str) -> io::Result<()> {
 }
 
 /// Hands over what comes, both ways, until both have ended.
-fn join(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
-    // Milliseconds from the start on, of the last byte either way.
-    let (start, last) = (Instant::now(), AtomicU64::new(0));
+fn join(client: &TcpStream, server: &TcpStream, limits: Limits) -> io::Result<()> {
+    let seen = Seen { start: Instant::now(), last: AtomicU64::new(0), idle: limits.idle };
     for stream in [client, server] {
-        stream.set_read_timeout(Some(INTERVAL))?;
-        stream.set_write_timeout(Some(IDLE))?;
+        stream.set_read_timeout(Some(limits.interval))?;
+        stream.set_write_timeout(Some(limits.idle))?;
     }
     thread::scope(|scope| {
-        let back =
-            thread::Builder::new().spawn_scoped(scope, || pass(server, client, start, &last));
+        let back = thread::Builder::new().spawn_scoped(scope, || pass(server, client, &seen));
         if back.is_ok() {
-            pass(client, server, start, &last);
+            pass(client, server, &seen);
         }
     });
     Ok(())
 }
 
-fn pass(mut from: &TcpStream, mut to: &TcpStream, start: Instant, last: &AtomicU64) {
+/// When a byte was seen last, either way.
+struct Seen {
+    start: Instant,
+    /// Milliseconds from the start on.
+    last: AtomicU64,
+    idle: Duration,
+}
+
+impl Seen {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn note(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        let silent = self.now().saturating_sub(self.last.load(Ordering::Relaxed));
+        u128::from(silent) > self.idle.as_millis()
+    }
+}
+
+fn pass(mut from: &TcpStream, mut to: &TcpStream, seen: &Seen) {
     let mut chunk = vec![0; 16 << 10];
-    let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
         match from.read(&mut chunk) {
             Ok(count @ 1..) => {
-                last.store(now(), Ordering::Relaxed);
+                seen.note();
                 if to.write_all(chunk.get(..count).unwrap_or_default()).is_err() {
                     break;
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let idle = now().saturating_sub(last.load(Ordering::Relaxed));
-                if u128::from(idle) > IDLE.as_millis() {
+                if seen.is_idle() {
                     break;
                 }
             }
@@ -208,3 +239,6 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, start: Instant, last: &AtomicU
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,11 +57,17 @@ pub(crate) fn play(role: &str) -> bool {
         "escapes-sandbox" => crate::escapes::play_sandbox(),
         #[cfg(feature = "cli")]
         "fence-mounts" => crate::fence::play_mounts(),
+        #[cfg(feature = "sandbox")]
+        "levels-fence" | "levels-sandbox" => crate::levels::play(role),
         "ignored-sigchld" => strangers::play_ignored(),
         #[cfg(feature = "sandbox")]
         "sandbox" => crate::sandbox::escapes::play(),
         #[cfg(feature = "sandbox")]
+        "sandbox-overlay" => crate::sandbox::escapes::play_overlay(),
+        #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
+        #[cfg(feature = "sandbox")]
+        "overlay-fds" => crate::sandbox::layers::play_fds(),
         #[cfg(feature = "sandbox")]
         "overlay-held" => crate::sandbox::layers::hold(),
         #[cfg(feature = "sandbox")]
@@ -73,8 +79,13 @@ pub(crate) fn play(role: &str) -> bool {
 
 /// Runs an actor to its end. One that hangs is killed, and has failed.
 pub(crate) fn succeeds(command: &mut StdCommand, what: &str) {
+    succeeds_within(Duration::from_secs(100), command, what);
+}
+
+/// The same for an actor that does a great deal, on an emulated machine too.
+pub(crate) fn succeeds_within(time: Duration, command: &mut StdCommand, what: &str) {
     let mut actor = command.stdout(StdStdio::null()).stderr(StdStdio::inherit()).spawn().unwrap();
-    let ended = until(Duration::from_secs(100), || actor.try_wait().unwrap().is_some());
+    let ended = until(time, || actor.try_wait().unwrap().is_some());
     if !ended {
         actor.kill().unwrap();
     }

@@ -19,7 +19,7 @@ use crate::victim;
 const NONE: [i32; 0] = [];
 
 /// `$B`: the base, `$R`: the run root, `$L`: the tree.
-const ATTACKS: [&str; 15] = [
+pub(crate) const ATTACKS: [&str; 15] = [
     "chmod 500 $R",
     "chmod 0 $R",
     "chmod 500 $L",

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -22,7 +23,10 @@ pub(super) const ROWS: &[Row] = &[
     row("clone-for-the-parent", Who::Anyone, |_| clone(libc::CLONE_PARENT), has_another_child),
     row("pidfd_send_signal", Who::Anyone, by_pidfd, |scene, _| scene.got(libc::SIGUSR1)),
     row("sigqueue", Who::Anyone, queue, |scene, _| scene.got(libc::SIGUSR2)),
+    row("tgkill", Who::Anyone, thread_signal, |scene, _| scene.got(libc::SIGUSR1)),
+    row("sigqueue-at-a-thread", Who::Anyone, queue_thread, |scene, _| scene.got(libc::SIGUSR2)),
     row("fcntl-setown", Who::Anyone, set_own, |scene, _| scene.got(libc::SIGIO)),
+    row("fcntl-setown-ex", Who::Anyone, set_own_ex, |scene, _| scene.got(libc::SIGUSR2)),
     row("ptrace", Who::Anyone, trace, traced),
     row("process_vm_writev", Who::Anyone, vm_write, changed),
     row("proc-mem", Who::Anyone, mem_write, changed),
@@ -30,6 +34,14 @@ pub(super) const ROWS: &[Row] = &[
     row("proc-root", Who::Anyone, |prey| list(prey, "root/etc"), done),
     row("proc-cwd", Who::Anyone, |prey| list(prey, "cwd/."), done),
     row("proc-fd", Who::Anyone, first_fd, done),
+    row("proc-exe", Who::Anyone, |prey| opened(prey.proc("exe")), done),
+    row("proc-maps", Who::Anyone, |prey| first_line(prey.proc("maps")), done),
+    // In a sandbox that is its own init.
+    Row {
+        // In some virtual machines nothing is told of it.
+        unless: Some(|| opened("/proc/1/exe".into()).is_err()),
+        ..row("exe-of-process-1", Who::Root, |_| opened("/proc/1/exe".into()), done)
+    },
     row("pidfd_getfd", Who::Anyone, get_fd, done),
     row("kcmp", Who::Anyone, compare, done),
     row("prlimit", Who::Anyone, limit, limited),
@@ -90,19 +102,52 @@ fn by_pidfd(prey: &Prey) -> Result<String, Errno> {
 }
 
 fn queue(prey: &Prey) -> Result<String, Errno> {
-    // si_signo, si_errno, si_code: SI_QUEUE.
-    let mut info = [0_i32; 32];
-    info[0] = libc::SIGUSR2;
-    info[2] = -1;
+    let info = queued();
     let (pid, signal) = (arg(prey.pid), libc::SIGUSR2 as usize);
     call(libc::SYS_rt_sigqueueinfo, [pid, signal, info.as_ptr() as usize, 0, 0]).map(nothing)
 }
 
+/// The signal comes to the thread alone, so its own set of pending ones is looked at.
+fn thread_signal(prey: &Prey) -> Result<String, Errno> {
+    let (pid, signal) = (arg(prey.pid), libc::SIGUSR1 as usize);
+    call(libc::SYS_tgkill, [pid, pid, signal, 0, 0]).map(nothing)
+}
+
+fn queue_thread(prey: &Prey) -> Result<String, Errno> {
+    let info = queued();
+    let (pid, signal) = (arg(prey.pid), libc::SIGUSR2 as usize);
+    let place = info.as_ptr() as usize;
+    call(libc::SYS_rt_tgsigqueueinfo, [pid, pid, signal, place, 0]).map(nothing)
+}
+
+/// `siginfo_t`: si_signo, si_errno, si_code (SI_QUEUE).
+fn queued() -> [i32; 32] {
+    let mut info = [0; 32];
+    (info[0], info[2]) = (libc::SIGUSR2, -1);
+    info
+}
+
+/// `F_SETOWN_EX` names a process or a thread, `F_SETSIG` any other signal.
+fn set_own_ex(prey: &Prey) -> Result<String, Errno> {
+    const F_SETSIG: usize = 10;
+    const F_SETOWN_EX: usize = 15;
+    const PROCESS: i32 = 1;
+    let owner = [PROCESS, prey.pid];
+    asynchronous(|fd| {
+        call(libc::SYS_fcntl, [fd, F_SETSIG, libc::SIGUSR2 as usize, 0, 0])?;
+        call(libc::SYS_fcntl, [fd, F_SETOWN_EX, owner.as_ptr() as usize, 0, 0])
+    })
+}
+
 /// The kernel sends SIGIO to the owner of a socket when there is something to read.
 fn set_own(prey: &Prey) -> Result<String, Errno> {
+    asynchronous(|fd| call(libc::SYS_fcntl, [fd, libc::F_SETOWN as usize, arg(prey.pid), 0, 0]))
+}
+
+fn asynchronous(own: impl FnOnce(usize) -> Result<usize, Errno>) -> Result<String, Errno> {
     let (one, mut other) = UnixStream::pair().map_err(|error| io(&error))?;
     let fd = arg(one.as_raw_fd());
-    call(libc::SYS_fcntl, [fd, libc::F_SETOWN as usize, arg(prey.pid), 0, 0])?;
+    own(fd)?;
     call(libc::SYS_fcntl, [fd, libc::F_SETFL as usize, libc::O_ASYNC as usize, 0, 0])?;
     other.write_all(b"x").map_err(|error| io(&error))?;
     Ok(String::new())
@@ -158,6 +203,15 @@ fn list(prey: &Prey, file: &str) -> Result<String, Errno> {
 fn first_fd(prey: &Prey) -> Result<String, Errno> {
     let link = fs::read_link(prey.proc("fd/0")).map_err(|error| io(&error))?;
     Ok(link.display().to_string())
+}
+
+fn opened(path: PathBuf) -> Result<String, Errno> {
+    fs::File::open(path).map(|_| String::new()).map_err(|error| io(&error))
+}
+
+fn first_line(path: PathBuf) -> Result<String, Errno> {
+    let text = fs::read_to_string(path).map_err(|error| io(&error))?;
+    text.lines().next().map(str::to_owned).ok_or(Errno::ENODATA)
 }
 
 fn get_fd(prey: &Prey) -> Result<String, Errno> {

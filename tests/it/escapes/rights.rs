@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -35,7 +36,24 @@ pub(super) const ROWS: &[Row] = &[
     row("add_key", Who::Anyone, |_| add_key(), done),
     row("type-into-the-terminal", Who::Anyone, |_| typed(0), typed_there),
     row("type-with-a-wide-number", Who::Anyone, |_| typed(1 << 32), typed_there),
-    row("raw-packets", Who::Root, |_| socket(libc::AF_PACKET), done),
+    Row {
+        unless: Some(|| console().is_err()),
+        ..row("type-by-the-console", Who::Root, |_| console(), done)
+    },
+    row("mount", Who::Anyone, mount, done),
+    row("raw-packets", Who::Root, |_| socket(libc::AF_PACKET, libc::SOCK_RAW), done),
+    Row {
+        unless: Some(|| socket(libc::AF_VSOCK, libc::SOCK_STREAM).is_err()),
+        ..row("vsock", Who::Anyone, |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM), done)
+    },
+    Row {
+        unless: Some(|| socket(libc::AF_ALG, libc::SOCK_SEQPACKET).is_err()),
+        ..row("kernel-cipher", Who::Anyone, |_| socket(libc::AF_ALG, libc::SOCK_SEQPACKET), done)
+    },
+    Row {
+        unless: Some(|| any_other_family().is_err()),
+        ..row("any-other-socket", Who::Anyone, |_| any_other_family(), done)
+    },
     Row {
         unless: Some(no_other_convention),
         ..row("int-0x80", Who::Anyone, |_| other_convention(), alive)
@@ -178,8 +196,46 @@ fn typed_there(_: &Scene, outcome: &Outcome) -> bool {
     outcome.answer == "done y"
 }
 
-fn socket(family: i32) -> Result<String, Errno> {
-    call(libc::SYS_socket, [arg(family), libc::SOCK_RAW as usize, 0, 0, 0]).map(nothing)
+fn socket(family: i32, kind: i32) -> Result<String, Errno> {
+    call(libc::SYS_socket, [arg(family), arg(kind), 0, 0, 0]).map(nothing)
+}
+
+/// Each family that there is or will be, but for those of a fence: UNIX, INET, INET6, NETLINK.
+fn any_other_family() -> Result<String, Errno> {
+    let all = (0..64).filter(|family| ![1, 2, 10, 16].contains(family));
+    let all = all.flat_map(|family| (1..=6).map(move |kind| (family, kind)));
+    let made = all.map(|(family, kind)| (family, socket(family, kind)));
+    let made = made.into_iter().find(|(_, made)| made.is_ok());
+    made.map(|(family, _)| family.to_string()).ok_or(Errno::EAFNOSUPPORT)
+}
+
+/// Asks the first virtual console for the state of its keys: pasting there is another number of the
+/// same request (TIOCLINUX).
+fn console() -> Result<String, Errno> {
+    const SHIFT_STATE: u8 = 6;
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let terminal = open("/dev/tty1", flags, Mode::empty());
+    // It is not in a sandbox: a terminal of its own is asked there.
+    let own = || nix::pty::openpty(None, None).map(|pair| pair.slave);
+    let (terminal, mut number) = (terminal.or_else(|_| own())?, SHIFT_STATE);
+    let place = &raw mut number as usize;
+    let request = wide(libc::TIOCLINUX);
+    call(libc::SYS_ioctl, [arg(terminal.as_raw_fd()), request, place, 0, 0]).map(nothing)
+}
+
+/// In a namespace of its own where it can have one, so that nothing outside is covered.
+fn mount(prey: &Prey) -> Result<String, Errno> {
+    let root = nix::unistd::geteuid().is_root();
+    let user = if root { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+    // Where that is refused the call itself has to be too.
+    if unshare(user | CloneFlags::CLONE_NEWNS).is_ok() {
+        // MS_REC, MS_PRIVATE
+        let (place, private) = (c"/".as_ptr() as usize, 1 << 14 | 1 << 18);
+        call(libc::SYS_mount, [place, place, 0, private, 0])?;
+    }
+    let point = std::ffi::CString::new(prey.scratch.as_os_str().as_encoded_bytes()).unwrap();
+    let kind = c"tmpfs".as_ptr() as usize;
+    call(libc::SYS_mount, [kind, point.as_ptr() as usize, kind, 0, 0]).map(nothing)
 }
 
 /// Whether it was answered; a filter that ends it does so with SIGSYS.

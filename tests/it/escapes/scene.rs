@@ -146,9 +146,12 @@ impl Scene {
 
     /// Whether the signal has come to the prey, which blocks all.
     pub(super) fn got(&self, signal: i32) -> bool {
-        let pending = line_of(self.prey.pid, "status", "ShdPnd:");
-        let pending = u64::from_str_radix(&pending, 16).unwrap_or(0);
-        pending & (1 << (signal - 1)) != 0
+        // Of the process, and of its only thread.
+        ["ShdPnd:", "SigPnd:"].into_iter().any(|set| {
+            let pending = line_of(self.prey.pid, "status", set);
+            let pending = u64::from_str_radix(&pending, 16).unwrap_or(0);
+            pending & (1 << (signal - 1)) != 0
+        })
     }
 }
 

@@ -230,3 +230,34 @@ fn the_set_up_program_is_closed_to_others_before_it_makes_init_and_main() {
     assert_eq!(calls, expected, "{said}");
     stage.close(Alone::Yes);
 }
+
+/// As Debian's kernels for clouds are: whichever file system the kernel lacks is named.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn a_kernel_without_overlayfs_is_named_with_what_to_type() {
+    let Some(stage) = super::overlay::overlay_stage() else { return };
+    let dir = super::open_dir("lacking");
+    let overlay = ["--overlay", dir.to_str().unwrap()];
+    let mut named = 0;
+    for number in 1..20 {
+        let inject = format!("inject=fsopen:error=ENODEV:when={number}");
+        let strace = ["-f", "-o", "/dev/null", "-e", &inject];
+        let Some((status, said)) = straced(&stage, &strace, &overlay) else { return };
+        if status == Some(0) {
+            assert!(said.contains("ran\n") && number > 2, "{number}: {said}");
+            // Its layer, which a kernel has that has got so far, and the overlay itself.
+            assert_eq!(named, 2);
+            break;
+        }
+        assert!(status == Some(125) && said.contains("(ENODEV)"), "{number}: {said}");
+        assert!(!said.contains("ran\n"), "{number}: {said}");
+        if said.contains("this kernel has no overlayfs") {
+            assert!(said.contains("modprobe overlay"), "{said}");
+            named += 1;
+        }
+        stage.assert_clean("without a file system");
+    }
+    fs::remove_dir(&dir).unwrap();
+    stage.close(Alone::Yes);
+}

@@ -1,6 +1,7 @@
 //! `--overlay`, `--changes` and `--commit` of the tool.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -47,8 +48,10 @@ fn changes_are_listed_and_kept_only_if_asked() {
             change("d", "added", true, 0),
             change("d/b", "added", false, 1),
         ];
-        let all = json!([{ "dir": dir, "count": 3, "committed": false, "changes": changes }]);
-        assert_eq!(report(&dir)["changes"], all);
+        let all = json!({ "count": 3, "skipped": 0, "committed": false, "changes": changes });
+        let mut found = report(&dir)["changes"].take();
+        assert_eq!(found[0].as_object_mut().unwrap().remove("dir"), Some(json!(dir)));
+        assert_eq!(found, json!([all]));
         // Kept, if it succeeds.
         let failing = format!("{script}; exit 7");
         let (exit, said) = ran(&stage, subcommand, &dir, &["--commit"], &failing);
@@ -88,5 +91,51 @@ fn what_is_not_committed_is_said() {
     assert!(plan.contains("overlayfs: writes only what is named"), "{plan}");
     fs::remove_dir_all(&dir).unwrap();
     fs::remove_file(dir.with_extension("json")).unwrap();
+    stage.close(Alone::Yes);
+}
+
+/// Also where they are not among those that are listed.
+#[test]
+#[serial]
+fn all_that_is_not_committed_is_counted() {
+    let Some(stage) = overlay_stage() else { return };
+    let dir = open_dir("many");
+    let script = "/usr/bin/python3 -c 'import os
+for number in range(10020): open(f\"a{number}\", \"w\").close()
+for number in range(3): os.mkfifo(f\"z{number}\")'";
+    let (exit, said) = ran(&stage, "run", &dir, &["--commit"], script);
+    assert!(exit == 0 && said.contains("3 changes are not committed"), "{exit}: {said}");
+    let found = &report(&dir)["changes"][0];
+    assert_eq!((&found["count"], &found["skipped"]), (&json!(10_023), &json!(3)));
+    assert_eq!(found["changes"].as_array().unwrap().len(), 10_000);
+    fs::remove_dir_all(&dir).unwrap();
+    fs::remove_file(dir.with_extension("json")).unwrap();
+    stage.close(Alone::Yes);
+}
+
+/// One overlay is committed after the other.
+#[test]
+#[serial]
+fn a_commit_that_fails_names_the_overlays_that_are_committed() {
+    let Some(stage) = overlay_stage() else { return };
+    let (one, two) = (open_dir("first"), open_dir("second"));
+    // More directories in each other than a commit removes, by any user.
+    let mut deep = two.join("deep");
+    (0..300).for_each(|_| deep.push("d"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::set_permissions(two.join("deep"), PermissionsExt::from_mode(0o777)).unwrap();
+    let second = two.to_str().unwrap();
+    let script = format!("printf x >made; rm -rf {second}/deep || mv {second}/deep /tmp/gone");
+    let (exit, said) = ran(&stage, "run", &one, &["--overlay", second, "--commit"], &script);
+    assert_eq!(exit, 125, "{said}");
+    let text = format!("(all of {one:?} is committed)");
+    assert!(said.contains("commit \"deep\" in ") && said.contains(&text), "{said}");
+    assert_eq!(fs::read_to_string(one.join("made")).unwrap(), "x");
+    assert!(deep.exists() && !said.contains("are made)"), "{said}");
+    // The first one that fails leaves nothing to be said of others.
+    let (exit, said) = ran(&stage, "run", &two, &["--commit"], "rm -rf deep");
+    assert!(exit == 125 && !said.contains("all of"), "{exit}: {said}");
+    [&one, &two].iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
+    [one, two].iter().for_each(|dir| drop(fs::remove_file(dir.with_extension("json"))));
     stage.close(Alone::Yes);
 }

@@ -10,6 +10,8 @@ use tidy_process::{Command, Sandbox, Stdio};
 use super::overlay::overlay_stage;
 use super::{boxed, open_dir};
 use crate::actor::actor;
+use crate::attacks::permissions::succeeds_as_ordinary;
+use crate::attacks::succeeds;
 use crate::support::{Alone, read_ready, until};
 
 /// KiB of files in memory, on this machine.
@@ -57,6 +59,47 @@ fn a_layer_is_gone_with_its_last_report() {
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     fs::remove_dir(dir).unwrap();
     drop(sandbox);
+    stage.close(Alone::Yes);
+}
+
+/// As an actor, with a report: another command of the same user looks for the layer among the fds
+/// of this process. Without a fence it finds it.
+pub(crate) fn play_fds() {
+    let dir = open_dir("fds");
+    let run = |script: &str, level: Option<&Sandbox>| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir("/").env_remove(crate::actor::ROLE);
+        level.map(|level| command.sandbox(level));
+        command.output().unwrap()
+    };
+    let make = format!("echo open-sesame >{}/within", dir.display());
+    let overlay = Sandbox::new().system().overlay(&dir);
+    let held = run(&make, Some(&overlay)).report;
+    assert_eq!(held.changes[0].list().unwrap().count, 1);
+    let boss = format!("/proc/{}/fd", std::process::id());
+    let look = format!("for n in {boss}/* /proc/self/fd/*; do cat $n/within 2>/dev/null; done");
+    let found = |level: Option<&Sandbox>| super::text(&run(&look, level)).contains("open-sesame");
+    assert!(found(None), "it is not found without a fence, and proves nothing");
+    let levels = [Sandbox::fence(), Sandbox::new().system(), overlay.clone()];
+    for level in &levels {
+        assert!(!found(Some(level)), "found in {level:?}");
+    }
+    // To write there too.
+    let spoil = format!("for n in {boss}/*; do echo spoilt >$n/within; done 2>/dev/null");
+    for level in &levels {
+        run(&spoil, Some(level));
+    }
+    held.changes[0].commit().unwrap();
+    assert_eq!(fs::read_to_string(dir.join("within")).unwrap(), "open-sesame\n");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+#[serial]
+fn a_layer_is_out_of_reach_of_other_commands() {
+    let Some(stage) = overlay_stage() else { return };
+    succeeds(&mut actor(&stage, "overlay-fds"), "as this user");
+    succeeds_as_ordinary(&stage, actor(&stage, "overlay-fds"));
     stage.close(Alone::Yes);
 }
 

@@ -15,7 +15,7 @@ use crate::victims::{End, by_library, can_be_here};
 use tidy_process::Placement;
 
 /// What these do is refused in a sandbox: cgroups, another user, a tracer, a namespace.
-const IMPOSSIBLE: [&str; 6] =
+pub(crate) const IMPOSSIBLE: [&str; 6] =
     ["nested-cgroups", "threaded-cgroup", "frozen", "nobody", "ptrace-stopped", "pid-namespace"];
 
 fn with_victims() -> Sandbox {
@@ -89,29 +89,30 @@ fn main_killed_or_stopped_or_not_waited_for_leaves_nothing() {
     stage.close(Alone::Yes);
 }
 
-/// An actor with two sandboxes, in one of which the main process has ended already.
+/// An actor with two sandboxes and two fences, in one of which the main process has ended already.
 pub(crate) fn play() {
-    let sandbox = with_victims();
-    let spawn = |name: &str| {
+    let levels = [with_victims(), Sandbox::fence()];
+    let spawn = |(sandbox, name): (&Sandbox, &str)| {
         let mut command = Command::new(victim::exe());
-        command.sandbox(&sandbox).current_dir("/").env_remove(ROLE).env("TIDY_VICTIM", name);
+        command.sandbox(sandbox).current_dir("/").env_remove(ROLE).env("TIDY_VICTIM", name);
         let keep = std::env::var_os("TIDY_MARK").unwrap();
         let mut child = command.env("TIDY_MARK", keep).stdout(Stdio::piped()).spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
         child
     };
-    let _held = [spawn("daemon"), spawn("daemon-exit")];
+    let both = |level| [(level, "daemon"), (level, "daemon-exit")];
+    let _held: Vec<_> = levels.iter().flat_map(both).map(spawn).collect();
     nix::unistd::write(std::io::stdout(), b"ready\n").unwrap();
     std::thread::sleep(SOON * 2);
 }
 
 #[test]
 #[serial]
-fn a_supervisor_that_is_killed_leaves_no_sandbox() {
+fn a_supervisor_that_is_killed_leaves_neither_sandbox_nor_fence() {
     let Some(stage) = stage() else { return };
     let mut boss = actor(&stage, "sandbox-life").spawn().unwrap();
     read_ready(boss.stdout.take().unwrap());
-    assert!(stage.alive().len() >= 4, "{:?}", stage.alive());
+    assert!(stage.alive().len() >= 7, "{:?}", stage.alive());
     boss.kill().unwrap();
     boss.wait().unwrap();
     let gone = || stage.alive().is_empty() && stage.cgroups() == 0;

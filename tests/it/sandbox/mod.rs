@@ -1,5 +1,6 @@
 //! The level `sandbox`: a command in a view of its own.
 
+pub(crate) mod attributes;
 mod basics;
 pub(crate) mod escapes;
 mod faults;
@@ -10,7 +11,10 @@ pub(crate) mod life;
 mod network;
 pub(crate) mod overlay;
 mod real;
+#[cfg(feature = "cli")]
+mod recipes;
 mod rows;
+mod services;
 mod streams;
 mod template;
 

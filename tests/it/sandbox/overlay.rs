@@ -62,7 +62,7 @@ fn named(list: &ChangeList) -> Vec<String> {
 }
 
 /// What is committed when a script has run at the root of the overlay.
-fn written(supervisor: &Supervisor, dir: &Path, script: &str) -> Changes {
+pub(super) fn written(supervisor: &Supervisor, dir: &Path, script: &str) -> Changes {
     let sandbox = Sandbox::new().system().overlay(dir);
     let mut command = Command::new("sh");
     command.args(["-ec", script]).supervisor(supervisor).current_dir(dir).sandbox(&sandbox);
@@ -73,7 +73,7 @@ fn written(supervisor: &Supervisor, dir: &Path, script: &str) -> Changes {
     report.changes.remove(0)
 }
 
-fn list(changes: &Changes) -> Vec<String> {
+pub(super) fn list(changes: &Changes) -> Vec<String> {
     named(&changes.list().unwrap())
 }
 
@@ -82,13 +82,15 @@ pub(crate) fn play() {
     let base = std::env::temp_dir().join(format!("tidy-overlay-{}", std::process::id()));
     let supervisor = Supervisor::builder().build().unwrap();
     type Test = fn(&Supervisor, &Path);
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 8] = [
         ("everything", everything),
         ("opaque", opaque),
         ("hostile", hostile),
         ("planted", planted),
         ("partial", partial),
         ("covered", covered),
+        ("whole", whole),
+        ("attributes", super::attributes::play),
     ];
     for (name, test) in tests {
         let dir = base.join(name);
@@ -295,6 +297,30 @@ fn partial(supervisor: &Supervisor, dir: &Path) {
     fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
     let done = named(&changes.commit().unwrap());
     assert_eq!(done, ["added \"y\" (1 bytes)", "added \"z\" (1 bytes)"]);
+}
+
+/// A file that is being committed has no name before it is whole: then a kill leaves nothing.
+fn whole(supervisor: &Supervisor, dir: &Path) {
+    const SIZE: u64 = 64 << 20;
+    let changes = written(supervisor, dir, "head -c 64M /dev/zero | tr '\\0' x >big; ln big two");
+    let sizes = std::thread::scope(|scope| {
+        let commit = scope.spawn(|| changes.commit().unwrap());
+        let mut sizes = BTreeMap::new();
+        while !commit.is_finished() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                let size = entry.metadata().map_or(SIZE, |data| data.len());
+                sizes.insert((entry.file_name(), size), ());
+            }
+        }
+        assert_eq!(commit.join().unwrap().count, 2);
+        sizes
+    });
+    let part = sizes.keys().find(|(name, size)| *size < SIZE || name.len() > 3);
+    assert_eq!(part, None, "it was seen");
+    let data = fs::metadata(dir.join("two")).unwrap();
+    assert_eq!((data.len(), data.nlink()), (SIZE, 2));
+    fs::remove_file(dir.join("big")).unwrap();
+    fs::remove_file(dir.join("two")).unwrap();
 }
 
 /// What is named below an overlay is what it is elsewhere; what is hidden there does not come to

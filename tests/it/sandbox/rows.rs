@@ -18,11 +18,11 @@ pub(super) enum Who {
 /// Its name, who can do it, a script for sh, and whether it has come to pass: given what it said.
 pub(super) type Row = (&'static str, Who, &'static str, fn(&mut World, &str) -> bool);
 
-fn leaked(_: &mut World, said: &str) -> bool {
+pub(super) fn leaked(_: &mut World, said: &str) -> bool {
     said.contains(SECRET)
 }
 
-fn came_true(_: &mut World, said: &str) -> bool {
+pub(super) fn came_true(_: &mut World, said: &str) -> bool {
     said.contains("came true")
 }
 
@@ -75,13 +75,13 @@ pub(super) const ROWS: &[Row] = &[
     ("write a file by its path", Who::Anyone, "echo x >$OUT/file", spoiled),
     ("write it by a symlink", Who::Anyone, "ln -s $OUT/file $WORK/l; echo x >$WORK/l", spoiled),
     ("write it through /proc/self/root", Who::Anyone, "echo x >/proc/self/root$OUT/file", spoiled),
-    ("write it by an inherited fd", Who::Anyone, "echo x >/proc/self/fd/9/file", spoiled),
+    ("write it by an inherited fd", Who::Anyone, "echo x >/proc/self/fd/200/file", spoiled),
     ("rename it", Who::Anyone, "mv $OUT/file $WORK/file", stolen),
     ("make a hard link to it", Who::Anyone, "ln $OUT/file $WORK/hard", linked),
     ("read a file of the home", Who::Anyone, "cat $OUT/home/.netrc", leaked),
     ("read a file below a hidden one", Who::Anyone, "cat $WORK/hidden/key", leaked),
     ("read a hidden file", Who::Anyone, "cat $WORK/key", leaked),
-    ("read by an inherited fd", Who::Anyone, "cat /proc/self/fd/9/file", leaked),
+    ("read by an inherited fd", Who::Anyone, "cat /proc/self/fd/200/file", leaked),
     ("read the environment", Who::Anyone, "env", leaked),
     ("read the supervisor's", Who::Anyone, "tr '\\0' ' ' </proc/$BOSS/environ", leaked),
     ("see a process", Who::Anyone, "[ -d /proc/$VICTIM ] && echo came true", came_true),

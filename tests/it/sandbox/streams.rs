@@ -103,16 +103,26 @@ fn a_runtime_waits_and_drops_as_ever() {
 #[cfg(feature = "cli")]
 mod terminals {
     use std::os::unix::process::ExitStatusExt;
+    use std::time::Duration;
 
     use super::*;
-    use crate::support::tool;
+    use crate::support::{Stage, tool};
     use crate::terminal::{CTRL_C, CTRL_Z, Terminal};
+
+    const LEVELS: [&str; 2] = ["--sandbox", "--fence"];
 
     #[test]
     #[serial]
     fn ctrl_c_reaches_the_command_and_we_end_as_it_does() {
         let Some(stage) = stage() else { return };
-        let args = ["run", "--sandbox", "-C", "/", "sh", "-c"];
+        for level in LEVELS {
+            ends_as_it_does(&stage, level);
+        }
+        stage.close(Alone::No);
+    }
+
+    fn ends_as_it_does(stage: &Stage, level: &str) {
+        let args = ["run", level, "-C", "/", "sh", "-c"];
         for (script, code, signal) in [
             (
                 "trap 'echo clean; exit 6' INT; echo ready; while :; do sleep 0.01; done",
@@ -121,11 +131,32 @@ mod terminals {
             ),
             ("echo ready; exec sleep 60", None, Some(2)),
         ] {
-            let mut terminal = Terminal::open(&stage, &[&[tool()], &args[..], &[script]].concat());
+            let mut terminal = Terminal::open(stage, &[&[tool()], &args[..], &[script]].concat());
             terminal.shows("ready\r\n");
             terminal.types(CTRL_C);
             let (status, _) = terminal.ends();
-            assert_eq!((status.code(), status.signal()), (code, signal));
+            assert_eq!((status.code(), status.signal()), (code, signal), "{level}");
+        }
+    }
+
+    #[test]
+    #[serial]
+    fn a_prompt_outlives_ctrl_c_at_each_level() {
+        let Some(stage) = stage() else { return };
+        for level in LEVELS {
+            let line = [tool(), "run", level, "-k", "0.1", "-C", "/", "/usr/bin/python3", "-q"];
+            let mut terminal = Terminal::open(&stage, &line);
+            terminal.shows(">>> ");
+            // Python shows its prompt a moment before it is ready for a Ctrl-C there.
+            std::thread::sleep(Duration::from_millis(500));
+            terminal.types(CTRL_C);
+            terminal.shows("KeyboardInterrupt");
+            terminal.shows(">>> ");
+            terminal.types("print(6 * 7)\n");
+            terminal.shows("42\r\n");
+            terminal.types("exit(7)\n");
+            assert_eq!(terminal.ends().0.code(), Some(7), "{level}");
+            stage.assert_clean("after the prompt");
         }
         stage.close(Alone::No);
     }
@@ -134,11 +165,17 @@ mod terminals {
     #[serial]
     fn a_shell_stops_the_job_and_takes_it_up_again() {
         let Some(stage) = stage() else { return };
-        let mut terminal = Terminal::open(&stage, &["bash", "--norc", "--noprofile", "-i"]);
+        for level in LEVELS {
+            stops_and_goes_on(&stage, level);
+        }
+        stage.close(Alone::No);
+    }
+
+    fn stops_and_goes_on(stage: &Stage, level: &str) {
+        let mut terminal = Terminal::open(stage, &["bash", "--norc", "--noprofile", "-i"]);
         terminal.shows("prompt> ");
-        let script =
-            "$T run --sandbox -C / sh -c 'echo re\"\"ady; read x; echo g\"\"ot $x; exit 9'\n";
-        terminal.types(script);
+        let script = "-C / sh -c 'echo re\"\"ady; read x; echo g\"\"ot $x; exit 9'\n";
+        terminal.types(&format!("$T run {level} {script}"));
         terminal.shows("ready\r\n");
         terminal.types(CTRL_Z);
         terminal.shows("Stopped");
@@ -151,7 +188,6 @@ mod terminals {
         terminal.types("echo status $?; exit\n");
         terminal.shows("status 9");
         terminal.ends();
-        stage.close(Alone::No);
     }
 
     #[test]
