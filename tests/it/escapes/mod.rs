@@ -149,6 +149,8 @@ pub(crate) fn play_sandbox() {
         std::fs::set_permissions(&scene.prey.scratch, all).unwrap();
         let sandbox = Sandbox::new().system().read_only(crate::victim::exe());
         let sandbox = sandbox.read_write(&scene.prey.scratch);
+        // The attacker enters a template.
+        (0..2).for_each(|_| scene.warm(&sandbox));
         let outcome = scene.attack(row, Some(&sandbox), Path::Born);
         if (row.effect)(&scene, &outcome) || !outcome.is_inside() {
             wrong.push(format!("{}: works in a sandbox: {}", row.name, outcome.answer));

@@ -121,6 +121,12 @@ impl Scene {
         Self { supervisor, prey, prey_child, listener, datagrams, nice, fds }
     }
 
+    /// Runs a command that does nothing.
+    pub(super) fn warm(&self, sandbox: &Sandbox) {
+        let mut command = self.supervisor.command("true");
+        command.sandbox(sandbox).current_dir("/").run().unwrap();
+    }
+
     pub(super) fn attack(&self, row: &Row, sandbox: Option<&Sandbox>, path: Path) -> Outcome {
         let mut command = player(&self.supervisor, row.name);
         command.envs(self.prey.variables()).force_join(path == Path::Joined);
