@@ -11,6 +11,7 @@ pub(crate) const EACCES: isize = -13;
 pub(crate) const ENAMETOOLONG: isize = -36;
 pub(crate) const ENODEV: isize = -19;
 pub(crate) const ENOTDIR: isize = -20;
+pub(crate) const EINVAL: isize = -22;
 pub(crate) const ETIMEDOUT: isize = -110;
 pub(crate) const ESTALE: isize = -116;
 

@@ -5,7 +5,7 @@
 //! there.
 
 use crate::calls::{
-    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, ENOENT, ENOTDIR, Facts, PATH_ONLY, at,
+    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, EINVAL, ENOENT, ENOTDIR, Facts, PATH_ONLY, at,
     byte, call, close, into, length, nr, open_plain,
 };
 use crate::layout::{Op, news, op, stage};
@@ -202,13 +202,37 @@ impl View {
             fd(set_attributes(cover, READ_ONLY, 0))?;
             return self.mount(cover, place);
         }
-        const CLONE: usize = 1;
-        let name = c"hidden".as_ptr().expose_provenance();
+        let name = text(c"hidden");
         fd(call(nr::MKNODAT, [cover, name, REGULAR_FILE, 0, 0, 0]))?;
-        let file = fd(call(nr::OPEN_TREE, [cover, name, CLONE | CLOEXEC, 0, 0, 0]))?;
+        let file = match clone_below(cover, name) {
+            EINVAL => self.clone_attached(cover, name),
+            file => file,
+        };
+        let file = fd(file)?;
         close(cover);
         fd(set_attributes(file, READ_ONLY | NO_SET_ID | NO_DEVICES | NO_EXEC, 0))?;
         self.mount(file, place)
+    }
+
+    /// Before Linux 6.15 only what is in a mount that is somewhere can be cloned: for that moment it
+    /// is over `/proc`.
+    fn clone_attached(&self, mount: usize, name: usize) -> isize {
+        const DETACH: usize = 2;
+        let place = open_plain(self.root, text(c"proc"), PATH_ONLY);
+        if place < 0 {
+            return place;
+        }
+        let attached = attach(mount, place.cast_unsigned(), empty());
+        close(place.cast_unsigned());
+        if attached < 0 {
+            return attached;
+        }
+        let file = clone_below(mount, name);
+        // By the working directory it has a path.
+        call(nr::FCHDIR, [mount, 0, 0, 0, 0, 0]);
+        let gone = call(nr::UMOUNT2, [text(c"."), DETACH, 0, 0, 0, 0]);
+        call(nr::FCHDIR, [self.root, 0, 0, 0, 0, 0]);
+        if gone < 0 { gone } else { file }
     }
 
     fn devpts(&self, to: usize) -> Result<(), isize> {
@@ -281,6 +305,11 @@ impl View {
         })?;
         fd(open_plain(dir, name, PATH_ONLY))
     }
+}
+
+fn clone_below(mount: usize, name: usize) -> isize {
+    const CLONE: usize = 1;
+    call(nr::OPEN_TREE, [mount, name, CLONE | CLOEXEC, 0, 0, 0])
 }
 
 /// A file without any right.

@@ -41,12 +41,13 @@ fn different(all: &[Vec<String>], kind: &str) -> usize {
 #[serial]
 fn one_after_the_other_is_the_same_user_in_the_same_empty_network() {
     let Some(stage) = stage() else { return };
-    for (network, nets) in [(Network::None, 2), (Network::Host, 1)] {
+    for network in [Network::None, Network::Host] {
         let sandbox = Sandbox::new().system().network(network);
         let runs: Vec<_> = (0..6).map(|_| namespaces(&stage, &sandbox)).collect();
         // The first one makes no template.
-        assert_eq!(different(&runs, "user"), 2, "{network}: {runs:#?}");
-        assert_eq!(different(&runs, "net"), nets, "{network}: {runs:#?}");
+        let later = &runs[1..];
+        assert_eq!(different(later, "user"), 1, "{network}: {runs:#?}");
+        assert_eq!(different(later, "net"), 1, "{network}: {runs:#?}");
     }
     stage.close(Alone::Yes);
 }
