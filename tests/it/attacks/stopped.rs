@@ -162,7 +162,9 @@ mod by_terminal {
                 let mut tool = stage.tool(&["run", "-q", args, "true"]);
                 let mut tool = tool.stdin(std::process::Stdio::null()).spawn().unwrap();
                 let (mut known, mut ended) = (Vec::new(), None);
-                let send = |pid: i32, signal| drop(kill(Pid::from_raw(pid), signal));
+                let send = |pid: i32, signal| {
+                    let _ = kill(Pid::from_raw(pid), signal);
+                };
                 let over = until(SOON, || {
                     // Looks as often as it can: a birth is over in a fraction of a millisecond.
                     let soon = Instant::now() + Duration::from_millis(2);
