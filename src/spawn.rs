@@ -6,8 +6,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
-
 use crate::cgroup::Cgroup;
 use crate::cgroup::names::checked;
 use crate::child::Child;
@@ -17,6 +15,7 @@ use crate::command::Command;
 use crate::confinement::{Level, Property};
 use crate::containment::Placement;
 use crate::error::advice::CONFINED_OR_DELEGATED;
+use crate::error::place::about;
 use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::entry::Entry;
@@ -32,7 +31,7 @@ use crate::sandbox::fds::check_stream;
 #[cfg(feature = "sandbox")]
 use crate::sandbox::ids::Ids;
 use crate::supervisor::Supervisor;
-use crate::sys::{self, Newborn};
+use crate::sys::Newborn;
 use crate::tree::Tree;
 
 /// Whether a wait collects what goes to the output streams that are not set otherwise; a log then
@@ -135,6 +134,7 @@ impl Command {
             program: &self.program,
             closures,
             force_join: false,
+            fds: self.program.fds.as_deref(),
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
@@ -164,7 +164,7 @@ impl Command {
         let mut closures = std::mem::take(&mut self.closures);
         let spawned = self.spawn_calling(&mut closures, &defaults, collects);
         self.closures = closures;
-        spawned
+        about(spawned, &self.program.program, self.program.cwd.as_deref())
     }
 
     /// Spawns with these closures. All that can fail or allocate comes before the launch; a failure
@@ -176,11 +176,7 @@ impl Command {
         collects: Collects,
     ) -> Result<Child> {
         let spawned = Instant::now();
-        let stop_signal = self.policy.stop_signal;
-        if !sys::is_signal(stop_signal) {
-            let subject = format!("{stop_signal} (stop_signal)");
-            return Err(Error::os(Step::Signal, subject, Errno::EINVAL));
-        }
+        self.check_request()?;
         let mut image = Image::new(&self.program)?;
         let [stdin, stdout, stderr] = &self.streams;
         let log = match collects {
@@ -199,6 +195,7 @@ impl Command {
         ];
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
+        let fds = self.fds_to_keep(&supervisor, prepared.is_some())?;
         let confine = prepared.as_deref().and_then(Prepared::confinement);
         let mut entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
@@ -207,7 +204,18 @@ impl Command {
         let launch = |home| {
             let (closures, image, streams, entry) = lent;
             let (program, force_join) = (&self.program, self.force_join);
-            Launch { program, closures, force_join, image, streams, home, confine, entry, until }
+            Launch {
+                program,
+                closures,
+                force_join,
+                fds,
+                image,
+                streams,
+                home,
+                confine,
+                entry,
+                until,
+            }
         };
         supervisor.check_open()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
@@ -265,6 +273,9 @@ impl Command {
         }
         for (number, stream) in (0..).zip(streams) {
             check_stream(number, stream.child)?;
+        }
+        if self.program.session || self.program.umask.is_some() {
+            return no("it has a session and a umask of its own: setsid and umask are not for it");
         }
         let ids = Ids::of(self.program.uid, self.program.gid)?;
         *image = Image::confined(&self.program, &|key| enclosure.keeps(key))?;

@@ -66,6 +66,7 @@ mod fence;
 mod finish;
 mod guard;
 mod honest;
+mod inherit;
 mod keeper;
 mod kept;
 #[cfg(feature = "cli")]
@@ -100,6 +101,7 @@ mod tree;
 mod usage;
 mod victims;
 mod wait;
+mod watch;
 #[cfg(feature = "cgroups-rs")]
 mod witness;
 #[cfg(feature = "cli")]
