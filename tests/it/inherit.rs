@@ -106,7 +106,7 @@ fn signals_that_runtimes_ignore_are_the_default_in_a_child() {
     #[expect(unsafe_code, reason = "handlers that run no code")]
     let set = |number, handler| {
         // SAFETY: these handlers run no code.
-        drop(unsafe { signal(number, handler) }.unwrap());
+        let _ = unsafe { signal(number, handler) }.unwrap();
     };
     set(Signal::SIGPIPE, SigHandler::SigIgn);
     set(Signal::SIGXFSZ, SigHandler::SigIgn);
