@@ -35,7 +35,7 @@ fn what_this_process_starts_by_whatever_means_is_seen_sorted_and_ended() {
     assert!(report.leftovers.iter().any(|process| process.pid == child.id()), "{report}");
     child.wait().unwrap();
     assert!(stage.alive().is_empty());
-    drop((watch, tree));
+    drop((watch, tree, child));
     assert_eq!(home(), before);
     stage.close(Alone::Yes);
 }

@@ -131,7 +131,8 @@ fn keep_fds(orders: &Orders) -> Result<(), Fault> {
     Ok(())
 }
 
-/// SIGPIPE and SIGXFSZ, which Rust and Python ignore, become the default; then all signals are let in again.
+/// SIGPIPE and SIGXFSZ, which Rust and Python ignore, become the default; then all signals are let
+/// in again.
 fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     const PIPE: usize = 13;
     const FILE_SIZE: usize = 25;
