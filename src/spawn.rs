@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
@@ -230,6 +231,7 @@ impl Command {
             tree.born(newborn.pid);
             (newborn, placement, tree)
         };
+        let newborn = above_the_streams(newborn);
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
         let [stdin, stdout, stderr] = &mut streams;
         child.stdin = stdin.ours.take().map(Into::into);
@@ -312,6 +314,19 @@ impl Command {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
         Ok(tree)
+    }
+}
+
+/// Moves the handle out of the place of a stream that is closed in this process: the caller may put
+/// another file there.
+fn above_the_streams(newborn: Newborn) -> Newborn {
+    match newborn.pidfd.as_raw_fd() {
+        // The copy is above 2; without one the handle is good where it is.
+        0..=2 => match newborn.pidfd.try_clone() {
+            Ok(pidfd) => Newborn { pidfd, ..newborn },
+            Err(_) => newborn,
+        },
+        _ => newborn,
     }
 }
 

@@ -5,6 +5,7 @@
 mod child;
 mod error;
 mod home;
+mod interpreter;
 mod report;
 mod request;
 mod tree;
@@ -19,6 +20,8 @@ mod _native {
     use crate::child::NativeChild;
     #[pymodule_export]
     use crate::home::{after_fork, mechanism, run_root, shutdown};
+    #[pymodule_export]
+    use crate::interpreter::check_interpreter;
     #[pymodule_export]
     use crate::request::spawn;
     #[pymodule_export]

@@ -16,6 +16,8 @@ import atexit as _atexit
 import os as _os
 
 from . import _native
+
+_native.check_interpreter()
 from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
 from ._install import install, uninstall
 from ._native import Log

@@ -43,6 +43,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     def __init__(self, args: Any, *rest: Any, **keywords: Any) -> None:
         self._additions = take(keywords)
         super().__init__(args, *rest, **keywords)
+        # subprocess waits so long after Ctrl-C for a child that has got it too. The tree is ended
+        # here, and Ctrl-C is not held up.
+        self._sigint_wait_secs = 0
 
     # The one private seam of subprocess: it has prepared the streams.
     def _execute_child(  # type: ignore[override]
@@ -91,9 +94,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             "session": bool(start_new_session),
             "process_group": None if process_group is None or process_group < 0 else process_group,
             "umask": None if umask < 0 else umask,
-            "uid": uid,
-            "gid": gid,
-            "groups": None if gids is None else list(gids),
+            "uid": _number(uid),
+            "gid": _number(gid),
+            "groups": None if gids is None else [_number(one) for one in gids],
             "preexec": preexec_fn,
         }
         try:
@@ -175,11 +178,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         if self.stdin is not None and self.stdout is None and self.stderr is None:
             return super().communicate(input, timeout)
         # With one pipe alone subprocess reads to its end.
-        try:
-            return self._communicate(input, None, None)
-        finally:
-            self._communication_started = True
-            self.wait()
+        collected = self._communicate(input, None, None)
+        self._communication_started = True
+        return collected
 
     def send_signal(self, sig: int) -> None:
         """Sends a signal to the main process."""
@@ -313,6 +314,12 @@ def _arguments(args: Any, shell: bool, executable: Any) -> List[Any]:
     if shell:
         args = [executable or "/bin/sh", "-c", *args]
     return args  # type: ignore[no-any-return]
+
+
+def _number(id: Optional[int]) -> Optional[int]:
+    if id is not None and not 0 <= id < 2**32:
+        raise OverflowError(f"user and group ids are 32 bits, not {id}")
+    return id
 
 
 def _environment(env: Any) -> List[Tuple[bytes, bytes]]:

@@ -140,3 +140,24 @@ fn an_error_says_the_step_the_path_and_whether_a_byte_is_at_fault() {
     }
     stage.close(Alone::Yes);
 }
+
+/// A caller that closes one of its streams, as daemons do, gets its number for the next fd.
+#[test]
+#[serial]
+fn no_handle_of_a_child_takes_the_place_of_a_stream() {
+    use std::os::fd::AsFd;
+    each_path(|stage, join| {
+        let held = nix::unistd::dup(std::io::stdin()).unwrap();
+        nix::unistd::close(0).unwrap();
+        let child = stage.command("sleep").arg("60").force_join(join).spawn().unwrap();
+        let number = child.as_fd().as_raw_fd();
+        let free = fcntl(&held, FcntlArg::F_DUPFD_CLOEXEC(0)).unwrap();
+        if free != 0 {
+            nix::unistd::close(free).unwrap();
+            nix::unistd::dup2_stdin(&held).unwrap();
+        }
+        child.finish().unwrap();
+        assert!(number > 2, "join: {join}: {number}");
+        assert_eq!(free, 0, "join: {join}: another fd of the library's took the place");
+    });
+}
