@@ -14,7 +14,7 @@ static FIRST: OnceLock<i64> = OnceLock::new();
 
 /// Raises ImportError in any interpreter but the first one that calls it.
 #[pyfunction]
-pub(crate) fn check_interpreter(_: Python<'_>) -> PyResult<()> {
+pub(crate) fn check_interpreter() -> PyResult<()> {
     // SAFETY: the GIL is held.
     let state = unsafe { pyo3::ffi::PyInterpreterState_Get() };
     // SAFETY: it is the current one, which lives.

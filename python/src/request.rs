@@ -73,7 +73,7 @@ pub(crate) fn spawn(
     let mut command = request.command()?;
     command.supervisor(&home::supervisor(py)?);
     if let Some(additions) = additions {
-        additions.extract::<Additions>()?.apply(py, &mut command)?;
+        additions.extract::<Additions>()?.apply(&mut command)?;
     }
     let Some(preexec) = request.preexec else {
         return match py.detach(|| command.spawn()) {
@@ -182,7 +182,7 @@ fn lent(fd: i32) -> PyResult<Option<Stdio>> {
 }
 
 impl Additions {
-    fn apply(&self, py: Python<'_>, command: &mut Command) -> PyResult<()> {
+    fn apply(&self, command: &mut Command) -> PyResult<()> {
         if let Some(deadline) = self.deadline {
             command.timeout(duration(deadline)?);
         }

@@ -11,9 +11,10 @@ import warnings
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
-from . import _communicate, _native
+from . import _communicate
 from ._additions import Additions, take
 from ._errors import Error
+from ._native import Child, spawn
 from ._values import Port, ProcessInfo, Report
 
 # The steps between birth and exec that subprocess knows; their errors have its form.
@@ -36,7 +37,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     :func:`tidy_process` ends it at once. An object that is dropped ends its tree too.
     """
 
-    _native: Optional[_native.Child] = None
+    _native: Optional[Child] = None
     _additions: Optional[Additions] = None
     _report: Optional[Report] = None
 
@@ -96,12 +97,12 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             "umask": None if umask < 0 else umask,
             "uid": _number(uid),
             "gid": _number(gid),
-            "groups": None if gids is None else [_number(one) for one in gids],
+            "groups": None if gids is None else _groups(gids),
             "preexec": preexec_fn,
         }
         try:
             told = self._additions.told(pass_fds) if self._additions else None
-            self._native = _native.spawn(request, told)
+            self._native = spawn(request, told)
         except Error as error:
             raise _as_subprocess_has_it(error, program, cwd) from None
         self.pid = self._native.pid
@@ -214,7 +215,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     # What subprocess does not have.
 
-    def _tidy(self) -> _native.Child:
+    def _tidy(self) -> Child:
         if self._native is None:
             raise ValueError(f"process {self.pid} has no tree of its own: it has joined another")
         return self._native
@@ -314,6 +315,13 @@ def _arguments(args: Any, shell: bool, executable: Any) -> List[Any]:
     if shell:
         args = [executable or "/bin/sh", "-c", *args]
     return args  # type: ignore[no-any-return]
+
+
+def _groups(ids: Sequence[int]) -> List[Optional[int]]:
+    try:
+        return [_number(one) for one in ids]
+    except OverflowError as error:
+        raise ValueError(f"invalid group id: {error}") from None
 
 
 def _number(id: Optional[int]) -> Optional[int]:

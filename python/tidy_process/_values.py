@@ -159,5 +159,10 @@ class Sandbox:
             if any(lists) or self.network != "none" or self.keep_env:
                 raise ValueError("a fence hides nothing: name no paths, network or variables")
             return _native.Sandbox.fence(list(fds))
-        named = [[os.fsencode(path) for path in paths] for paths in lists]
-        return _native.Sandbox(*named, self.network, list(self.keep_env), list(fds))
+        read, write, hide, overlay, private = (
+            [os.fsencode(path) for path in paths] for paths in lists
+        )
+        keep = list(self.keep_env)
+        return _native.Sandbox(
+            read, write, hide, overlay, private, self.network, keep, list(fds)
+        )
