@@ -22,9 +22,12 @@ from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
 from ._install import install, uninstall
 from ._native import Log
 from ._popen import CompletedProcess, Popen, run, tidy_process
-from ._ports import free_port
-from ._tree import Tree
-from ._values import Limits, Port, ProcessInfo, Report, Sandbox, TreeReport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._ports import free_port
+    from ._tree import Tree
+    from ._values import Limits, Port, ProcessInfo, Report, Sandbox, TreeReport
 
 __all__ = [
     "CompletedProcess",
@@ -48,6 +51,21 @@ __all__ = [
     "tidy_process",
     "uninstall",
 ]
+
+# Imported at their first use: what they stand on (dataclasses, socket) costs more than all the rest.
+_LATER = {"Tree": "_tree", "free_port": "_ports"}
+for _name in ("Limits", "Port", "ProcessInfo", "Report", "Sandbox", "TreeReport"):
+    _LATER[_name] = "_values"
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found
+
 
 # A fork has trees of its own, and leaves its parent's alone.
 _os.register_at_fork(after_in_child=_native.after_fork)

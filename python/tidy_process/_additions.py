@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-from ._values import Limits, Sandbox
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Sequence
+    from ._values import Limits, Sandbox
     from ._native import Log
     from ._tree import Tree
+
+
 
 NAMES = frozenset(
     ("deadline", "grace", "stop_signal", "stop_main_only", "limits", "sandbox", "log", "name")

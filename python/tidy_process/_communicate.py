@@ -6,10 +6,12 @@ import os
 import selectors
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
     from ._popen import Popen
+
 
 # What others write once the main process has ended is read as long as it comes without a pause,
 # for this long at the most: filters at the end of a pipe end a moment later.
@@ -42,7 +44,7 @@ def communicate(
 
 
 def _flush(process: Popen, input: Any) -> None:
-    if process.stdin is None or process._communication_started:  # type: ignore[has-type]
+    if process.stdin is None or process._communication_started:
         return
     try:
         process.stdin.flush()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Optional, Type
 
-from ._values import ProcessInfo, Report
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Type
+    from ._values import ProcessInfo, Report
+
 
 
 class Error(OSError):
@@ -66,6 +69,8 @@ def make(
     """The exception for an error of the library's; called by the extension module."""
     if kind == "nul":
         return ValueError("embedded null byte")
+    from ._values import ProcessInfo, Report
+
     error = CLASSES.get(kind, Error)(errno, text) if errno else CLASSES.get(kind, Error)(text)
     error.hint, error.step = hint, step
     if path is not None:

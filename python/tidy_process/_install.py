@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any
 
 from ._popen import Popen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _original: Any = None
 

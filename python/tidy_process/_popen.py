@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import warnings
-from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from . import _communicate
 from ._additions import Additions, take
 from ._errors import Error
 from ._native import Child, spawn
-from ._values import Port, ProcessInfo, Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
+    from types import TracebackType
+    from ._values import Port, ProcessInfo, Report
 
 # The steps between birth and exec that subprocess knows; their errors have its form.
 STEPS = ("exec", "chdir", "chdir in the sandbox to", "setuid", "setgid", "setgroups", "setsid", "setpgid")
@@ -49,7 +52,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         self._sigint_wait_secs = 0
 
     # The one private seam of subprocess: it has prepared the streams.
-    def _execute_child(  # type: ignore[override]
+    def _execute_child(
         self,
         args: Any,
         executable: Any,
@@ -230,7 +233,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         elif self._report is None:
             patient = bool(self._additions and self._additions.grace) and self.returncode is None
             try:
-                self._report = Report._of(self._native.finish(patient))
+                self._report = _values().Report._of(self._native.finish(patient))
             except Error as error:
                 if error.report is not None and self.returncode is None:
                     self.returncode = error.report.returncode
@@ -287,11 +290,11 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     def ports(self) -> List[Port]:
         """The ports on which the tree listens."""
-        return [Port(*port) for port in self._tidy().ports()]
+        return [_values().Port(*port) for port in self._tidy().ports()]
 
     def processes(self) -> List[ProcessInfo]:
         """The processes of the tree."""
-        return [ProcessInfo._of(one) for one in self._tidy().processes()]
+        return [_values().ProcessInfo._of(one) for one in self._tidy().processes()]
 
     def fileno(self) -> int:
         """The main process's pidfd: readable once it has ended."""
@@ -351,6 +354,13 @@ def _as_subprocess_has_it(error: Error, program: Any, cwd: Any) -> BaseException
     if error.hint and hasattr(known, "add_note"):
         known.add_note(f"hint: {error.hint}")
     return known
+
+
+def _values() -> Any:
+    """Imported at its first use: dataclasses cost more than all the rest."""
+    from . import _values
+
+    return _values
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]

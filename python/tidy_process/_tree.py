@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, List, Optional
 
-from . import _native
-from ._values import Limits, Port, ProcessInfo, TreeReport
+from . import _native, _values
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional
+    from ._values import Limits, Port, ProcessInfo, TreeReport
 
 
 class Tree:
@@ -46,11 +49,11 @@ class Tree:
 
     def processes(self) -> List[ProcessInfo]:
         """The processes in it."""
-        return [ProcessInfo._of(one) for one in self._native.processes()]
+        return [_values.ProcessInfo._of(one) for one in self._native.processes()]
 
     def ports(self) -> List[Port]:
         """The ports on which they listen."""
-        return [Port(*port) for port in self._native.ports()]
+        return [_values.Port(*port) for port in self._native.ports()]
 
     def signal(self, sig: int) -> int:
         """Sends a signal to all of them; says how many were reached."""
@@ -65,7 +68,7 @@ class Tree:
         if self._procs is not None:
             os.close(self._procs)
             self._procs = None
-        return TreeReport._of(self._native.finish())
+        return _values.TreeReport._of(self._native.finish())
 
     def __enter__(self) -> Tree:
         return self

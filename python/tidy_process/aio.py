@@ -17,10 +17,13 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from typing import Any, Optional, Sequence, Tuple
 
 from ._popen import CompletedProcess, Popen
-from ._values import Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Sequence, Tuple
+    from ._values import Report
 
 __all__ = ["Process", "create_subprocess_exec", "run", "tidy_process"]
 
