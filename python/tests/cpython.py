@@ -11,7 +11,7 @@ import unittest
 
 
 class Result(unittest.TestResult):
-    """Keeps the last line of what has failed, and says on stderr what runs, for a run that hangs."""
+    """Keeps what has failed, and says on stderr what runs, for a run that hangs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Result(unittest.TestResult):
 
     addFailure = addError  # type: ignore[assignment]
 
-    def addSubTest(self, test: object, subtest: object, err: object) -> None:  # type: ignore[override]
+    def addSubTest(self, test, subtest, err) -> None:  # type: ignore[no-untyped-def]
         if err is not None:
             self.note(subtest, err)  # type: ignore[arg-type]
 

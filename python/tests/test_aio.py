@@ -93,7 +93,9 @@ def test_a_grace_is_waited_for_while_the_loop_runs_on(mark: str) -> None:
 
 def test_asyncio_itself_is_tidy_once_installed(mark: str) -> None:
     async def main() -> bytes:
-        process = await asyncio.create_subprocess_shell("echo hi; setsid -f sleep 60 >/dev/null", stdout=-1)
+        process = await asyncio.create_subprocess_shell(
+            "echo hi; setsid -f sleep 60 >/dev/null", stdout=-1
+        )
         out, _ = await process.communicate()
         assert process.returncode == 0
         return out

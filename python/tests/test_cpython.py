@@ -1,4 +1,4 @@
-"""CPython's tests of subprocess fail with this package where docs/cpython.md says so, and nowhere else."""
+"""CPython's tests of subprocess fail where docs/cpython.md says so, and nowhere else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def test_the_tests_that_fail_are_those_of_the_table() -> None:
         pytest.skip("this Python has no tests: on Debian, libpython3-testsuite")
     run = subprocess.run(
         [sys.executable, str(HERE / "cpython.py")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=600,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=600,
     )
     assert run.returncode == 0, f"after {run.stderr.splitlines()[-3:]}"
     result = json.loads(run.stdout.splitlines()[-1])

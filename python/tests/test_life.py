@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import List
 
 import pytest
@@ -19,7 +18,7 @@ SERVER = "['sh', '-c', 'setsid -f sleep 300; echo; exec sleep 300']"
 
 def python(script: str, **keywords: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **keywords)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **keywords)  # type: ignore
 
 
 def ended(process: "subprocess.Popen[str]") -> List[str]:
@@ -33,7 +32,7 @@ ENDS = {
     "os._exit": "import os; os._exit(3)",
     "SIGKILL": "import os; os.kill(os.getpid(), 9)",
     "SIGTERM": "import os; os.kill(os.getpid(), 15)",
-    "a crash": "import ctypes, resource as r; r.setrlimit(r.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)",
+    "a crash": "import ctypes; ctypes.string_at(0)",
 }
 
 
@@ -116,7 +115,8 @@ def test_a_fork_has_trees_of_its_own_and_leaves_its_parents_alone(mark: str) -> 
                 proc.wait()
             except RuntimeError:
                 print("not-mine", flush=True)
-            print(tidy_process.run(["echo", "own"], capture_output=True, text=True).stdout, flush=True)
+            done = tidy_process.run(["echo", "own"], capture_output=True)
+            print(done.stdout.decode(), flush=True)
             proc.returncode = 0
             del proc
             tidy_process._native.shutdown()
@@ -130,10 +130,13 @@ def test_a_fork_has_trees_of_its_own_and_leaves_its_parents_alone(mark: str) -> 
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing_works_beside_it(method: str, tmp_path: "os.PathLike[str]", mark: str) -> None:
+def test_multiprocessing_works_beside_it(
+    method: str, tmp_path: "os.PathLike[str]", mark: str
+) -> None:
     path = os.path.join(tmp_path, "main.py")
     with open(path, "w") as file:
-        file.write(textwrap.dedent(f"""
+        file.write(
+            textwrap.dedent(f"""
             import multiprocessing, tidy_process
             def work(number):
                 done = tidy_process.run(["sh", "-c", f"sleep 300 & echo {{number}}"],
@@ -143,16 +146,21 @@ def test_multiprocessing_works_beside_it(method: str, tmp_path: "os.PathLike[str
                 tidy_process.run(["true"])
                 with multiprocessing.get_context({method!r}).Pool(2) as pool:
                     print(*pool.map(work, range(4)))
-        """))
+        """)
+        )
     out = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=3 * SOON)
     assert out.stdout.split() == ["0", "1", "2", "3"], out.stderr
     wait_for(lambda: not alive(mark), "the end of its workers")
 
 
 def test_a_subinterpreter_gets_a_clean_import_error() -> None:
-    process = python("""
+    process = python(
+        """
         import sys, tidy_process
-        code = "try:\\n import tidy_process\\nexcept ImportError as error:\\n print('clean', flush=True)"
+        code = (
+            "try:\\n import tidy_process\\n"
+            "except ImportError as error:\\n print('clean', flush=True)"
+        )
         try:
             import _xxsubinterpreters as interpreters
         except ImportError:
@@ -165,7 +173,9 @@ def test_a_subinterpreter_gets_a_clean_import_error() -> None:
                 own = interpreters.create(isolated)
             interpreters.run_string(own, code)
             interpreters.destroy(own)
-    """, stderr=subprocess.PIPE)
+    """,
+        stderr=subprocess.PIPE,
+    )
     out, err = process.communicate(timeout=SOON)
     if "No module named" in err:
         pytest.skip("this Python has no way to make a subinterpreter")
@@ -197,4 +207,4 @@ def test_the_import_brings_nothing_that_costs_much() -> None:
         print(tidy_process.Limits, tidy_process.free_port, tidy_process.Tree, file=sys.stderr)
     """
     brought = ended(python(script, stderr=subprocess.DEVNULL))
-    assert set(brought) <= {"atexit"}
+    assert set(brought) <= {"__future__", "atexit"}

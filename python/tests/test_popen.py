@@ -19,7 +19,18 @@ import pytest
 from conftest import SOON, alive, wait_for
 
 import tidy_process
-from tidy_process import Error, Limits, Log, NotReady, Popen, PortTaken, Sandbox, Tree, free_port, run
+from tidy_process import (
+    Error,
+    Limits,
+    Log,
+    NotReady,
+    Popen,
+    PortTaken,
+    Sandbox,
+    Tree,
+    free_port,
+    run,
+)
 
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
@@ -90,7 +101,8 @@ def test_an_exec_error_carries_the_hint() -> None:
         pytest.skip("exceptions have notes from Python 3.11 on")
     with pytest.raises(FileNotFoundError) as raised:
         run(["no-such-program"])
-    assert raised.value.__notes__[0].startswith("hint: is it installed")  # type: ignore[attr-defined]
+    (note,) = raised.value.__notes__  # type: ignore[attr-defined]
+    assert note.startswith("hint: is it installed")
 
 
 def test_fds_session_umask_and_environment_go_to_the_child_as_with_subprocess() -> None:
@@ -99,8 +111,14 @@ def test_fds_session_umask_and_environment_go_to_the_child_as_with_subprocess() 
     script = "ls /proc/self/fd; umask; echo $ONLY; ps -o sid= -p $$ | tr -d ' '; echo $$"
     try:
         done = run(
-            script, shell=True, capture_output=True, text=True, pass_fds=[writer],
-            umask=0o27, start_new_session=True, env={"ONLY": "x", "PATH": os.environ["PATH"]},
+            script,
+            shell=True,
+            capture_output=True,
+            text=True,
+            pass_fds=[writer],
+            umask=0o27,
+            start_new_session=True,
+            env={"ONLY": "x", "PATH": os.environ["PATH"]},
         )
     finally:
         os.close(reader)
@@ -261,7 +279,9 @@ def test_a_sandbox_confines_or_the_command_is_not_run() -> None:
         assert error.step is None or error.hint or "confine" in str(error)
     else:
         assert done.returncode == 1 and done.stdout == b""
-        seen = run(["cat", str(secret)], sandbox=Sandbox(read=[tmp_path]), capture_output=True, cwd="/")
+        seen = run(
+            ["cat", str(secret)], sandbox=Sandbox(read=[tmp_path]), capture_output=True, cwd="/"
+        )
         assert seen.stdout == b"s"
     finally:
         shutil.rmtree(tmp_path)

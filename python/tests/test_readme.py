@@ -1,4 +1,4 @@
-"""What the README says of ten lines of one's own, and of this package, side by side; and its code."""
+"""What the README says of ten lines of one's own and of this package, side by side."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ _native.check_interpreter()
 from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
 from ._install import install, uninstall
 from ._native import Log
-from ._popen import CompletedProcess, Popen, run, tidy_process
+from ._popen import Popen
+from ._run import CompletedProcess, run, tidy_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ __all__ = [
     "uninstall",
 ]
 
-# Imported at their first use: what they stand on (dataclasses, socket) costs more than all the rest.
+# Imported at their first use: what they stand on (dataclasses, socket) costs more than the rest.
 _LATER = {"Tree": "_tree", "free_port": "_ports"}
 for _name in ("Limits", "Port", "ProcessInfo", "Report", "Sandbox", "TreeReport"):
     _LATER[_name] = "_values"

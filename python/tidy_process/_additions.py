@@ -8,10 +8,10 @@ import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Sequence
-    from ._values import Limits, Sandbox
+
     from ._native import Log
     from ._tree import Tree
-
+    from ._values import Limits, Sandbox
 
 
 NAMES = frozenset(

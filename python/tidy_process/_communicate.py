@@ -10,6 +10,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
+
     from ._popen import Popen
 
 
@@ -40,7 +41,9 @@ def communicate(
     with selectors.PollSelector() as selector:
         _exchange(process, selector, outputs, endtime, timeout)
     process.wait(timeout=process._remaining_time(endtime))  # type: ignore[attr-defined]
-    return _translated(process, process.stdout, outputs), _translated(process, process.stderr, outputs)
+    return _translated(process, process.stdout, outputs), _translated(
+        process, process.stderr, outputs
+    )
 
 
 def _flush(process: Popen, input: Any) -> None:
@@ -70,6 +73,7 @@ def _exchange(
     for pipe in outputs:
         if not pipe.closed:
             selector.register(pipe, selectors.EVENT_READ)
+    seams: Any = process  # Private parts of subprocess.
     ended: Optional[float] = None
     main = process.fileno()
     selector.register(main, selectors.EVENT_READ)
@@ -80,7 +84,7 @@ def _exchange(
         if ended is not None:
             wait = PAUSE if wait is None else min(PAUSE, wait)
         ready = selector.select(wait)
-        process._check_timeout(endtime, timeout, *_joined(process, outputs))  # type: ignore[attr-defined]
+        seams._check_timeout(endtime, timeout, *_joined(process, outputs))
         if ended is not None and (not ready or time.monotonic() > ended + SETTLE):
             for pipe in outputs:
                 if not pipe.closed:
@@ -94,7 +98,11 @@ def _exchange(
                 ended = time.monotonic()
             else:
                 _read(selector, key, outputs)
-        if ended is not None and process.stdin is not None and process.stdin in _registered(selector):
+        if (
+            ended is not None
+            and process.stdin is not None
+            and process.stdin in _registered(selector)
+        ):
             selector.unregister(process.stdin)
             process.stdin.close()
 
@@ -130,9 +138,7 @@ def _joined(process: Popen, outputs: Dict[Any, List[bytes]]) -> Tuple[Any, Any]:
     )
 
 
-def _expire(
-    process: Popen, endtime: Any, timeout: Any, outputs: Dict[Any, List[bytes]]
-) -> None:
+def _expire(process: Popen, endtime: Any, timeout: Any, outputs: Dict[Any, List[bytes]]) -> None:
     process._check_timeout(  # type: ignore[attr-defined]
         endtime, timeout, *_joined(process, outputs), skip_check_and_raise=True
     )
@@ -144,5 +150,6 @@ def _translated(process: Popen, pipe: Any, outputs: Dict[Any, List[bytes]]) -> A
         return None
     data = b"".join(outputs[pipe])
     if process.text_mode:  # type: ignore[attr-defined]
-        return process._translate_newlines(data, pipe.encoding, pipe.errors)  # type: ignore[attr-defined]
+        seams: Any = process
+        return seams._translate_newlines(data, pipe.encoding, pipe.errors)
     return data

@@ -7,8 +7,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Type
-    from ._values import ProcessInfo, Report
 
+    from ._values import ProcessInfo, Report
 
 
 class Error(OSError):

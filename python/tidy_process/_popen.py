@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -16,12 +15,22 @@ from ._native import Child, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
     from types import TracebackType
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+
     from ._values import Port, ProcessInfo, Report
 
 # The steps between birth and exec that subprocess knows; their errors have its form.
-STEPS = ("exec", "chdir", "chdir in the sandbox to", "setuid", "setgid", "setgroups", "setsid", "setpgid")
+STEPS = (
+    "exec",
+    "chdir",
+    "chdir in the sandbox to",
+    "setuid",
+    "setgid",
+    "setgroups",
+    "setsid",
+    "setpgid",
+)
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -32,7 +41,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     ``deadline`` seconds after which the tree is ended, kept by every wait; ``grace`` seconds that a
     tree has after ``stop_signal`` before it is killed, ``stop_main_only`` for servers that stop
-    their workers themselves; ``limits``; ``sandbox``; ``log`` for the output that is not redirected;
+    their workers themselves; ``limits``; ``sandbox``; ``log`` for output that is not redirected;
     ``name``; ``tree``, a :class:`Tree` to join instead; ``linger``: ``communicate`` waits until all
     have closed the pipes, as subprocess does.
 
@@ -171,13 +180,15 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     def _communicate(self, input: Any, endtime: Any, orig_timeout: Any) -> Tuple[Any, Any]:
         lingers = self._additions is not None and self._additions.linger
         if self._native is None or lingers:
-            return super()._communicate(input, endtime, orig_timeout)  # type: ignore[misc,no-any-return]
+            theirs: Any = super()
+            return theirs._communicate(input, endtime, orig_timeout)  # type: ignore[no-any-return]
         return _communicate.communicate(self, input, endtime, orig_timeout)
 
     def communicate(self, input: Any = None, timeout: Optional[float] = None) -> Tuple[Any, Any]:
         """As subprocess's, but it ends with the main process: others may hold the pipes."""
         many = [self.stdin, self.stdout, self.stderr].count(None) < 2
-        if self._native is None or timeout is not None or many or self._communication_started:  # type: ignore[has-type]
+        begun = self.__dict__.get("_communication_started")
+        if self._native is None or timeout is not None or many or begun:
             return super().communicate(input, timeout)
         if self.stdin is not None and self.stdout is None and self.stderr is None:
             return super().communicate(input, timeout)
@@ -361,64 +372,3 @@ def _values() -> Any:
     from . import _values
 
     return _values
-
-
-class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
-    """subprocess's, with the ``report`` of the tree."""
-
-    report: Optional[Report] = None
-
-
-def run(
-    args: Any,
-    *,
-    input: Union[str, bytes, None] = None,
-    capture_output: bool = False,
-    timeout: Optional[float] = None,
-    check: bool = False,
-    **keywords: Any,
-) -> CompletedProcess:
-    """As :func:`subprocess.run`; it ends with the main process, and ends what that has left."""
-    if input is not None:
-        if keywords.get("stdin") is not None:
-            raise ValueError("stdin and input arguments may not both be used.")
-        keywords["stdin"] = subprocess.PIPE
-    if capture_output:
-        if keywords.get("stdout") is not None or keywords.get("stderr") is not None:
-            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-        keywords["stdout"] = keywords["stderr"] = subprocess.PIPE
-    process = Popen(args, **keywords)
-    try:
-        try:
-            out, err = process.communicate(input, timeout=timeout)
-        except subprocess.TimeoutExpired as expired:
-            process.finish()
-            expired.stdout = expired.output
-            raise
-    finally:
-        report = process.finish()
-    code = process.returncode
-    if check and code:
-        raise subprocess.CalledProcessError(code, process.args, output=out, stderr=err)
-    completed = CompletedProcess(process.args, code, out, err)
-    completed.report = report
-    return completed
-
-
-class tidy_process:
-    """``with tidy_process(args, **popen) as proc:`` ends the tree at the block's end.
-
-    By an exception and by Ctrl-C too. The parameters are those of :class:`Popen`.
-    """
-
-    def __init__(self, args: Any, **popen: Any) -> None:
-        self._args, self._popen = args, popen
-        self._process: Optional[Popen] = None
-
-    def __enter__(self) -> Popen:
-        self._process = Popen(self._args, **self._popen)
-        return self._process
-
-    def __exit__(self, *_: Any) -> None:
-        if self._process is not None:
-            self._process.finish()

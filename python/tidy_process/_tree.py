@@ -9,6 +9,7 @@ from . import _native, _values
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional
+
     from ._values import Limits, Port, ProcessInfo, TreeReport
 
 

@@ -73,8 +73,9 @@ class TreeReport:
 class Report:
     """How a command's tree ended, and what had to be done about it.
 
-    ``returncode`` is that of the main process, as subprocess has it; ``leftovers`` are the processes
-    that it left and that had to be killed. Seconds and bytes; ``None`` where the kernel does not say.
+    ``returncode`` is that of the main process, as subprocess has it; ``leftovers`` are the
+    processes that it left and that had to be killed. Seconds and bytes; ``None`` where the kernel
+    does not say.
     """
 
     returncode: int
@@ -163,6 +164,4 @@ class Sandbox:
             [os.fsencode(path) for path in paths] for paths in lists
         )
         keep = list(self.keep_env)
-        return _native.Sandbox(
-            read, write, hide, overlay, private, self.network, keep, list(fds)
-        )
+        return _native.Sandbox(read, write, hide, overlay, private, self.network, keep, list(fds))

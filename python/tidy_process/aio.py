@@ -18,11 +18,13 @@ import asyncio
 import os
 import subprocess
 
-from ._popen import CompletedProcess, Popen
+from ._popen import Popen
+from ._run import CompletedProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional, Sequence, Tuple
+
     from ._values import Report
 
 __all__ = ["Process", "create_subprocess_exec", "run", "tidy_process"]
