@@ -33,6 +33,16 @@ def serving(process: "subprocess.Popen[str]") -> None:
     assert line.startswith("serving:") and len(line.split()) == 3, process.communicate()
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def test_the_experiment_leaves_its_port_free_however_it_ends(mark: str) -> None:
     pytest.importorskip("flask")
     port = free_port()
@@ -47,9 +57,8 @@ def test_the_experiment_leaves_its_port_free_however_it_ends(mark: str) -> None:
         process.send_signal(number)
         process.communicate(timeout=SOON)
         wait_for(lambda: not alive(mark), "the end of the server")
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", port))
+    # A dying process gives up its memory, by which it is looked for, before its sockets.
+    wait_for(lambda: is_free(port), "a free port")
 
 
 def test_the_asyncio_server_test_passes(mark: str) -> None:

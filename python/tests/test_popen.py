@@ -232,7 +232,7 @@ def test_a_dropped_object_ends_its_tree(mark: str) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         process = Popen("setsid -f sleep 60; exec sleep 60", shell=True)
-        wait_for(lambda: len(process.processes()) == 2, "both sleeps")
+        wait_for(lambda: len(process.processes()) == 2, "both sleeps")  # noqa: F821
         del process
         categories = [one.category for one in seen]
         seen.clear()  # They hold their source.
