@@ -161,3 +161,66 @@ fn no_handle_of_a_child_takes_the_place_of_a_stream() {
         assert_eq!(free, 0, "join: {join}: another fd of the library's took the place");
     });
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+#[serial]
+fn the_same_is_true_in_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_reader, leaking) = pipe().unwrap();
+    unmark(&leaking);
+    for stage in [Stage::set, Stage::of_keepers] {
+        let Some(stage) = stage() else { continue };
+        let mut command = stage.command("sh");
+        let script = "ls /proc/self/fd; umask; ps -o sid= -p $$";
+        command.args(["-c", script]).inherit_fds([]).setsid(true).umask(0o137);
+        let output = runtime.block_on(command.output_async()).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words[..5], ["0", "1", "2", "3", "0137"]);
+        assert_ne!(words[5], nix::unistd::getsid(None).unwrap().to_string());
+        stage.close(Alone::No);
+    }
+}
+
+/// The copy's fds of what is its parent's: the lease, the line to the guard, trees.
+#[test]
+#[serial]
+fn a_fork_forgets_the_global_supervisor_and_kills_nothing() {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, alarm, fork};
+    let Ok(supervisor) = Supervisor::global() else { return };
+    let Some(root) = supervisor.path().map(std::path::Path::to_owned) else { return };
+    let child = supervisor.command("sleep").arg("60").spawn().unwrap();
+    child.detach();
+    drop(supervisor);
+    let held = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let links = all.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.starts_with(&root)).count()
+    };
+    assert!(held() > 0);
+    #[expect(unsafe_code, reason = "a fork of a process whose other threads wait")]
+    // SAFETY: no other test runs beside this one, and an alarm ends a fork that meets a held lock.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            alarm::set(10);
+            Supervisor::after_fork();
+            let code = i32::from(held() > 0 || !root.exists());
+            #[expect(unsafe_code, reason = "ends the fork alone")]
+            // SAFETY: nothing of the parent's is to run.
+            unsafe {
+                libc::_exit(code)
+            }
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        }
+    }
+    let pids = std::fs::read_to_string(root.join("0/cgroup.procs"));
+    assert!(held() > 0 && root.exists(), "{pids:?}");
+    Supervisor::after_fork(); // In the process that made it: nothing.
+    assert!(root.exists());
+    Supervisor::global().unwrap().close().unwrap();
+    assert!(!root.exists());
+}

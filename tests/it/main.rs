@@ -80,6 +80,7 @@ mod mischief;
 mod model;
 mod ports;
 mod pressure;
+mod readiness;
 mod ready;
 mod ready_places;
 mod recipes;

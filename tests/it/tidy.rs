@@ -21,7 +21,9 @@ fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let all = ["src", "tests", "examples", "benches", "python"].into_iter().flat_map(|dir| files(dir, "rs"));
+    let all = ["src", "tests", "examples", "benches", "python"]
+        .into_iter()
+        .flat_map(|dir| files(dir, "rs"));
     all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
