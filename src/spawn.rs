@@ -179,21 +179,14 @@ impl Command {
         let spawned = Instant::now();
         self.check_request()?;
         let mut image = Image::new(&self.program)?;
-        let [stdin, stdout, stderr] = &self.streams;
+        let [_, stdout, stderr] = &self.streams;
         let log = match collects {
             Collects::No => Record::open(self.log.as_ref())?,
             Collects::Yes => {
                 Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()])
             }
         };
-        let [in_default, out_default, err_default] = defaults;
-        let out_default = log.stdio().unwrap_or(out_default);
-        let err_default = log.stdio().unwrap_or(err_default);
-        let mut streams = [
-            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
-            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
-            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
-        ];
+        let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
         let fds = self.fds_to_keep(&supervisor, prepared.is_some())?;
@@ -233,15 +226,27 @@ impl Command {
         };
         let newborn = above_the_streams(newborn);
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
-        let [stdin, stdout, stderr] = &mut streams;
-        child.stdin = stdin.ours.take().map(Into::into);
-        child.stdout = stdout.ours.take().map(Into::into);
-        child.stderr = stderr.ours.take().map(Into::into);
-        drop(streams);
+        hand_over(&mut child, streams);
         entry.iter_mut().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    fn child_streams<'a>(
+        &'a self,
+        log: &'a Record,
+        defaults: &'a [Stdio; 3],
+    ) -> Result<[ChildStream<'a>; 3]> {
+        let [stdin, stdout, stderr] = &self.streams;
+        let [in_default, out_default, err_default] = defaults;
+        let out_default = log.stdio().unwrap_or(out_default);
+        let err_default = log.stdio().unwrap_or(err_default);
+        Ok([
+            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
+        ])
     }
 
     /// What confines the child: as it is asked for, else as its supervisor has it.
@@ -315,6 +320,14 @@ impl Command {
         }
         Ok(tree)
     }
+}
+
+/// Gives a child this process's ends of its pipes, and closes those that are the child's.
+fn hand_over(child: &mut Child, streams: [ChildStream<'_>; 3]) {
+    let [stdin, stdout, stderr] = streams.map(|stream| stream.ours);
+    child.stdin = stdin.map(Into::into);
+    child.stdout = stdout.map(Into::into);
+    child.stderr = stderr.map(Into::into);
 }
 
 /// Moves the handle out of the place of a stream that is closed in this process: the caller may put

@@ -140,11 +140,16 @@ impl NativeChild {
         timeout: f64,
     ) -> PyResult<()> {
         let child = self.child()?;
-        let ready = condition(py, what, value)?;
+        let raised = Raised::default();
+        let ready = condition(py, what, value, &raised)?;
         let mut readiness =
             child.readiness(ready, duration(timeout)?).map_err(|error| raise(py, &error))?;
         loop {
-            let next = py.detach(|| readiness.check()).map_err(|error| raise(py, &error))?;
+            let checked = py.detach(|| readiness.check());
+            if let Some(error) = raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Err(error);
+            }
+            let next = checked.map_err(|error| raise(py, &error))?;
             py.check_signals()?;
             let Some(next) = next else { return Ok(()) };
             let running = child.try_wait().is_ok_and(|status| status.is_none());
@@ -177,7 +182,15 @@ impl NativeChild {
     }
 }
 
-fn condition<'a>(py: Python<'_>, what: &str, value: &Bound<'_, PyAny>) -> PyResult<Ready<'a>> {
+/// The exception of a condition that is a function.
+type Raised = Arc<Mutex<Option<PyErr>>>;
+
+fn condition<'a>(
+    py: Python<'_>,
+    what: &str,
+    value: &Bound<'_, PyAny>,
+    raised: &Raised,
+) -> PyResult<Ready<'a>> {
     Ok(match what {
         "port" if value.is_truthy()? => Ready::tcp(value.extract()?),
         "port" => Ready::any_tcp(),
@@ -187,8 +200,13 @@ fn condition<'a>(py: Python<'_>, what: &str, value: &Bound<'_, PyAny>) -> PyResu
         "unix" => Ready::unix(value.extract::<std::path::PathBuf>()?),
         "when" => {
             let callable = value.clone().unbind();
+            let raised = Arc::clone(raised);
             Ready::when(move || {
-                Python::attach(|py| callable.call0(py)?.is_truthy(py)).unwrap_or(false)
+                let said = Python::attach(|py| callable.call0(py)?.is_truthy(py));
+                said.unwrap_or_else(|error| {
+                    *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    true
+                })
             })
         }
         other => return Err(PyValueError::new_err(format!("no condition is called {other:?}"))),

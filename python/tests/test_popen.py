@@ -214,6 +214,8 @@ def test_readiness_is_that_of_the_tree(tmp_path: Path) -> None:
         shell.wait_ready(line="serving")
         asked = []
         shell.wait_ready(when=lambda: asked.append(1) or len(asked) == 3)
+        with pytest.raises(ZeroDivisionError):
+            shell.wait_ready(when=lambda: 1 / 0)
         with pytest.raises(NotReady, match="serving"):
             shell.wait_ready(file=tmp_path / "never", timeout=0.05)
     assert log.text() == "serving\n"
