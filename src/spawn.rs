@@ -179,13 +179,7 @@ impl Command {
         let spawned = Instant::now();
         self.check_request()?;
         let mut image = Image::new(&self.program)?;
-        let [_, stdout, stderr] = &self.streams;
-        let log = match collects {
-            Collects::No => Record::open(self.log.as_ref())?,
-            Collects::Yes => {
-                Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()])
-            }
-        };
+        let log = self.record(collects)?;
         let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
@@ -231,6 +225,16 @@ impl Command {
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    fn record(&self, collects: Collects) -> Result<Record> {
+        let [_, stdout, stderr] = &self.streams;
+        match collects {
+            Collects::No => Record::open(self.log.as_ref()),
+            Collects::Yes => {
+                Ok(Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()]))
+            }
+        }
     }
 
     fn child_streams<'a>(
