@@ -52,6 +52,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     _native: Optional[Child] = None
     _additions: Optional[Additions] = None
     _report: Optional[Report] = None
+    _detached = False
 
     def __init__(self, args: Any, *rest: Any, **keywords: Any) -> None:
         self._additions = take(keywords)
@@ -223,9 +224,13 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     def __del__(self, _maxsize: int = sys.maxsize, _warn: Any = warnings.warn) -> None:
         if self._native is None:
             super().__del__()
-        elif self._child_created and self.returncode is None and self._report is None:
+        elif self._runs_unowned():
             text = f"process {self.pid} is still running: its tree is ended now"
             _warn(text, ResourceWarning, source=self)
+
+    def _runs_unowned(self) -> bool:
+        known = self.returncode is not None or self._report is not None
+        return self._child_created and not known and not self._detached
 
     # What subprocess does not have.
 
@@ -314,7 +319,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     def detach(self) -> None:
         """Lets the tree live on without this object, until this Python process ends."""
         self._tidy().detach()
-        self.returncode = self.returncode or 0
+        self._detached = True
 
 
 def _arguments(args: Any, shell: bool, executable: Any) -> List[Any]:
