@@ -179,6 +179,7 @@ fn the_same_is_true_in_a_runtime() {
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(words[..5], ["0", "1", "2", "3", "0137"]);
         assert_ne!(words[5], nix::unistd::getsid(None).unwrap().to_string());
+        drop(command);
         stage.close(Alone::No);
     }
 }
