@@ -56,6 +56,7 @@ mod report;
 #[cfg(feature = "sandbox")]
 mod overlay;
 // Where the stages are put together.
+mod inherit;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod runtime;
@@ -94,6 +95,7 @@ pub use no_leaks::NoLeaks;
 pub use proc::info::{Gap, ProcessInfo};
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
+pub use ready::steps::Readiness;
 pub use report::{Cause, Metric, Missing, Note, Report, TreeReport, Usage};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;
@@ -108,3 +110,4 @@ pub use supervisor::sweep::{StaleRunRoot, sweep};
 pub use supervisor::{Supervisor, SupervisorBuilder};
 pub use sys::poll::Deadline;
 pub use tree::Tree;
+pub use tree::watch::Watch;

@@ -96,6 +96,9 @@ pub enum Cause {
     /// The main process was alive outside its cgroup when the tree was torn down; it was killed
     /// through its pidfd.
     Escaped,
+    /// The main process ended by itself, and other code of this process took its exit status
+    /// (`waitpid(-1)`, SIGCHLD ignored): [`Report::status`] is a made-up 255, and no success.
+    StatusTaken,
 }
 
 /// What a tree has used, daemons and everything included. `None` where the kernel does not say;
@@ -259,6 +262,7 @@ impl fmt::Display for Cause {
             Self::OutOfMemory => "ran out of memory",
             Self::Stopped => "stopped",
             Self::Escaped => "killed outside its cgroup",
+            Self::StatusTaken => "ended, and its exit status was taken by other code",
         })
     }
 }

@@ -2,11 +2,10 @@
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
-
-use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::names::checked;
@@ -17,6 +16,7 @@ use crate::command::Command;
 use crate::confinement::{Level, Property};
 use crate::containment::Placement;
 use crate::error::advice::CONFINED_OR_DELEGATED;
+use crate::error::place::about;
 use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::entry::Entry;
@@ -32,7 +32,7 @@ use crate::sandbox::fds::check_stream;
 #[cfg(feature = "sandbox")]
 use crate::sandbox::ids::Ids;
 use crate::supervisor::Supervisor;
-use crate::sys::{self, Newborn};
+use crate::sys::Newborn;
 use crate::tree::Tree;
 
 /// Whether a wait collects what goes to the output streams that are not set otherwise; a log then
@@ -135,6 +135,7 @@ impl Command {
             program: &self.program,
             closures,
             force_join: false,
+            fds: self.program.fds.as_deref(),
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
@@ -164,7 +165,7 @@ impl Command {
         let mut closures = std::mem::take(&mut self.closures);
         let spawned = self.spawn_calling(&mut closures, &defaults, collects);
         self.closures = closures;
-        spawned
+        about(spawned, &self.program.program, self.program.cwd.as_deref())
     }
 
     /// Spawns with these closures. All that can fail or allocate comes before the launch; a failure
@@ -176,29 +177,13 @@ impl Command {
         collects: Collects,
     ) -> Result<Child> {
         let spawned = Instant::now();
-        let stop_signal = self.policy.stop_signal;
-        if !sys::is_signal(stop_signal) {
-            let subject = format!("{stop_signal} (stop_signal)");
-            return Err(Error::os(Step::Signal, subject, Errno::EINVAL));
-        }
+        self.check_request()?;
         let mut image = Image::new(&self.program)?;
-        let [stdin, stdout, stderr] = &self.streams;
-        let log = match collects {
-            Collects::No => Record::open(self.log.as_ref())?,
-            Collects::Yes => {
-                Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()])
-            }
-        };
-        let [in_default, out_default, err_default] = defaults;
-        let out_default = log.stdio().unwrap_or(out_default);
-        let err_default = log.stdio().unwrap_or(err_default);
-        let mut streams = [
-            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
-            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
-            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
-        ];
+        let log = self.record(collects)?;
+        let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
+        let fds = self.fds_to_keep(&supervisor, prepared.is_some())?;
         let confine = prepared.as_deref().and_then(Prepared::confinement);
         let mut entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
@@ -207,7 +192,18 @@ impl Command {
         let launch = |home| {
             let (closures, image, streams, entry) = lent;
             let (program, force_join) = (&self.program, self.force_join);
-            Launch { program, closures, force_join, image, streams, home, confine, entry, until }
+            Launch {
+                program,
+                closures,
+                force_join,
+                fds,
+                image,
+                streams,
+                home,
+                confine,
+                entry,
+                until,
+            }
         };
         supervisor.check_open()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
@@ -222,16 +218,39 @@ impl Command {
             tree.born(newborn.pid);
             (newborn, placement, tree)
         };
+        let newborn = above_the_streams(newborn);
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
-        let [stdin, stdout, stderr] = &mut streams;
-        child.stdin = stdin.ours.take().map(Into::into);
-        child.stdout = stdout.ours.take().map(Into::into);
-        child.stderr = stderr.ours.take().map(Into::into);
-        drop(streams);
+        hand_over(&mut child, streams);
         entry.iter_mut().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
         child.log = log.start()?;
         Ok(child)
+    }
+
+    fn record(&self, collects: Collects) -> Result<Record> {
+        let [_, stdout, stderr] = &self.streams;
+        match collects {
+            Collects::No => Record::open(self.log.as_ref()),
+            Collects::Yes => {
+                Ok(Record::copied(self.log.as_ref(), [stdout.is_none(), stderr.is_none()]))
+            }
+        }
+    }
+
+    fn child_streams<'a>(
+        &'a self,
+        log: &'a Record,
+        defaults: &'a [Stdio; 3],
+    ) -> Result<[ChildStream<'a>; 3]> {
+        let [stdin, stdout, stderr] = &self.streams;
+        let [in_default, out_default, err_default] = defaults;
+        let out_default = log.stdio().unwrap_or(out_default);
+        let err_default = log.stdio().unwrap_or(err_default);
+        Ok([
+            ChildStream::make(0, stdin.as_ref().unwrap_or(in_default))?,
+            ChildStream::make(1, stdout.as_ref().unwrap_or(out_default))?,
+            ChildStream::make(2, stderr.as_ref().unwrap_or(err_default))?,
+        ])
     }
 
     /// What confines the child: as it is asked for, else as its supervisor has it.
@@ -265,6 +284,9 @@ impl Command {
         }
         for (number, stream) in (0..).zip(streams) {
             check_stream(number, stream.child)?;
+        }
+        if self.program.session || self.program.umask.is_some() {
+            return no("it has a session and a umask of its own: setsid and umask are not for it");
         }
         let ids = Ids::of(self.program.uid, self.program.gid)?;
         *image = Image::confined(&self.program, &|key| enclosure.keeps(key))?;
@@ -301,6 +323,27 @@ impl Command {
             tree.delegate(self.program.uid, self.program.gid)?;
         }
         Ok(tree)
+    }
+}
+
+/// Gives a child this process's ends of its pipes, and closes those that are the child's.
+fn hand_over(child: &mut Child, streams: [ChildStream<'_>; 3]) {
+    let [stdin, stdout, stderr] = streams.map(|stream| stream.ours);
+    child.stdin = stdin.map(Into::into);
+    child.stdout = stdout.map(Into::into);
+    child.stderr = stderr.map(Into::into);
+}
+
+/// Moves the handle out of the place of a stream that is closed in this process: the caller may put
+/// another file there.
+fn above_the_streams(newborn: Newborn) -> Newborn {
+    match newborn.pidfd.as_raw_fd() {
+        // The copy is above 2; without one the handle is good where it is.
+        0..=2 => match newborn.pidfd.try_clone() {
+            Ok(pidfd) => Newborn { pidfd, ..newborn },
+            Err(_) => newborn,
+        },
+        _ => newborn,
     }
 }
 

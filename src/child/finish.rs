@@ -28,8 +28,15 @@ impl Child {
         // Read before `try_wait`, which acts on a timeout that has passed and makes it the cause:
         // the grace still applies.
         let grace = self.grace_due();
-        self.try_wait().inspect_err(|_| self.abandon())?;
-        let leftovers = match self.runs()? {
+        let taken = match self.try_wait() {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => true,
+            Err(error) => {
+                self.abandon();
+                return Err(error);
+            }
+        };
+        let leftovers = match !taken && self.runs()? {
             true => self.end_running(grace),
             false => {
                 self.wind_down();
@@ -40,7 +47,10 @@ impl Child {
             }
         };
         let (usage, torn) = self.tree().tear_down(counters);
-        let status = self.last_status(torn.is_err());
+        let status = match taken {
+            true => Ok((taken_status(), false)),
+            false => self.last_status(torn.is_err()),
+        };
         self.log.finish_reading();
         // An error of the teardown comes first: a missing status may follow from it.
         let (status, escaped) = match (status, torn) {
@@ -75,6 +85,8 @@ impl Child {
     fn report(&self, status: ExitStatus, escaped: bool, usage: Usage, leftovers: Survey) -> Report {
         let interrupted = lock(&self.interrupted).clone();
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
+        let lost = cause == Cause::Exited && !self.has_ended();
+        let cause = if lost { Cause::StatusTaken } else { cause };
         Report {
             status,
             cause,
@@ -161,6 +173,11 @@ impl Child {
             (None, None) => Cause::Exited,
         }
     }
+}
+
+/// What is reported for a status that other code has taken: asyncio's number for it.
+fn taken_status() -> ExitStatus {
+    ExitStatus::from_raw(255 << 8)
 }
 
 /// Joins both results: the first error, with the report of either.

@@ -332,9 +332,10 @@ impl Child {
     /// child then does nothing.
     ///
     /// # Errors
-    /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]), the cgroup cannot be removed,
-    /// or other code of this process took the exit status. The error has the report if the status
-    /// is known: [`Error::report`]. A second call tries again; dropping the child does not.
+    /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]), or the cgroup cannot be
+    /// removed. The error has the report if the status is known: [`Error::report`]. A second call
+    /// tries again; dropping the child does not. That other code of this process took the exit
+    /// status is none: [`Cause::StatusTaken`].
     pub fn finish(&self) -> Result<Report> {
         self.finish_once(true, Counters::CpuTime)
     }

@@ -21,6 +21,9 @@ use crate::proc::quote::enumerated;
 pub(crate) const SCARCE: [Errno; 5] =
     [Errno::EAGAIN, Errno::EINTR, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
 
+/// What is wrong with a string that no system call takes.
+pub(crate) const HAS_NUL: &str = "it contains a NUL byte";
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
     #[error("{step} {subject}: {} ({errno:?})", errno.desc())]

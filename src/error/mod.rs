@@ -4,13 +4,14 @@ pub(crate) mod kind;
 pub(crate) mod step;
 pub(crate) mod hint;
 pub(crate) mod advice;
+pub(crate) mod place;
 #[cfg(test)]
 mod table;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ struct Inner {
     report: Option<Box<Report>>,
     tree_report: Option<Box<TreeReport>>,
     hint: Option<Hint>,
+    /// The program or directory that the step was about.
+    path: Option<PathBuf>,
     /// Whether the plain text has the hint too: the error is inside one of std's, which has no
     /// alternate form.
     outspoken: bool,
@@ -86,7 +89,8 @@ impl StdError for Error {
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
         let hint = kind.hint();
-        Self(Box::new(Inner { kind, report: None, tree_report: None, hint, outspoken: false }))
+        let (report, tree_report, path) = (None, None, None);
+        Self(Box::new(Inner { kind, report, tree_report, hint, path, outspoken: false }))
     }
 }
 
@@ -336,12 +340,6 @@ impl Error {
             Kind::Survivors { survivors, .. } => &survivors.named,
             _ => &[],
         }
-    }
-
-    /// The errno of the system call that failed, if one did.
-    #[must_use]
-    pub fn raw_os_error(&self) -> Option<i32> {
-        self.os_error().map(|(_, errno)| errno as i32)
     }
 
     fn os_error(&self) -> Option<(Step, Errno)> {

@@ -16,14 +16,20 @@ macro_rules! steps {
             const ALL: &[Self] = &[$(Self::$step,)*];
         }
 
-        impl fmt::Display for Step {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
+        impl Step {
+            pub(crate) fn name(self) -> &'static str {
+                match self {
                     $(Self::$step => $name,)*
-                })
+                }
             }
         }
     };
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 steps! {
@@ -47,9 +53,11 @@ steps! {
     Gid: "setgid",
     Uid: "setuid",
     Chdir: "chdir",
+    Session: "setsid",
     ProcessGroup: "setpgid",
     Signals: "reset signals",
     PreExec: "pre_exec",
+    InheritFds: "inherit fds",
     CoreLimit: "confine (core dumps, prlimit)",
     CloseFds: "confine (other fds, close_range)",
     Capabilities: "confine (capabilities, capset)",

@@ -150,10 +150,7 @@ impl Orders<'_> {
             return failure;
         }
         for &fd in &set_up.fds {
-            let unmark = [int(fd), int(libc::F_SETFD), 0, 0, 0];
-            // SAFETY: plain integers.
-            let answer = unsafe { call(libc::SYS_fcntl, unmark) };
-            if let Err(failure) = ok(Step::CloseFds, answer) {
+            if let Err(failure) = unmark(fd, Step::CloseFds) {
                 return failure;
             }
         }
@@ -170,6 +167,14 @@ impl Orders<'_> {
             let answer = unsafe { call(libc::SYS_chdir, [cwd, 0, 0, 0, 0]) };
             ok(Step::Chdir, answer)?;
         }
+        if let Some(umask) = self.umask {
+            // SAFETY: plain integers; this process has its own mask.
+            unsafe { call(libc::SYS_umask, [umask as usize, 0, 0, 0, 0]) };
+        }
+        if self.session {
+            // SAFETY: no memory is involved.
+            ok(Step::Session, unsafe { call(libc::SYS_setsid, [0; 5]) })?;
+        }
         if let Some(group) = self.process_group {
             // SAFETY: plain integers.
             let answer = unsafe { call(libc::SYS_setpgid, [0, int(group), 0, 0, 0]) };
@@ -179,7 +184,8 @@ impl Orders<'_> {
             None => self.signals()?,
             Some(_) => self.stand_apart()?,
         }
-        self.pre_exec()
+        self.pre_exec()?;
+        self.keep_fds()
     }
 
     /// Joins the cgroup, if it was not born there, and takes its streams.
@@ -223,13 +229,15 @@ impl Orders<'_> {
     }
 
     /// Handlers go (ignored signals stay ignored, for nohup's sake), but SIGPIPE, which Rust
-    /// ignores, becomes the default; then the mask is emptied.
+    /// and Python ignore, and SIGXFSZ, which Python ignores, become the default; then the mask is
+    /// emptied.
     fn signals(&self) -> Result<(), Failure> {
         if self.forked {
             // clone3 has done this already (CLONE_CLEAR_SIGHAND); fork has not.
             (1..=64).for_each(default_unless_ignored);
         }
         ok(Step::Signals, dispose(libc::SIGPIPE, libc::SIG_DFL))?;
+        ok(Step::Signals, dispose(libc::SIGXFSZ, libc::SIG_DFL))?;
         let none: u64 = 0;
         let (how, none) = (int(libc::SIG_SETMASK), (&raw const none).expose_provenance());
         // SAFETY: the kernel reads eight bytes.
@@ -244,11 +252,7 @@ impl Orders<'_> {
         // SAFETY: no memory is involved.
         let answer = unsafe { call(libc::SYS_setsid, [0; 5]) };
         ok(Step::Guard, answer)?;
-        // Marked, not closed: the error pipe is needed until exec.
-        let (last, mark) = (libc::c_uint::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize);
-        // SAFETY: plain integers.
-        let answer = unsafe { call(libc::SYS_close_range, [3, last, mark, 0, 0]) };
-        ok(Step::Guard, answer)
+        mark_above(Step::Guard)
     }
 
     fn pre_exec(&self) -> Result<(), Failure> {
@@ -262,6 +266,13 @@ impl Orders<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Marks every fd above 2 to be closed by exec, then unmarks those that are listed.
+    fn keep_fds(&self) -> Result<(), Failure> {
+        let Some(fds) = self.fds else { return Ok(()) };
+        mark_above(Step::InheritFds)?;
+        fds.iter().try_for_each(|&fd| unmark(fd, Step::InheritFds))
     }
 
     fn confine(&self) -> Result<(), Failure> {
@@ -325,6 +336,18 @@ impl Orders<'_> {
         // SAFETY: all three end in NUL or null.
         errno(unsafe { call(libc::SYS_execve, [path, argv, envp, 0, 0]) })
     }
+}
+
+/// Marks the fds above 2 to be closed by exec. Not closed: the error pipe is needed until then.
+fn mark_above(step: Step) -> Result<(), Failure> {
+    let (last, mark) = (libc::c_uint::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize);
+    // SAFETY: plain integers.
+    ok(step, unsafe { call(libc::SYS_close_range, [3, last, mark, 0, 0]) })
+}
+
+fn unmark(fd: RawFd, step: Step) -> Result<(), Failure> {
+    // SAFETY: plain integers.
+    ok(step, unsafe { call(libc::SYS_fcntl, [int(fd), int(libc::F_SETFD), 0, 0, 0]) })
 }
 
 /// Makes a command of std's join a cgroup before its exec, so that whatever builds on std's Command

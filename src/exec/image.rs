@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 #[cfg(feature = "sandbox")]
 use crate::error::errno_of;
+use crate::error::kind::HAS_NUL;
 use crate::error::{Error, Result, Step};
 use crate::exec::program::Program;
 use crate::exec::set_up::SetUp;
@@ -154,7 +155,7 @@ fn directory(dir: &Path) -> Result<CString> {
 
 fn has_nul(what: &str, bytes: &[u8]) -> Error {
     let shown = String::from_utf8_lossy(bytes);
-    Error::invalid(Step::Prepare, format!("{what} {shown:?}"), "it contains a NUL byte")
+    Error::invalid(Step::Prepare, format!("{what} {shown:?}"), HAS_NUL)
 }
 
 fn arguments(command: &Program) -> Result<Strings> {

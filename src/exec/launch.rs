@@ -1,7 +1,7 @@
 //! Starts the child: by clone3 in its cgroup or, where that is refused, by fork and a join.
 
 use std::io::{PipeReader, Read, pipe};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) closures: &'a mut [Closure],
     /// Fork and join, even where birth in the cgroup is possible.
     pub(crate) force_join: bool,
+    /// The fds above 2 that the child is to have, and no others.
+    pub(crate) fds: Option<&'a [RawFd]>,
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
@@ -238,6 +240,9 @@ impl<'a> Launch<'a> {
             uid: self.program.uid,
             cwd: image.cwd.as_ref().map_or(std::ptr::null(), |dir| dir.as_ptr()),
             process_group: self.program.process_group,
+            session: self.program.session,
+            umask: self.program.umask,
+            fds: self.fds,
             closures: &raw mut *self.closures,
             confine: self.confine,
             set_up: image.set_up.as_ref(),
@@ -264,6 +269,7 @@ impl<'a> Launch<'a> {
             Step::Uid => command.uid.unwrap_or_default().to_string(),
             Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
             Step::Stdio => "of the child".to_owned(),
+            Step::InheritFds => format!("{:?}", self.fds.unwrap_or_default()),
             Step::Clone | Step::Join => match self.home.cgroup() {
                 Some(cgroup) => return cgroup.error(step, errno),
                 None => "beside us".to_owned(),

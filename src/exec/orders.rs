@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::AtomicU32;
 
 use crate::exec::set_up::SetUp;
@@ -42,6 +42,10 @@ pub(crate) struct Orders<'a> {
     pub(crate) uid: Option<libc::uid_t>,
     pub(crate) cwd: *const c_char,
     pub(crate) process_group: Option<libc::pid_t>,
+    pub(crate) session: bool,
+    pub(crate) umask: Option<libc::mode_t>,
+    /// All others above 2 are closed by exec, if there is a list.
+    pub(crate) fds: Option<&'a [RawFd]>,
     pub(crate) closures: *mut [Closure],
     /// Comes last, right before exec.
     pub(crate) confine: Option<Confinement<'a>>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 /// Program, arguments, environment, directory and identity of one exec.
@@ -16,6 +17,10 @@ pub(crate) struct Program {
     pub(crate) gid: Option<u32>,
     pub(crate) groups: Option<Vec<u32>>,
     pub(crate) process_group: Option<i32>,
+    pub(crate) session: bool,
+    pub(crate) umask: Option<u32>,
+    /// The fds above 2 that are not closed; None closes none but those that are marked.
+    pub(crate) fds: Option<Vec<RawFd>>,
 }
 
 impl Program {
@@ -31,6 +36,9 @@ impl Program {
             gid: None,
             groups: None,
             process_group: None,
+            session: false,
+            umask: None,
+            fds: None,
         }
     }
 }

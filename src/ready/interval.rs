@@ -42,8 +42,7 @@ impl Pace {
     }
 
     /// Notes that a check begins, in a thread that has done other work since the last one.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.since = cpu_time();
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod unix;
 pub(crate) mod http;
 pub(crate) mod url;
 pub(crate) mod interval;
+pub(crate) mod steps;
 
 use std::fmt;
 use std::path::Path;

@@ -183,7 +183,7 @@ impl AsyncChild {
         loop {
             let status = self.child.reap()?;
             let step = self.step(Scope::Tree).await?;
-            pace.look();
+            pace.begin();
             let found = search.look(status)?;
             let due = pace.due();
             let found = match found {

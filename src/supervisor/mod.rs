@@ -2,6 +2,7 @@
 //! guard; or, if the caller agrees to that, with a keeper for each tree. What kills and removes one
 //! cgroup is in `cgroup`.
 
+mod global;
 pub(crate) mod run_root;
 pub(crate) mod guard;
 pub(crate) mod owner;
@@ -12,7 +13,7 @@ pub(crate) mod environment;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::nesting;
@@ -50,8 +51,9 @@ struct Root {
     adopts: AtomicBool,
     /// The leftovers of all its trees, where `NoLeaks` asks for them.
     left: Option<Mutex<Survey>>,
-    /// The default for its commands.
+    /// The defaults for its commands.
     sandbox: Option<Sandbox>,
+    closes_fds: bool,
 }
 
 /// The containment that it has: a run root, or keepers.
@@ -73,49 +75,18 @@ pub struct SupervisorBuilder {
     /// None: as `TIDY_PROCESS_CONTAINMENT` says.
     containment: Option<Containment>,
     sandbox: Option<Sandbox>,
+    closes_fds: bool,
 }
 
-static GLOBAL: Mutex<Option<Supervisor>> = Mutex::new(None);
-
 impl Supervisor {
-    /// The supervisor that [`Command`](crate::Command) and [`Tree`](crate::Tree) use unless told
-    /// otherwise; made at its first use with the default settings, unless
-    /// [`set_global`](Self::set_global) has made it.
-    ///
-    /// # Errors
-    /// As for [`SupervisorBuilder::build`]. A failure is not remembered: the next call tries again.
-    /// After [`close`](Self::close) it is still the global one, and spawns are errors.
-    pub fn global() -> Result<Self> {
-        let mut global = global();
-        match &*global {
-            Some(made) if made.is_ours() => Ok(made.clone()),
-            // None yet, or a forked copy of this process holds its parent's.
-            _ => Ok(global.insert(Self::builder().build()?).clone()),
-        }
-    }
-
-    /// Makes the [global](Self::global) supervisor, with these settings.
-    ///
-    /// # Errors
-    /// It was made before, and not closed since; or as for [`SupervisorBuilder::build`].
-    pub fn set_global(builder: SupervisorBuilder) -> Result<Self> {
-        let mut global = global();
-        let made = global.as_ref().filter(|made| made.is_ours());
-        if made.is_some_and(|made| !made.is_closed()) {
-            let why = "it was made before: set it before the first spawn";
-            return Err(Error::invalid(Step::Prepare, "the global supervisor", why));
-        }
-        Ok(global.insert(builder.build()?).clone())
-    }
-
     /// Kills every process in it, detached children too, and removes the run root. Handles of its
     /// trees and children stay valid: their processes have ended by SIGKILL. A second call does
     /// nothing.
     ///
     /// # Errors
     /// A process outlived SIGKILL for 10 s ([`Error::is_survivors`]) or the run root cannot be
-    /// removed: then another call tries again. In a forked copy of the process that made it:
-    /// nothing is killed.
+    /// removed: then another call tries again. In a forked copy of the process that made it, and
+    /// while this process is itself in the run root ([`watch`](Self::watch)): nothing is killed.
     ///
     /// # Examples
     /// ```
@@ -129,6 +100,9 @@ impl Supervisor {
     /// ```
     pub fn close(&self) -> Result<()> {
         self.check_ours()?;
+        if let Ground::RunRoot(root) = &self.root.ground {
+            root.check_not_inside()?;
+        }
         self.root.closed.store(true, Ordering::Release);
         match &self.root.ground {
             Ground::RunRoot(root) => root.tear_down(),
@@ -245,7 +219,12 @@ impl Supervisor {
         self.root.owner.is_this_process()
     }
 
-    fn is_closed(&self) -> bool {
+    /// Whether its commands have no fds but those that they are given.
+    pub(crate) fn closes_fds(&self) -> bool {
+        self.root.closes_fds
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
         self.root.closed.load(Ordering::Acquire)
     }
 
@@ -338,6 +317,15 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Whether its commands get no fds above 2 but those that
+    /// [`inherit_fds`](crate::Command::inherit_fds) names. Default: false, as with std: every fd
+    /// that is not marked `FD_CLOEXEC` goes to the child.
+    #[must_use]
+    pub fn close_fds(mut self, close: bool) -> Self {
+        self.closes_fds = close;
+        self
+    }
+
     /// Remembers the leftovers of all trees.
     pub(crate) fn remember(mut self) -> Self {
         self.remember = true;
@@ -374,13 +362,10 @@ impl SupervisorBuilder {
         let left = self.remember.then(Mutex::default);
         let (owner, closed) = (Identity::of_this_process(), AtomicBool::new(false));
         let adopts = AtomicBool::new(orphans::come_to_us());
-        let root = Root { ground, owner, closed, adopts, left, sandbox: self.sandbox };
+        let (sandbox, closes_fds) = (self.sandbox, self.closes_fds);
+        let root = Root { ground, owner, closed, adopts, left, sandbox, closes_fds };
         Ok(Supervisor { root: Arc::new(root) })
     }
-}
-
-fn global() -> MutexGuard<'static, Option<Supervisor>> {
-    GLOBAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tears down what it holds; nothing in a forked copy of the process.

@@ -178,12 +178,24 @@ impl OwnRunRoot {
     pub(crate) fn tear_down(&self) -> Result<()> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holding) = held.as_mut() else { return Ok(()) };
+        self.check_not_inside()?;
         if let Err(error) = self.teardown() {
             holding.guard.iter_mut().for_each(Guard::stay);
             let _ = holding.lease.unlock();
             return Err(error);
         }
         *held = None;
+        Ok(())
+    }
+
+    /// Fails while this process is in it, or below: killing it would end this process.
+    pub(crate) fn check_not_inside(&self) -> Result<()> {
+        let me = process::id().cast_signed();
+        if self.cgroup.pids().is_ok_and(|pids| pids.contains(&me)) {
+            let why = "this process is in it: drop the Watch, or leave the cgroup, first";
+            let subject = format!("{:?}", self.cgroup.path());
+            return Err(Error::invalid(Step::Teardown, subject, why));
+        }
         Ok(())
     }
 

@@ -99,6 +99,12 @@ pub(crate) fn lent<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opti
     Some(look(fd))
 }
 
+/// Whether an fd of this number is open.
+pub(crate) fn is_open(fd: c_int) -> bool {
+    // SAFETY: plain integers.
+    unsafe { call(libc::SYS_fcntl, [int(fd), int(libc::F_GETFD), 0, 0, 0]) >= 0 }
+}
+
 /// prctl(2).
 ///
 /// # Safety

@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod add;
 mod enroll;
 mod finish;
+pub(crate) mod watch;
 #[cfg(feature = "cgroups-rs")]
 mod cgroups_rs;
 

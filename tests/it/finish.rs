@@ -71,14 +71,18 @@ fn a_child_whose_tree_was_finished_has_a_report_too() {
 /// The caller has waited for every child.
 #[test]
 #[serial]
-fn what_can_not_be_reported_is_gone_all_the_same() {
+fn a_status_that_was_taken_is_reported_as_that() {
     let Some(stage) = Stage::set() else { return };
     let child = stage.sh("sleep 20 & exit 4").spawn().unwrap();
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     nix::sys::wait::waitpid(pid, None).unwrap();
-    let error = child.finish().unwrap_err();
+    let error = child.wait().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ECHILD), "{error}");
-    stage.assert_clean("though nothing could be said");
+    let report = child.finish().unwrap();
+    assert_eq!((report.cause, report.status.code()), (Cause::StatusTaken, Some(255)));
+    assert!(!report.success());
+    assert_eq!(report.leftovers.len(), 1);
+    stage.assert_clean("though its status is not known");
     drop(child);
     stage.close(Alone::Yes);
 }

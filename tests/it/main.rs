@@ -66,6 +66,7 @@ mod fence;
 mod finish;
 mod guard;
 mod honest;
+mod inherit;
 mod keeper;
 mod kept;
 #[cfg(feature = "cli")]
@@ -79,6 +80,7 @@ mod mischief;
 mod model;
 mod ports;
 mod pressure;
+mod readiness;
 mod ready;
 mod ready_places;
 mod recipes;
@@ -100,6 +102,7 @@ mod tree;
 mod usage;
 mod victims;
 mod wait;
+mod watch;
 #[cfg(feature = "cgroups-rs")]
 mod witness;
 #[cfg(feature = "cli")]

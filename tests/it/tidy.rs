@@ -21,7 +21,14 @@ fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let all = ["src", "tests", "examples", "benches"].into_iter().flat_map(|dir| files(dir, "rs"));
+    let all = ["src", "tests", "examples", "benches", "python"]
+        .into_iter()
+        .flat_map(|dir| files(dir, "rs"));
+    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn python_sources() -> Vec<(PathBuf, String)> {
+    let all = ["python", "examples/python"].into_iter().flat_map(|dir| files(dir, "py"));
     all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
@@ -31,7 +38,7 @@ fn read(path: &str) -> String {
 
 #[test]
 fn files_are_short() {
-    for (path, text) in sources() {
+    for (path, text) in sources().into_iter().chain(python_sources()) {
         let lines = text.lines().count();
         assert!(lines <= 400, "{path:?} has {lines} lines");
     }
@@ -39,7 +46,7 @@ fn files_are_short() {
 
 #[test]
 fn lines_are_no_longer_than_a_hundred() {
-    for (path, text) in sources() {
+    for (path, text) in sources().into_iter().chain(python_sources()) {
         for (number, line) in text.lines().enumerate() {
             let length = line.chars().count();
             assert!(length <= 100, "{path:?}:{} has {length} characters", number + 1);

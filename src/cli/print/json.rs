@@ -249,6 +249,7 @@ fn cause(cause: Cause) -> &'static str {
         Cause::OutOfMemory => "out-of-memory",
         Cause::Stopped => "stopped",
         Cause::Escaped => "escaped",
+        Cause::StatusTaken => "status_taken",
         _ => "other",
     }
 }

@@ -131,11 +131,14 @@ fn keep_fds(orders: &Orders) -> Result<(), Fault> {
     Ok(())
 }
 
-/// SIGPIPE, which Rust ignores, becomes the default; then all signals are let in again.
+/// SIGPIPE and SIGXFSZ, which Rust and Python ignore, become the default; then all signals are let
+/// in again.
 fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     const PIPE: usize = 13;
+    const FILE_SIZE: usize = 25;
     const SET_MASK: usize = 2;
     orders.check(news::SIGNALS, dispose(PIPE, 0))?;
+    orders.check(news::SIGNALS, dispose(FILE_SIZE, 0))?;
     let none = 0u64;
     let answer = call(nr::RT_SIGPROCMASK, [SET_MASK, at(&none), 0, 8, 0, 0]);
     orders.check(news::SIGNALS, answer).map(drop)

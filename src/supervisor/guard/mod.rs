@@ -116,6 +116,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: GuardImage<'_>) -> Result<Newbo
         program: &program,
         closures: &mut [],
         force_join: matches!(aside, GuardImage::Fork(_)),
+        fds: None,
         image: &mut image,
         streams: &streams,
         home: Home::Guard(aside),

@@ -1,0 +1,64 @@
+"""The keyword arguments that subprocess does not know."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Sequence
+
+    from ._native import Log
+    from ._tree import Tree
+    from ._values import Limits, Sandbox
+
+
+NAMES = frozenset(
+    ("deadline", "grace", "stop_signal", "stop_main_only", "limits", "sandbox", "log", "name")
+    + ("tree", "linger")
+)
+
+
+class Additions:
+    """What the keyword arguments ask for."""
+
+    __slots__ = tuple(NAMES)
+
+    def __init__(
+        self,
+        deadline: Optional[float] = None,
+        grace: Optional[float] = None,
+        stop_signal: int = signal.SIGTERM,
+        stop_main_only: bool = False,
+        limits: Optional[Limits] = None,
+        sandbox: Optional[Sandbox] = None,
+        log: Optional[Log] = None,
+        name: Optional[str] = None,
+        tree: Optional[Tree] = None,
+        linger: bool = False,
+    ) -> None:
+        self.deadline, self.grace, self.stop_signal = deadline, grace, stop_signal
+        self.stop_main_only, self.limits, self.sandbox = stop_main_only, limits, sandbox
+        self.log, self.name, self.tree, self.linger = log, name, tree, linger
+
+    def told(self, fds: Sequence[int]) -> Dict[str, Any]:
+        """For the extension module."""
+        return {
+            "deadline": self.deadline,
+            "grace": self.grace,
+            "stop_signal": int(self.stop_signal),
+            "stop_main_only": self.stop_main_only,
+            "limits": self.limits._numbers() if self.limits else [],
+            "cpuset": self.limits.cpuset if self.limits else None,
+            "sandbox": self.sandbox._native(fds) if self.sandbox else None,
+            "log": self.log,
+            "name": None if self.name is None else os.fsencode(self.name),
+            "linger": self.linger,
+        }
+
+
+def take(keywords: Dict[str, Any]) -> Optional[Additions]:
+    """Takes them out of the keyword arguments; None where there are none."""
+    found = {name: keywords.pop(name) for name in NAMES if name in keywords}
+    return Additions(**found) if found else None
