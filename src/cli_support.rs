@@ -20,6 +20,8 @@ use crate::command::Command;
 use crate::containment::Containment;
 use crate::error::{Error, Result};
 pub use crate::exec::launch::clone_refused;
+use crate::explain::Explainer;
+pub use crate::explain::Needs;
 pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
@@ -146,6 +148,12 @@ pub fn pass_on(child: &Child, signal: i32, value: Option<u64>) {
         Some(value) => sys::pidfd_queue(child.pidfd.as_fd(), signal, value),
         None => sys::pidfd_send_signal(child.pidfd.as_fd(), signal),
     };
+}
+
+/// What a profile has to name for what the child has done, once it is finished.
+#[must_use]
+pub fn needs(child: &Child) -> Needs {
+    child.explainer.as_ref().map(Explainer::needs).unwrap_or_default()
 }
 
 /// The pids of the tree's processes, in order.

@@ -44,10 +44,14 @@ mod containment;
 mod confinement;
 #[cfg(feature = "sandbox")]
 mod changes;
+#[cfg(feature = "sandbox")]
+mod denied;
 mod supervisor;
 mod exec;
 #[cfg_attr(not(feature = "sandbox"), path = "sandbox/absent.rs")]
 mod sandbox;
+#[cfg_attr(not(feature = "sandbox"), path = "explain/absent.rs")]
+mod explain;
 mod tree;
 mod child;
 mod ready;
@@ -86,6 +90,8 @@ pub use child::output::Output;
 pub use command::Command;
 pub use confinement::{Confined, Level, Property};
 pub use containment::{Containment, Mechanism, Placement};
+#[cfg(feature = "sandbox")]
+pub use denied::{Action, Denied};
 pub use error::{Error, Result};
 pub use exec::stdio::Stdio;
 pub use limits::{IoLimit, Limits};

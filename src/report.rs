@@ -10,6 +10,8 @@ use std::time::Duration;
 use crate::changes::Changes;
 use crate::confinement::Confined;
 use crate::containment::{Mechanism, Placement};
+#[cfg(feature = "sandbox")]
+use crate::denied::Denied;
 use crate::proc::info::ProcessInfo;
 use crate::proc::quote::enumerated;
 
@@ -54,6 +56,13 @@ pub struct Report {
     /// `sandbox`). What it takes to keep them is in [`Changes`].
     #[cfg(feature = "sandbox")]
     pub changes: Vec<Changes>,
+    /// What it was denied, where [`Sandbox::explain`](crate::Sandbox::explain) asks for it: one
+    /// for each thing that is missing, in the order in which they were tried (feature `sandbox`).
+    #[cfg(feature = "sandbox")]
+    pub denied: Vec<Denied>,
+    /// How many there were; [`denied`](Self::denied) has the first 100.
+    #[cfg(feature = "sandbox")]
+    pub denied_count: usize,
 }
 
 /// How a [`Tree`](crate::Tree) without a command of its own ended: it has no main process, so no
@@ -313,6 +322,10 @@ mod tests {
             sandbox: None,
             #[cfg(feature = "sandbox")]
             changes: Vec::new(),
+            #[cfg(feature = "sandbox")]
+            denied: Vec::new(),
+            #[cfg(feature = "sandbox")]
+            denied_count: 0,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::exec::entry::Entry;
 use crate::exec::image::Image;
 use crate::exec::launch::{Enter, Home, Launch};
 use crate::exec::stdio::{ChildStream, Stdio};
+use crate::explain::{Explainer, Line};
 use crate::keeper::backend::refuse;
 use crate::log::reader::Record;
 use crate::report::{Cause, Report};
@@ -123,6 +124,7 @@ impl Command {
             let why = "exec makes no processes, which a sandbox needs; a fence it can be";
             return Err(Error::invalid(Step::Prepare, format!("{:?}", self.program.program), why));
         }
+        Line::refuse(prepared.as_deref())?;
         let mut image = Image::new(&self.program)?;
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
@@ -139,7 +141,7 @@ impl Command {
             image: &mut image,
             streams: &streams,
             home: Home::Kept,
-            confine: prepared.as_deref().and_then(Prepared::confinement),
+            confine: prepared.as_deref().and_then(|made| made.confinement(None)),
             entry: None,
             until: None,
         };
@@ -184,7 +186,8 @@ impl Command {
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
         let fds = self.fds_to_keep(&supervisor, prepared.is_some())?;
-        let confine = prepared.as_deref().and_then(Prepared::confinement);
+        let line = Line::of(prepared.as_deref())?;
+        let confine = Line::confinement(prepared.as_deref(), line.as_ref());
         let mut entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;
         let until = self.policy.timeout.and_then(|timeout| spawned.checked_add(timeout));
         let enter = entry.as_ref().map(|entry| entry as &dyn Enter);
@@ -223,6 +226,8 @@ impl Command {
         hand_over(&mut child, streams);
         entry.iter_mut().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
+        let notices = entry.as_ref().and_then(Entry::take_notices);
+        child.explainer = Explainer::of(prepared.as_deref(), notices, line)?;
         child.log = log.start()?;
         Ok(child)
     }

@@ -11,6 +11,8 @@ use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::cgroup::usage::Counters;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
+#[cfg(feature = "sandbox")]
+use crate::explain::Explainer;
 use crate::proc::info::Survey;
 use crate::report::{Cause, Note, Report, Usage};
 use crate::sys::poll::{self, lock};
@@ -84,6 +86,8 @@ impl Child {
 
     fn report(&self, status: ExitStatus, escaped: bool, usage: Usage, leftovers: Survey) -> Report {
         let interrupted = lock(&self.interrupted).clone();
+        #[cfg(feature = "sandbox")]
+        let denials = self.explainer.as_ref().map(Explainer::finish).unwrap_or_default();
         let cause = if escaped { Cause::Escaped } else { self.cause(status, &usage) };
         let lost = cause == Cause::Exited && !self.has_ended();
         let cause = if lost { Cause::StatusTaken } else { cause };
@@ -102,6 +106,10 @@ impl Child {
             sandbox: self.confined.clone(),
             #[cfg(feature = "sandbox")]
             changes: self.changes.clone(),
+            #[cfg(feature = "sandbox")]
+            denied_count: denials.count,
+            #[cfg(feature = "sandbox")]
+            denied: denials.all,
         }
     }
 

@@ -25,6 +25,7 @@ use crate::child::settle::After;
 use crate::confinement::Confined;
 use crate::containment::Placement;
 use crate::error::{Error, Result, Step};
+use crate::explain::Explainer;
 use crate::log::reader::Record;
 use crate::proc::info::Survey;
 use crate::report::{Cause, Report};
@@ -80,6 +81,8 @@ pub struct Child {
     /// What it writes in its overlays.
     #[cfg(feature = "sandbox")]
     pub(crate) changes: Vec<Changes>,
+    /// What says what it was denied.
+    pub(crate) explainer: Option<Explainer>,
     /// The processes that were stopped or killed after the main process's end.
     pub(crate) left: Mutex<Survey>,
     /// The processes that were alive when the time was over.
@@ -115,6 +118,7 @@ impl Child {
             confined: None,
             #[cfg(feature = "sandbox")]
             changes: Vec::new(),
+            explainer: None,
             left: Mutex::default(),
             interrupted: Mutex::default(),
             after: Mutex::new(After::Unbegun),

@@ -2,16 +2,18 @@
 //!
 //! The struct has no doc comment of its own: that would become the help of the subcommand.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf, absolute};
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, value_parser};
-use tidy_process::cli_support::check_handed_over;
-use tidy_process::{Network, Plan, Sandbox, SupervisorBuilder};
+use tidy_process::cli_support::{self, check_handed_over};
+use tidy_process::{Child, Network, Plan, Report, Sandbox, SupervisorBuilder};
 
 use crate::exit::{Ended, Failure, open_failure};
+use crate::learn::{self, Asked};
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{failed, print};
 use crate::profile::{self, Profile};
@@ -93,6 +95,17 @@ pub(crate) struct ConfineArgs {
     #[arg(long, value_name = "N", requires = "level", value_parser = value_parser!(i32).range(3..))]
     keep_fd: Vec<RawFd>,
 
+    /// Say at its end what it was denied, and which option would allow it. Calls take longer: see
+    /// docs/sandbox.md
+    #[arg(long, requires = "level")]
+    pub(crate) explain: bool,
+
+    /// Run it in a sandbox in which it reaches every file and changes none, and write to FILE the
+    /// profile that it would have needed
+    #[arg(long, value_name = "FILE", group = "level", group = "view", group = "layers")]
+    #[arg(conflicts_with_all = ["fence", "profile", "commit"])]
+    pub(crate) learn: Option<PathBuf>,
+
     /// Say what would confine it, every path and call, and run nothing
     #[arg(long, requires = "level")]
     pub(crate) plan: bool,
@@ -103,6 +116,7 @@ type Made = (Sandbox, Option<Proxy>);
 
 impl ConfineArgs {
     fn made(&self) -> Result<Made, Failure> {
+        self.learn.iter().try_for_each(|file| learn::check(file))?;
         // Before anything is opened under one of these numbers.
         self.keep_fd.iter().try_for_each(|&fd| check_handed_over(fd))?;
         let (level, named) = match &self.profile {
@@ -110,7 +124,7 @@ impl ConfineArgs {
                 let Profile { sandbox, hosts } = profile::read(profile)?;
                 (sandbox, hosts)
             }
-            None if self.sandbox => (Sandbox::new().system(), Vec::new()),
+            None if self.sandbox || self.learn.is_some() => (Sandbox::new().system(), Vec::new()),
             None => (Sandbox::fence(), Vec::new()),
         };
         let hosts = named.into_iter().filter(|_| self.net.is_none());
@@ -127,15 +141,76 @@ impl ConfineArgs {
         let level = level.keep_env(&self.keep_env).inherit_fds(self.keep_fd.iter().copied());
         let level = self.deny_syscall.iter().fold(level, Sandbox::deny_syscall);
         let level = self.allow_syscall.iter().fold(level, Sandbox::allow_syscall);
+        let level = if self.explain { level.explain() } else { level };
+        let widen = |level: Sandbox| match self.learn {
+            Some(_) => learn::widened(&level, &here, &self.named(&here)),
+            None => level,
+        };
         if hosts.is_empty() {
-            return Ok((level, None));
+            return Ok((widen(level), None));
         }
-        let level = level.network(Network::Forward(proxy::PORT));
+        let level = widen(level.network(Network::Forward(proxy::PORT)));
         Ok((level, Some(Proxy::new(Rules::new(hosts)))))
     }
 
+    /// What several commands need is not one profile.
+    pub(crate) fn refuse_learning(&self) -> Result<(), Failure> {
+        match self.learn {
+            None => Ok(()),
+            Some(_) => Err(Failure::Nowhere {
+                what: "with learns no profile".to_owned(),
+                hint: "learn it for each command, with tidy-process run --learn".into(),
+            }),
+        }
+    }
+
+    /// The paths that are named.
+    fn named(&self, here: &Path) -> BTreeSet<PathBuf> {
+        let all = [&self.read, &self.write, &self.hide, &self.tmpfs, &self.overlay];
+        all.into_iter().flatten().map(|path| profile::place(here, path)).collect()
+    }
+
+    /// Writes what was learned, if that was asked for.
+    pub(crate) fn note_learned(
+        &self,
+        command: &[OsString],
+        child: &Child,
+        report: &Report,
+        quiet: bool,
+    ) -> Result<(), Failure> {
+        let Some(file) = &self.learn else { return Ok(()) };
+        let here = absolute(".").map_err(|error| open_failure(Path::new("."), error))?;
+        let text = |path: &PathBuf| profile::place(&here, path).to_string_lossy().into_owned();
+        let paths = |all: &[PathBuf]| all.iter().map(text).collect();
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        let asked = Asked {
+            command: words.join(" "),
+            lists: vec![
+                ("read", paths(&self.read)),
+                ("write", paths(&self.write)),
+                ("hide", paths(&self.hide)),
+                ("tmpfs", paths(&self.tmpfs)),
+                ("overlay", paths(&self.overlay)),
+                ("allow-host", self.allow_host.iter().map(ToString::to_string).collect()),
+                (
+                    "keep-env",
+                    self.keep_env.iter().map(|key| key.to_string_lossy().into()).collect(),
+                ),
+                ("allow-syscall", self.allow_syscall.clone()),
+                ("deny-syscall", self.deny_syscall.clone()),
+            ],
+            net: self.net.as_deref(),
+        };
+        let mut needs = cli_support::needs(child);
+        let inside = here.starts_with("/usr") || here.starts_with("/etc") || here == Path::new("/");
+        if !inside {
+            needs.read.insert(here);
+        }
+        learn::write(file, &asked, &needs, report, quiet)
+    }
+
     fn confines(&self) -> bool {
-        self.fence || self.sandbox || self.profile.is_some()
+        self.fence || self.sandbox || self.profile.is_some() || self.learn.is_some()
     }
 
     /// Confines all that the supervisor will start; returns the proxy that is to serve it.

@@ -20,6 +20,7 @@ mod profile;
 mod exit;
 mod values;
 mod late;
+mod learn;
 mod ledger;
 
 use std::ffi::OsString;

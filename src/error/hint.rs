@@ -277,6 +277,12 @@ fn confine(step: Step, errno: Errno) -> Option<Advice> {
         ),
         (Step::Overlay | Step::Forward, _) => return None,
         (_, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => return None,
+        (Step::Listen, Errno::EBUSY) => advice!(
+            "a filter of this process has a listener already (a container's, or it is explained \
+             itself), and the kernel allows one: ",
+            "leave Sandbox::explain out",
+            "leave --explain out"
+        ),
         (Step::Landlock, Errno::E2BIG) => {
             Advice::same("it is confined by Landlock 16 times already: nest less deeply")
         }

@@ -64,6 +64,7 @@ steps! {
     NoNewPrivs: "confine (no new privileges, prctl)",
     Landlock: "confine (processes and cgroups outside, landlock)",
     Seccomp: "confine (system calls, seccomp)",
+    Listen: "explain (listener of the filter, seccomp)",
     SetUp: "confine (set-up program, execveat)",
     UserNamespace: "confine (user namespace, unshare)",
     IdMap: "confine (user of the namespace, /proc/self/uid_map)",
@@ -97,11 +98,11 @@ impl Step {
     /// Whether a child takes it to confine itself.
     pub(crate) fn confines(self) -> bool {
         use Step::{
-            Births, Capabilities, CloseFds, CoreLimit, Forward, IdMap, Landlock, Mount, Namespaces,
-            Network, NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
+            Births, Capabilities, CloseFds, CoreLimit, Forward, IdMap, Landlock, Listen, Mount,
+            Namespaces, Network, NoNewPrivs, Overlay, Root, Seccomp, SetUp, UserNamespace,
         };
         let rights = matches!(self, Capabilities | CoreLimit | NoNewPrivs);
-        let fence = rights || matches!(self, CloseFds | Landlock | Seccomp);
+        let fence = rights || matches!(self, CloseFds | Landlock | Listen | Seccomp);
         let namespaces = matches!(self, UserNamespace | IdMap | Namespaces | Network | Births);
         fence || namespaces || matches!(self, SetUp | Root | Mount | Overlay | Forward)
     }

@@ -139,6 +139,8 @@ const TABLE: &[(Step, Errno, &str, &str)] = &[
     (Step::Seccomp, Errno::EPERM, "confine (system calls", "a seccomp filter"),
     (Step::Seccomp, Errno::EINVAL, "confine (system calls", "a seccomp filter"),
     (Step::Seccomp, Errno::ENOMEM, "confine (system calls", "out of memory"),
+    (Step::Listen, Errno::EBUSY, "explain (listener", "a listener already"),
+    (Step::Listen, Errno::EMFILE, "explain (listener", "ulimit -n"),
     // execve
     (Step::Exec, Errno::ENOENT, "exec", "PATH"),
     (Step::Exec, Errno::EACCES, "exec", "x permission"),

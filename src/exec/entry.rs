@@ -47,6 +47,7 @@ pub(crate) struct Entry<'a> {
     /// What it is given of a template.
     lent: RefCell<Lent>,
     handed_out: Cell<HandedOut>,
+    notices: Cell<Option<OwnedFd>>,
 }
 
 /// What the line has brought.
@@ -58,6 +59,8 @@ struct Heard {
     uppers: Vec<OwnedFd>,
     listener: Option<TcpListener>,
     handed_out: HandedOut,
+    /// The listener of its filter.
+    notices: Option<OwnedFd>,
     /// Those without a handle: killed, to be reaped by their number.
     strays: Vec<i32>,
     /// What came first.
@@ -110,8 +113,8 @@ impl<'a> Entry<'a> {
         let hosts = enclosure.overlays().map(|dir| layers::host(&dir));
         let hosts = RefCell::new(hosts.collect::<Result<_, _>>()?);
         let lent = RefCell::new(enclosure.lend(ids));
-        let (init, changes, listener, handed_out) = Default::default();
-        Ok(Self { enclosure, ids, fds, hosts, init, changes, listener, lent, handed_out })
+        let (init, changes, listener, handed_out, notices) = Default::default();
+        Ok(Self { enclosure, ids, fds, hosts, init, changes, listener, notices, lent, handed_out })
     }
 
     /// Hands over the overlays, once they are there.
@@ -122,6 +125,11 @@ impl<'a> Entry<'a> {
     /// Hands over the listening socket of a forwarded port, once it is there.
     pub(crate) fn take_listener(&self) -> Option<TcpListener> {
         self.listener.take()
+    }
+
+    /// Hands over the listener of its filter, once it is there.
+    pub(crate) fn take_notices(&self) -> Option<OwnedFd> {
+        self.notices.take()
     }
 
     /// Hands over process 1, once it is there, and what is to be done when it is reaped.
@@ -209,6 +217,12 @@ impl<'a> Entry<'a> {
                     [which @ (news::USER_NAMESPACE..=news::NETWORK_NAMESPACE), ..],
                     namespace,
                 ))) => heard.handed_out.add(which, namespace),
+                Ok(Some(([news::NOTICES, ..], fd))) => {
+                    match fd.ok_or(Errno::EMFILE).and_then(above_two) {
+                        Ok(fd) => heard.notices = Some(fd),
+                        Err(errno) => heard.fail(Step::Listen, errno),
+                    }
+                }
                 Ok(Some(([step, errno, index], _))) => {
                     heard.failed.get_or_insert_with(|| self.failure(step, errno, index));
                 }
@@ -229,9 +243,10 @@ impl<'a> Entry<'a> {
         program: &Newborn,
         given_up: Option<Error>,
     ) -> Result<Newborn, Failed> {
-        let Heard { init, main, uppers, listener, handed_out, strays, failed } = heard;
+        let Heard { init, main, uppers, listener, notices, handed_out, strays, failed } = heard;
         let lacks = uppers.len() < self.enclosure.overlays().count()
-            || listener.is_none() && self.enclosure.port().is_some();
+            || listener.is_none() && self.enclosure.port().is_some()
+            || notices.is_none() && self.enclosure.listens;
         let lacking = || lacks.then_some(Failed::At(Step::Births, Errno::ESRCH));
         let failed = given_up.map(Failed::Known).or(failed).or_else(lacking);
         match (failed, init, main) {
@@ -241,6 +256,7 @@ impl<'a> Entry<'a> {
                 self.keep(uppers);
                 self.listener.set(listener);
                 self.handed_out.set(handed_out);
+                self.notices.set(notices);
                 Ok(main)
             }
             (failed, init, main) => {
@@ -291,6 +307,7 @@ impl<'a> Entry<'a> {
             news::FDS => Step::CloseFds,
             news::LANDLOCK => Step::Landlock,
             news::FILTER => Step::Seccomp,
+            news::LISTEN => Step::Listen,
             news::SIGNALS => Step::Signals,
             news::EXEC => Step::Exec,
             _ => Step::SetUp,

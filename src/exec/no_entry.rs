@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 
 use crate::containment::Placement;
 use crate::exec::launch::{Enter, Failed, Launch};
@@ -24,6 +25,12 @@ impl Enter for Entry<'_> {
 
 impl Entry<'_> {
     pub(crate) fn take_init(&mut self) -> Option<(Newborn, AtEnd)> {
+        match self {
+            Self::Never(never, _) => match *never {},
+        }
+    }
+
+    pub(crate) fn take_notices(&self) -> Option<OwnedFd> {
         match self {
             Self::Never(never, _) => match *never {},
         }

@@ -20,7 +20,10 @@ impl Sandbox {
 pub(crate) enum Prepared {}
 
 impl Prepared {
-    pub(crate) fn confinement(&self) -> Option<Confinement<'_>> {
+    pub(crate) fn confinement<'a>(
+        &'a self,
+        _: Option<std::os::fd::BorrowedFd<'a>>,
+    ) -> Option<Confinement<'a>> {
         match *self {}
     }
 

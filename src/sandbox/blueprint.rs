@@ -21,17 +21,23 @@ pub(crate) fn sealed(
     pieces: &[Piece],
     filter: &[libc::sock_filter],
     network: Network,
+    listens: bool,
 ) -> Result<OwnedFd, Errno> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"tidy-plan", flags)?);
-    let bytes = bytes(pieces, filter, network).ok_or(Errno::E2BIG)?;
+    let bytes = bytes(pieces, filter, network, listens).ok_or(Errno::E2BIG)?;
     file.write_all(&bytes).map_err(|error| errno_of(&error))?;
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals | SealFlag::F_SEAL_SEAL))?;
     above_two(file.into())
 }
 
-fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Option<Vec<u8>> {
+fn bytes(
+    pieces: &[Piece],
+    filter: &[libc::sock_filter],
+    network: Network,
+    listens: bool,
+) -> Option<Vec<u8>> {
     let filter_at = size_of::<Head>();
     // Each instruction has 8 bytes.
     let ops_at = filter_at + filter.len() * 8;
@@ -64,6 +70,8 @@ fn bytes(pieces: &[Piece], filter: &[libc::sock_filter], network: Network) -> Op
             Network::Forward(port) => port.into(),
             _ => 0,
         },
+        listens.into(),
+        0,
     ];
     let mut all: Vec<u8> = head.map(u32::to_ne_bytes).concat();
     for instruction in filter {

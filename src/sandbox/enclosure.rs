@@ -39,6 +39,8 @@ pub(crate) struct Enclosure {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) templates: Templates,
     pub(crate) network: Network,
+    /// Whether the filter has a listener.
+    pub(crate) listens: bool,
     mounts: MountNews,
     /// The step that is to fail, for tests; else 0.
     pub(crate) fail: usize,
@@ -61,11 +63,12 @@ impl Enclosure {
         let failed = |errno| Error::os(Step::SetUp, "the set-up program", errno);
         Ok(Self {
             program: pass::sealed_program(c"tidy-set-up", PROGRAM).map_err(failed)?,
-            plan: blueprint::sealed(&pieces, filter, network).map_err(failed)?,
+            plan: blueprint::sealed(&pieces, filter, network, request.explain).map_err(failed)?,
             ruleset: scopes()?,
             pieces,
             templates,
             network,
+            listens: request.explain,
             mounts,
             fail: request.fail,
             kept: request.kept.clone(),

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the child between clone and exec makes raw calls")]
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
@@ -20,6 +21,8 @@ pub(crate) struct Confinement<'a> {
     pub(crate) filter: &'a [libc::sock_filter],
     /// The fds above 2 that the command is to have, in order.
     pub(crate) fds: &'a [RawFd],
+    /// On which the listener of the filter goes to the supervisor, if it is to have one.
+    pub(crate) line: Option<BorrowedFd<'a>>,
 }
 
 /// The step that failed, and its errno.
@@ -68,10 +71,54 @@ impl Confinement<'_> {
         };
         let place = (&raw const program).expose_provenance();
         let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
-        // SAFETY: the kernel reads the program, which lives across the call.
-        let answer = unsafe { call(libc::SYS_seccomp, [mode, 0, place, 0, 0]) };
-        ok(Step::Seccomp, answer)
+        let Some(line) = self.line else {
+            // SAFETY: the kernel reads the program, which lives across the call.
+            let answer = unsafe { call(libc::SYS_seccomp, [mode, 0, place, 0, 0]) };
+            return ok(Step::Seccomp, answer);
+        };
+        // SAFETY: as above.
+        let listener = unsafe { call(libc::SYS_seccomp, [mode, LISTENS, place, 0, 0]) };
+        ok(Step::Listen, listener)?;
+        // Exec closes it here: no process that it is about has it.
+        #[expect(clippy::cast_possible_truncation, reason = "an fd is an int")]
+        hand_over(line, listener as c_int)
     }
+}
+
+/// Gives the filter a listener. A call that it has taken waits for its answer, and for nothing but
+/// SIGKILL: a signal would make it start again, which a program that gets many never sees the end
+/// of.
+#[expect(clippy::cast_possible_truncation, reason = "flags of an int")]
+const LISTENS: usize = (libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
+    | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) as usize;
+
+/// A message with one fd in it.
+#[repr(C)]
+struct Control {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+    fd: c_int,
+    unused: c_int,
+}
+
+/// Sends one byte and the fd, or fails at once.
+fn hand_over(line: BorrowedFd<'_>, fd: c_int) -> Result<(), Refused> {
+    let len = size_of::<usize>().wrapping_add(12);
+    let (level, kind) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    let mut control = Control { len, level, kind, fd, unused: 0 };
+    let mut byte = 1u8;
+    let mut piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: a plain struct of integers and pointers, which may be null.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    let place = (&raw const message).expose_provenance();
+    let flags = int(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+    // SAFETY: all that the message points to lives across the call.
+    let answer = unsafe { call(libc::SYS_sendmsg, [int(line.as_raw_fd()), place, flags, 0, 0]) };
+    ok(Step::Listen, answer)
 }
 
 fn mark(first: c_int, last: c_int) -> Result<(), Refused> {

@@ -15,6 +15,10 @@ pub(crate) struct Head {
     pub(crate) network: u32,
     /// The port that is forwarded.
     pub(crate) port: u32,
+    /// 1: the filter gets a listener, which goes to the supervisor.
+    pub(crate) listens: u32,
+    /// Keeps what follows at a multiple of 8.
+    pub(crate) unused: u32,
 }
 
 /// One piece of the view. `from` and `to` are places of strings that end in NUL; `to` is a path in
@@ -120,6 +124,8 @@ pub(crate) mod news {
     pub(crate) const USER_NAMESPACE: u32 = 105;
     pub(crate) const MOUNTS_NAMESPACE: u32 = 106;
     pub(crate) const NETWORK_NAMESPACE: u32 = 107;
+    /// The listener of the filter.
+    pub(crate) const NOTICES: u32 = 108;
 
     pub(crate) const PLAN: u32 = 1;
     pub(crate) const IDENTITY: u32 = 2;
@@ -143,6 +149,7 @@ pub(crate) mod news {
     pub(crate) const FORWARD: u32 = 19;
     /// Entering a template, or handing one out.
     pub(crate) const TEMPLATE: u32 = 20;
+    pub(crate) const LISTEN: u32 = 21;
 }
 
 /// One message: what it is about, an errno or a pid, and a place in the list of ops.

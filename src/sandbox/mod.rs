@@ -8,7 +8,7 @@ mod blueprint;
 pub(crate) mod fds;
 pub(crate) mod enclosure;
 pub(crate) mod enter;
-mod filter;
+pub(crate) mod filter;
 pub(crate) mod ids;
 mod layers;
 #[expect(dead_code, reason = "the other side of it is the set-up program's")]
@@ -19,6 +19,7 @@ pub(crate) mod plan;
 pub(crate) mod prepared;
 mod request;
 mod ruleset;
+pub(crate) mod scope;
 mod setters;
 pub(crate) mod template;
 pub(crate) mod view;
@@ -127,6 +128,36 @@ impl Sandbox {
     pub fn inherit_fds(self, fds: impl IntoIterator<Item = RawFd>) -> Self {
         let fds = fds.into_iter().filter(|&fd| fd > 2).map(|fd| (fd, Meant::by(fd)));
         self.with(|request| request.fds.extend(fds))
+    }
+
+    /// Explains what the command is denied: [`Report::denied`](crate::Report::denied) lists it,
+    /// with what would allow it.
+    ///
+    /// The kernel decides as it does without this; the calls that it may deny wait until this
+    /// process has seen them (about 10 us each), by the listener of the filter
+    /// ([seccomp_unotify(2)]), and then go on. Those that the filter refuses get its answer from
+    /// here. exec is not among them, so a program that is not in the view is not explained.
+    ///
+    /// # Errors
+    /// Of the spawn: this process is in a sandbox that has a listener already, a container's or one
+    /// that is explained too ([`Error::is_unconfinable`](crate::Error::is_unconfinable)).
+    ///
+    /// # Examples
+    /// ```
+    /// use tidy_process::{Command, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().system().explain();
+    /// let mut command = Command::new("sh");
+    /// match command.args(["-c", "echo >/usr/x"]).current_dir("/").sandbox(&sandbox).run() {
+    ///     Ok(report) => report.denied.iter().for_each(|denied| println!("{denied}")),
+    ///     Err(error) => assert!(error.hint().is_some(), "{error}"),
+    /// }
+    /// ```
+    ///
+    /// [seccomp_unotify(2)]: https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html
+    #[must_use]
+    pub fn explain(self) -> Self {
+        self.with(|request| request.explain = true)
     }
 
     /// What it would do here: each layer, path and call. Nothing is run.

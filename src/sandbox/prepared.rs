@@ -1,17 +1,21 @@
 //! All that a child needs to confine itself, made once for all spawns of one sandbox.
 
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::confinement::{Confined, Level, Property};
 use crate::error::advice::{Advice, advice};
 use crate::error::{Error, Result};
 use crate::sandbox::enclosure::Enclosure;
 use crate::sandbox::enter::Confinement;
+use crate::sandbox::filter::watch::Answers;
 use crate::sandbox::filter::{self, Machine};
 use crate::sandbox::plan::{Layer, Plan};
 use crate::sandbox::request::Request;
 use crate::sandbox::ruleset::Writes;
+use crate::sandbox::scope::{Scope, Watch};
+use crate::sandbox::view::{DEVICES, barred_now};
 
 /// Owns what a [`Confinement`] borrows.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub(crate) struct Prepared {
     machine: Machine,
     fds: Vec<RawFd>,
     confined: Confined,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Prepared {
@@ -35,9 +40,13 @@ impl Prepared {
             Level::Fence => (Some(Writes::make()?), None),
             Level::Sandbox => (None, Some(Enclosure::new(request, &filter)?)),
         };
+        let watch =
+            request.explain.then(|| watch(machine, request, writes.as_ref())).transpose()?;
+        let mut mechanisms = enclosure.as_ref().map_or(MECHANISMS.to_vec(), Enclosure::mechanisms);
+        mechanisms.extend(watch.iter().map(|_| LISTENER));
         let confined = Confined {
             level: request.level,
-            mechanisms: enclosure.as_ref().map_or(MECHANISMS.to_vec(), Enclosure::mechanisms),
+            mechanisms,
             excepted: request.allowed.iter().cloned().collect(),
         };
         Ok(Self {
@@ -47,13 +56,22 @@ impl Prepared {
             enclosure,
             fds: request.fds.keys().copied().collect(),
             confined,
+            watch: watch.map(Arc::new),
         })
     }
 
-    /// What the child is told, in a fence.
-    pub(crate) fn confinement(&self) -> Option<Confinement<'_>> {
+    /// What the child is told, in a fence; the listener of its filter comes out on `line`.
+    pub(crate) fn confinement<'a>(
+        &'a self,
+        line: Option<BorrowedFd<'a>>,
+    ) -> Option<Confinement<'a>> {
         let ruleset = self.writes.as_ref()?.ruleset.as_fd();
-        Some(Confinement { ruleset, filter: &self.filter, fds: &self.fds })
+        Some(Confinement { ruleset, filter: &self.filter, fds: &self.fds, line })
+    }
+
+    /// What explains denials, where that is asked for.
+    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.watch.as_ref()
     }
 
     /// What makes a view of its own, where it has one.
@@ -110,7 +128,12 @@ impl Prepared {
         let layers = MECHANISMS.into_iter().zip(layers).map(layer);
         let made = |layer: &Layer| self.confined.mechanisms.contains(&layer.mechanism);
         let view = self.enclosure.iter().flat_map(Enclosure::layers);
-        let layers = view.chain(layers).filter(made).collect();
+        let listener = self.watch.iter().map(|_| Layer {
+            mechanism: LISTENER,
+            properties: Vec::new(),
+            details: vec![EXPLAINS.to_owned()],
+        });
+        let layers = view.chain(layers).filter(made).chain(listener).collect();
         Ok(Plan { level: self.confined.level, layers })
     }
 }
@@ -118,6 +141,22 @@ impl Prepared {
 /// In the order in which a child takes them on.
 pub(super) const MECHANISMS: [&str; 6] =
     ["rlimit", "close-range", "capabilities", "no-new-privs", "landlock", "seccomp"];
+
+/// Enforces nothing.
+const LISTENER: &str = "seccomp-listener";
+const EXPLAINS: &str = "calls that may be denied are seen, and go on: for --explain";
+
+fn watch(machine: Machine, request: &Request, writes: Option<&Writes>) -> Result<Watch> {
+    let scope = match writes {
+        Some(writes) => Scope::Fence(writes.allowed.clone()),
+        None => {
+            let view = request.narrow.as_ref().unwrap_or(&request.view);
+            Scope::of_view(view, barred_now()?, &DEVICES)
+        }
+    };
+    let answers = Answers::new(machine, request)?;
+    Ok(Watch { answers, scope, learns: request.narrow.is_some() })
+}
 
 /// What `enter.rs` drops.
 const DROPPED: &str = "drop sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, sys_resource, \

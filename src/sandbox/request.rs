@@ -23,6 +23,10 @@ pub(crate) struct Request {
     pub(crate) view: Wanted,
     /// Variables of the caller's, by name.
     pub(crate) kept: BTreeSet<OsString>,
+    /// Whether what is denied is to be explained.
+    pub(crate) explain: bool,
+    /// The view that a profile is to be made for, where that is being learned in a wider one.
+    pub(crate) narrow: Option<Wanted>,
     /// The step of the set-up program that is to fail, for tests; else 0.
     pub(crate) fail: usize,
 }
@@ -37,12 +41,18 @@ impl Request {
             of_a_view: None,
             view: Wanted::default(),
             kept: BTreeSet::new(),
+            explain: false,
+            narrow: None,
             fail: 0,
         }
     }
 
     /// Refuses settings that the level has no place for: left out silently, they would be missed.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.explain && self.denied.contains("sendmsg") {
+            let why = "explaining needs that call, by which the listener comes out";
+            return Err(Error::invalid(Step::Prepare, "deny_syscall \"sendmsg\"", why));
+        }
         match (self.level, self.of_a_view) {
             (Level::Fence, Some(setting)) => {
                 let why = "only the level sandbox has it: take that level, or leave it out";

@@ -105,6 +105,15 @@ impl Sandbox {
         if keys.is_empty() { self } else { self.seen("keep_env", |to| to.kept.extend(keys)) }
     }
 
+    /// Explains what the command is denied for want of what this sandbox names: a profile comes of
+    /// it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn learn_for(self, narrow: &Self) -> Self {
+        let narrow = narrow.shared.request.view.clone();
+        self.explain().with(|request| request.narrow = Some(narrow))
+    }
+
     /// Makes one step of the set-up fail; for tests of what is left then.
     #[doc(hidden)]
     #[must_use]

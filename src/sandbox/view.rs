@@ -90,7 +90,7 @@ const NO_EXEC: u32 = 8;
 /// The links or directories into `/usr`, as the distribution has them.
 const SYSTEM_LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const SYSTEM: [&str; 2] = ["usr", "etc"];
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// What it always has of its own.
 const OWN: [&str; 5] = ["/proc", "/tmp", "/dev", "/dev/shm", "/dev/pts"];
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -140,6 +140,12 @@ impl Wanted {
             }
         }
         Ok(all)
+    }
+
+    /// What `system` shows.
+    pub(crate) fn system_paths(&self) -> impl Iterator<Item = PathBuf> {
+        let all = SYSTEM.iter().chain(&SYSTEM_LINKS).filter(|_| self.system);
+        all.map(|name| Path::new("/").join(name))
     }
 
     /// Whether a path above this one is shown, so that there may be something to hide.
@@ -195,6 +201,11 @@ fn shown(access: Option<&Access>) -> bool {
 fn barred(mounts: &[Mount]) -> Vec<PathBuf> {
     let barred = mounts.iter().filter(|mount| BARRED.contains(&&*mount.kind));
     barred.map(|mount| mount.point.clone()).collect()
+}
+
+/// The same, of the mounts that there are now.
+pub(crate) fn barred_now() -> Result<Vec<PathBuf>> {
+    Ok(barred(&mounts()?))
 }
 
 const BARRED: [&str; 3] = ["cgroup", "cgroup2", "proc"];

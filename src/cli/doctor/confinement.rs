@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::prctl::get_no_new_privs;
 use nix::sys::signal::kill;
 use nix::unistd::getppid;
-use tidy_process::{Containment, Sandbox, Supervisor, cli_support};
+use tidy_process::{Containment, Sandbox, Stdio, Supervisor, cli_support};
 
 use crate::doctor::attempt::{Attempt, attempting, boxed, broken, interfaces, level_of};
 use crate::doctor::finding::Finding;
@@ -30,7 +30,7 @@ const ROWS: [(&str, Attempt, &str); 9] = [
     ("sandbox-hosts", Attempt::Hosts, "a process reached a port that is served outside, alone"),
 ];
 
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 10] = [
     "fence-inside",
     "fence-apart",
     "fence-unprivileged",
@@ -40,7 +40,10 @@ pub(crate) const NAMES: [&str; 9] = [
     "sandbox-processes",
     "sandbox-overlay",
     "sandbox-hosts",
+    EXPLAIN,
 ];
+
+const EXPLAIN: &str = "explain";
 
 /// Tries each property on a process of its own.
 pub(crate) fn all(made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
@@ -55,6 +58,25 @@ pub(crate) fn all(made: Option<&Supervisor>, tell: &dyn Fn(Finding)) {
             },
             Err(_) => Finding::blank(name, "not tried: see create and keeper"),
         });
+    }
+    tell(supervisor.map_or_else(
+        |_| Finding::blank(EXPLAIN, "not tried: see create and keeper"),
+        |supervisor| explained(&supervisor),
+    ));
+}
+
+/// Whether a refused call is told of.
+fn explained(supervisor: &Supervisor) -> Finding {
+    let mut command = own_program(supervisor);
+    command.args(["attempt", "unprivileged"]).sandbox(&Sandbox::fence().explain());
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.report.denied_count > 0 => {
+            let count = output.report.denied_count;
+            Finding::ok(EXPLAIN, format!("for --explain: {count} refusals were told of"))
+        }
+        Ok(_) => Finding::no(EXPLAIN, "no refused call was told of")
+            .remedy("leave --explain out, and report this"),
+        Err(error) => Finding::error(EXPLAIN, &error),
     }
 }
 

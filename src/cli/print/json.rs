@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidy_process::cli_support::steers;
 use tidy_process::{
-    Cause, ChangeList, Confined, Gap, Layer, ListeningPort, Missing, Note, Plan, ProcessInfo,
-    Report, Usage,
+    Cause, ChangeList, Confined, Denied, Gap, Layer, ListeningPort, Missing, Note, Plan,
+    ProcessInfo, Report, Usage,
 };
 
 use crate::exit::Failure;
@@ -162,6 +162,23 @@ pub(crate) fn ended(value: &mut Value, report: &Report) {
     if let Some(how) = &report.sandbox {
         insert(value, "sandbox", confined(how));
     }
+    if report.denied_count > 0 {
+        insert(value, "denied", report.denied.iter().map(denied).collect());
+        insert(value, "denied_count", report.denied_count.into());
+    }
+}
+
+fn denied(denied: &Denied) -> Value {
+    let action = denied.action.to_string();
+    let mut value = json!({ "action": action, "call": denied.call, "target": denied.target });
+    let who = [("name", Value::from(&*denied.name)), ("pid", denied.pid.into())];
+    let times = [("times", Value::from(denied.times))];
+    let remedy = denied.remedy.as_deref().map(|it| ("remedy", Value::from(it)));
+    let remark = denied.remark.as_deref().map(|it| ("remark", Value::from(it)));
+    for (key, entry) in who.into_iter().chain(times).chain(remedy).chain(remark) {
+        insert(&mut value, key, entry);
+    }
+    value
 }
 
 /// An overlay, and what differs in it.

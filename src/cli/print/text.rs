@@ -72,6 +72,7 @@ impl Voice {
         if report.leftover_count > 0 && !named {
             self.leftovers(&report.leftovers, report.leftover_count);
         }
+        denied("", report);
         if self.verbose {
             let wall = report.wall.as_secs_f64();
             line(format_args!("{} after {wall:.2} s: {}", ending(report), used(report)));
@@ -107,6 +108,19 @@ impl Voice {
         if count > leftovers.len() {
             line(format_args!("  and {} more", count - leftovers.len()));
         }
+    }
+}
+
+/// Lines about what was denied, at the most; JSON has more.
+const DENIED: usize = 10;
+
+/// What a command, or a server, was denied.
+pub(crate) fn denied(whose: &str, report: &Report) {
+    for each in report.denied.iter().take(DENIED) {
+        line(format_args!("{whose}denied: {each}"));
+    }
+    if report.denied_count > DENIED {
+        line(format_args!("{whose}denied: {} more (see --json)", report.denied_count - DENIED));
     }
 }
 

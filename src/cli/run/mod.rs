@@ -132,6 +132,9 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     drop(leader);
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
+    if let Err(failure) = args.confine.note_learned(&args.command, &child, &report, args.quiet) {
+        return Err(Broken { failure, report: Some(Box::new(report)) });
+    }
     match ledger.settle(&report, seen(exit(&report, args.leaks), by_signal)) {
         Ok(changes) => Ok(Run { report, scope, by_signal, killed, changes }),
         Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),

@@ -145,6 +145,7 @@ fn supervise(
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
+    args.confine.refuse_learning()?;
     let (builder, proxy) = args.confine.all_of(builder)?;
     let wish = args.ground.wish(servers.need_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
@@ -166,6 +167,10 @@ fn supervise(
         None => up.requests.asked.filter(|_| ran.is_ok()),
     };
     outcome.servers = up.running.iter().map(Running::json).collect();
+    for running in up.running.iter().filter(|_| !args.quiet) {
+        let whose = format!("server {}: ", cli_support::quoted(running.name()));
+        running.report.iter().for_each(|report| text::denied(&whose, report));
+    }
     ran.and(down)
 }
 

@@ -6,6 +6,7 @@ mod program;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
@@ -61,6 +62,9 @@ pub(crate) fn program(machine: Machine, request: &Request) -> Result<Vec<libc::s
     }
     for name in &request.allowed {
         all.insert(number(machine, &calls, name)?, Rule::always(Verdict::Allow));
+    }
+    if request.explain {
+        watch::add(&calls, request.level, &mut all);
     }
     Ok(program::program(machine.arch(), &all, unknown()))
 }

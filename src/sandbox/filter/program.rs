@@ -18,6 +18,8 @@ pub(super) enum Verdict {
     Allow,
     /// It is not made, and answers with this errno.
     Refuse(u16),
+    /// It waits until the supervisor has seen it.
+    Notify,
 }
 
 /// A test of 32 bits of an argument. Where the kernel takes an `int`, that is its low half,
@@ -42,6 +44,19 @@ pub(super) enum Is {
     Other(u32),
     /// One of these bits is set.
     Any(u32),
+    /// None of these bits is set.
+    Lacks(u32),
+}
+
+impl Is {
+    pub(super) fn holds(self, word: u32) -> bool {
+        match self {
+            Self::Equal(value) => word == value,
+            Self::Other(value) => word != value,
+            Self::Any(bits) => word & bits != 0,
+            Self::Lacks(bits) => word & bits == 0,
+        }
+    }
 }
 
 /// The verdict about one system call: `then` if all checks of one of the lists hold, else allowed.
@@ -55,6 +70,20 @@ impl Rule {
     /// Whatever the arguments.
     pub(super) fn always(then: Verdict) -> Self {
         Self { lists: vec![Vec::new()], then }
+    }
+
+    /// The verdict about a call with these arguments, as the program has it.
+    pub(super) fn verdict(&self, arguments: [u64; 6]) -> Verdict {
+        let holds = |check: &Check| {
+            let argument = arguments.get(usize::from(check.argument)).copied().unwrap_or(0);
+            let shift = if check.half == Half::High { 32 } else { 0 };
+            #[expect(clippy::cast_possible_truncation, reason = "one half of it")]
+            check.is.holds((argument >> shift) as u32)
+        };
+        match self.lists.iter().any(|list| list.iter().all(holds)) {
+            true => self.then,
+            false => Verdict::Allow,
+        }
     }
 }
 
@@ -139,6 +168,7 @@ fn holds(list: &[Check], then: Instruction, other: Vec<Instruction>) -> Vec<Inst
         Is::Equal(value) => branch(&mut program, BPF_JEQ, value, &other, &inner),
         Is::Other(value) => branch(&mut program, BPF_JEQ, value, &inner, &other),
         Is::Any(bits) => branch(&mut program, BPF_JSET, bits, &other, &inner),
+        Is::Lacks(bits) => branch(&mut program, BPF_JSET, bits, &inner, &other),
     }
     program
 }
@@ -182,6 +212,7 @@ fn ret(verdict: Verdict) -> Instruction {
     answer(match verdict {
         Verdict::Allow => libc::SECCOMP_RET_ALLOW,
         Verdict::Refuse(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
     })
 }
 

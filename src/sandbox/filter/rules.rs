@@ -13,7 +13,7 @@ pub(super) struct Refused {
     pub(super) name: &'static str,
     pub(super) rule: Rule,
     /// When, in words; always if empty.
-    when: &'static str,
+    pub(super) when: &'static str,
 }
 
 impl Refused {
@@ -66,6 +66,20 @@ const ALWAYS: &[(Property, &str)] = &[
     ),
 ];
 
+/// What rests on the refusal of this call.
+pub(super) fn property(name: &str) -> Property {
+    let has = |names: &str| names.split_ascii_whitespace().any(|each| each == name);
+    let always = ALWAYS.iter().find(|(_, names)| has(names)).map(|(property, _)| *property);
+    always.unwrap_or_else(|| match name {
+        "clone" | "unshare" => Property::Inside,
+        "ioctl" | "socket" | "socketpair" => Property::Unprivileged,
+        name if name.contains("mod") || name.starts_with("open") || name == "creat" => {
+            Property::Unprivileged
+        }
+        _ => Property::Apart,
+    })
+}
+
 /// All but `CLONE_NEWTIME`, which this call takes for a part of the signal.
 const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -80,11 +94,11 @@ const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 /// Flags with which open(2) looks at the mode.
 const MAKES: u32 = O_CREAT as u32 | 0o20_000_000;
 
-const fn low(argument: u8, is: Is) -> Check {
+pub(super) const fn low(argument: u8, is: Is) -> Check {
     Check { argument, half: Half::Low, is }
 }
 
-const fn high(argument: u8, is: Is) -> Check {
+pub(super) const fn high(argument: u8, is: Is) -> Check {
     Check { argument, half: Half::High, is }
 }
 

@@ -232,6 +232,55 @@ fn the_filter_and_that_of_another_hand_agree_on_every_call() {
     }
 }
 
+/// Where denials are explained, what the filter hands over is answered by the same rules: with the
+/// errno that it would have had, or by letting it go on. Nothing that it refused is let go on, and
+/// nothing is handed over that is made before exec.
+#[test]
+fn the_answers_to_what_is_handed_over_are_those_of_the_filter() {
+    const NOTICE: u32 = libc::SECCOMP_RET_USER_NOTIF;
+    for (machine, level) in BOTH.into_iter().flat_map(|m| [(m, Level::Fence), (m, Level::Sandbox)])
+    {
+        let made = |explain| {
+            let mut request = Request::new(level);
+            request.explain = explain;
+            request.denied.extend(["execve", "getpid"].map(String::from));
+            let answers = watch::Answers::new(machine, &request).expect("answers");
+            let made = program(machine, &request).expect("a program");
+            let made: Vec<_> =
+                made.iter().map(|each| (each.code, each.jt, each.jf, each.k)).collect();
+            (made, answers)
+        };
+        let ((plain, _), (explained, answers)) = (made(false), made(true));
+        let of = |name: &str| Calls::of(machine).number(name);
+        let judged = conditional().into_iter().map(|(name, _)| name);
+        let judged: Vec<u32> = judged.chain(["socket", "statx", "sendto"]).filter_map(of).collect();
+        let never = ["execve", "execveat", "sendmsg", "write", "exit_group"].map(of);
+        let (mut seen, mut refused) = (0, 0);
+        for number in LOOKED_AT {
+            let all: Vec<[u64; 6]> = match judged.contains(&number) {
+                true => arguments().collect(),
+                false => vec![[0; 6], [u64::MAX; 6]],
+            };
+            for arguments in all {
+                let call = Call { arch: machine.arch().audit, number, arguments };
+                let (before, now) = (answer(&plain, call), answer(&explained, call));
+                let refusal_of = answers.refusal(number, arguments);
+                if now != NOTICE {
+                    assert_eq!(now, before, "{machine:?} {call:x?}");
+                    continue;
+                }
+                let then = refusal_of.map_or(ALLOW, |it| refusal(it.errno));
+                assert_eq!(then, before, "{machine:?} {call:x?}");
+                assert!(!never.contains(&Some(number)), "{machine:?} {call:x?}");
+                seen += 1;
+                refused += usize::from(before != ALLOW);
+            }
+        }
+        assert!(refused > 1000 && seen > refused + 20, "{machine:?}: {seen}, {refused}");
+        assert!(explained.len() < 600, "{} instructions", explained.len());
+    }
+}
+
 #[test]
 fn another_convention_ends_the_process() {
     for machine in BOTH {

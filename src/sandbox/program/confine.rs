@@ -144,9 +144,12 @@ fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::SIGNALS, answer).map(drop)
 }
 
-/// The seccomp filter, the last step but exec: it forbids most of what came before.
+/// The seccomp filter, the last step but exec: it forbids most of what came before. Its listener
+/// goes to the supervisor, and is closed here by exec.
 fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     const SET_FILTER: usize = 1;
+    const NEW_LISTENER: usize = 8;
+    const WAIT_KILLABLE: usize = 32;
     #[repr(C)]
     struct Program {
         len: u16,
@@ -154,7 +157,13 @@ fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     }
     let first = plan.address(plan.head.filter_at);
     let program = Program { len: plan.head.filter as u16, first };
-    orders.check(news::FILTER, call(nr::SECCOMP, [SET_FILTER, 0, at(&program), 0, 0, 0])).map(drop)
+    let set = |flags| call(nr::SECCOMP, [SET_FILTER, flags, at(&program), 0, 0, 0]);
+    if plan.head.listens == 0 {
+        return orders.check(news::FILTER, set(0)).map(drop);
+    }
+    let listener = orders.check(news::LISTEN, set(NEW_LISTENER | WAIT_KILLABLE))?;
+    let sent = orders.send([news::NOTICES, 0, 0], Some(listener as i32));
+    orders.check(news::LISTEN, sent).map(drop)
 }
 
 /// Tries each path in turn, as execvp(3): a refusal by permissions is remembered.

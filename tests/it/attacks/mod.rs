@@ -65,6 +65,12 @@ pub(crate) fn play(role: &str) -> bool {
         #[cfg(feature = "sandbox")]
         "sandbox-overlay" => crate::sandbox::escapes::play_overlay(),
         #[cfg(feature = "sandbox")]
+        "explain" => crate::sandbox::explain::play(),
+        #[cfg(feature = "sandbox")]
+        "explain-held" => crate::sandbox::explain::hold(),
+        #[cfg(feature = "cli")]
+        "learn" => crate::sandbox::explain_tool::play(),
+        #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
         #[cfg(feature = "sandbox")]
         "overlay-fds" => crate::sandbox::layers::play_fds(),

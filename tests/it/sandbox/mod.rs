@@ -3,6 +3,9 @@
 pub(crate) mod attributes;
 mod basics;
 pub(crate) mod escapes;
+pub(crate) mod explain;
+#[cfg(feature = "cli")]
+pub(crate) mod explain_tool;
 mod faults;
 #[cfg(feature = "cli")]
 mod kept;
