@@ -255,8 +255,8 @@ fn view(step: Step, errno: Errno) -> Option<Advice> {
              since nothing is made in a directory of the host's",
         ),
         (Step::Show, Errno::EINVAL) => Advice::same(
-            "of an overlay: the file system knows no id-mapped mounts, which one of root's needs, or \
-             may not lie below one: run it as an ordinary user, or on a copy",
+            "of an overlay: the file system knows no id-mapped mounts, which one of root's needs, \
+             or may not lie below one: run it as an ordinary user, or on a copy",
         ),
         (_, Errno::ENOTDIR) => Advice::same("a directory covers a directory, a file a file"),
         (_, Errno::EACCES) => Advice::same(
