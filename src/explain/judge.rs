@@ -90,6 +90,7 @@ impl Judge {
         Denials { all: self.denied.clone(), count: self.places.len() }
     }
 
+    #[cfg(feature = "cli")]
     pub(super) fn needs(&self) -> Needs {
         self.needs.clone()
     }

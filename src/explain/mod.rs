@@ -28,6 +28,7 @@ use crate::denied::Denials;
 use crate::error::{Error, Result, Step, errno_of};
 use crate::explain::judge::Judge;
 use crate::explain::listener::Listener;
+#[cfg(feature = "cli")]
 pub use crate::explain::needs::Needs;
 use crate::sandbox::scope::Watch;
 use crate::sandbox::{Confinement, Prepared};
@@ -153,6 +154,7 @@ impl Explainer {
     }
 
     /// As `finish`: what a profile has to name.
+    #[cfg(feature = "cli")]
     pub(crate) fn needs(&self) -> Needs {
         self.settle();
         lock(&self.denials).needs()

@@ -7,6 +7,7 @@ use crate::confinement::Property;
 
 /// What a profile has to name so that a command can do what it did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the tool alone learns"))]
 pub struct Needs {
     /// Paths to be read.
     pub read: BTreeSet<PathBuf>,
