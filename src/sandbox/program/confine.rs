@@ -17,12 +17,7 @@ pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -
     exit(127)
 }
 
-fn become_command(
-    orders: &Orders,
-    plan: &Plan,
-    lowers: &Lowers,
-    joins: bool,
-) -> Result<(), Fault> {
+fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> Result<(), Fault> {
     if matches!(plan.head.network, network::LOOPBACK | network::FORWARD) {
         orders.check(news::NETWORK, bring_loopback_up())?;
     }

@@ -46,11 +46,8 @@ pub(crate) fn cloned(path: usize) -> Result<(usize, Facts), isize> {
     let source = fd(open_plain(AT_CWD, path, PATH_ONLY))?;
     let facts = Facts::of(source)?;
     let flags = CLONE | CLOEXEC | AT_EMPTY_PATH;
-    let tree = if facts.is_dir {
-        call(nr::OPEN_TREE, [source, empty(), flags, 0, 0, 0])
-    } else {
-        ENOTDIR
-    };
+    let tree =
+        if facts.is_dir { call(nr::OPEN_TREE, [source, empty(), flags, 0, 0, 0]) } else { ENOTDIR };
     close(source);
     Ok((fd(tree)?, facts))
 }

@@ -5,8 +5,8 @@
 //! there.
 
 use crate::calls::{
-    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, EINVAL, ENOENT, ENOTDIR, Facts, PATH_ONLY, at,
-    byte, call, close, into, length, nr, open_plain,
+    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, EINVAL, ENOENT, ENOTDIR, Facts, PATH_ONLY,
+    at, byte, call, close, into, length, nr, open_plain,
 };
 use crate::layout::{Op, news, op, stage};
 use crate::lower::Lowers;
@@ -214,8 +214,8 @@ impl View {
         self.mount(file, place)
     }
 
-    /// Before Linux 6.15 only what is in a mount that is somewhere can be cloned: for that moment it
-    /// is over `/proc`.
+    /// Before Linux 6.15 only what is in a mount that is somewhere can be cloned: for that moment
+    /// it is over `/proc`.
     fn clone_attached(&self, mount: usize, name: usize) -> isize {
         const DETACH: usize = 2;
         let place = open_plain(self.root, text(c"proc"), PATH_ONLY);
