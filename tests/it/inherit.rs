@@ -151,7 +151,7 @@ fn no_handle_of_a_child_takes_the_place_of_a_stream() {
         nix::unistd::close(0).unwrap();
         let child = stage.command("sleep").arg("60").force_join(join).spawn().unwrap();
         let number = child.as_fd().as_raw_fd();
-        let free = fcntl(&held, FcntlArg::F_DUPFD_CLOEXEC(0)).unwrap();
+        let free = fcntl(&held, FcntlArg::F_DUPFD(0)).unwrap();
         if free != 0 {
             nix::unistd::close(free).unwrap();
             nix::unistd::dup2_stdin(&held).unwrap();

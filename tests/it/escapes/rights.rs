@@ -30,12 +30,22 @@ pub(super) const ROWS: &[Row] = &[
     row("device-file", Who::Root, device, |scene, _| file(&scene.prey).exists()),
     row("io_uring", Who::Anyone, |_| io_uring(), done),
     row("userfaultfd", Who::Anyone, |_| simple(libc::SYS_userfaultfd, 1), done),
-    row("perf_event_open", Who::Anyone, |_| perf(), done),
+    Row {
+        // Debian leaves it to root.
+        unless: Some(|| perf().is_err()),
+        ..row("perf_event_open", Who::Anyone, |_| perf(), done)
+    },
     row("bpf", Who::Root, |_| bpf(), done),
     row("keyctl", Who::Anyone, |_| simple(libc::SYS_keyctl, 1), done),
     row("add_key", Who::Anyone, |_| add_key(), done),
-    row("type-into-the-terminal", Who::Anyone, |_| typed(0), typed_there),
-    row("type-with-a-wide-number", Who::Anyone, |_| typed(1 << 32), typed_there),
+    Row {
+        unless: Some(none_but_root_types),
+        ..row("type-into-the-terminal", Who::Anyone, |_| typed(0), typed_there)
+    },
+    Row {
+        unless: Some(none_but_root_types),
+        ..row("type-with-a-wide-number", Who::Anyone, |_| typed(1 << 32), typed_there)
+    },
     Row {
         unless: Some(|| console().is_err()),
         ..row("type-by-the-console", Who::Root, |_| console(), done)
@@ -190,6 +200,12 @@ fn typed(high: usize) -> Result<String, Errno> {
 
 fn wide(request: libc::Ioctl) -> usize {
     usize::try_from(request).expect("a request has 32 bits")
+}
+
+/// Since Linux 6.2, if it is set so.
+fn none_but_root_types() -> bool {
+    let legacy = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    legacy.is_ok_and(|legacy| legacy.trim() == "0") && !nix::unistd::geteuid().is_root()
 }
 
 fn typed_there(_: &Scene, outcome: &Outcome) -> bool {
