@@ -11,6 +11,7 @@ mod request;
 mod tree;
 mod values;
 mod wait;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -28,4 +29,6 @@ mod _native {
     use crate::tree::NativeTree;
     #[pymodule_export]
     use crate::values::{Log, Sandbox};
+    #[pymodule_export]
+    use crate::watch::NativeWatch;
 }

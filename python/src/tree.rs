@@ -20,7 +20,7 @@ pub(crate) struct NativeTree {
 }
 
 impl NativeTree {
-    fn tree(&self) -> PyResult<Arc<Tree>> {
+    pub(crate) fn tree(&self) -> PyResult<Arc<Tree>> {
         let held = self.tree.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let held = held.filter(|_| self.owner == std::process::id());
         held.ok_or_else(|| PyRuntimeError::new_err("this tree is another process's"))
