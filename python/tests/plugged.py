@@ -56,7 +56,7 @@ def pytest_on(tests: object, directory: Path, *options: str, **env: str) -> Ran:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=6 * SOON,
+        timeout=2 * SOON,
     )
     assert (directory / "result.xml").exists(), done.stdout + done.stderr
     return Ran(directory, done)

@@ -45,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from . import _ground, _hooks, _ledger, _summary
 
     config.pluginmanager.register(_summary.Summary(config, mode), "tidy-summary")
-    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+    spread = config.getoption("numprocesses", 0) or config.getoption("dist", "no") != "no"
+    if spread and not hasattr(config, "workerinput"):
         return  # The workers of xdist run the tests; each watches itself.
     ledger = _ledger.Ledger(_ground.make(), mode, _grace(config), _allowed(config))
     atexit.register(ledger.close)
