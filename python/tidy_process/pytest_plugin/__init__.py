@@ -61,7 +61,7 @@ def _grace(config: pytest.Config) -> float:
     except ValueError as error:
         raise pytest.UsageError(f"tidy_grace: {error}") from None
     if not 0 <= grace < float("inf"):
-        raise pytest.UsageError(f"the grace is in seconds from 0 on, not {grace}")
+        raise pytest.UsageError(f"tidy_grace is in seconds from 0 on, not {grace}")
     return grace
 
 

@@ -8,8 +8,8 @@ import re
 
 from . import _proc
 
-# Each is started by pytest itself; what such a process forks has the same command line, and is no
-# helper.
+# Each is started by pytest itself. What such a process forks has the same command line, and so have
+# the forks of a worker of xdist, which execnet has started: neither is a helper.
 KNOWN = re.compile(
     r"from (multiprocessing|multiprocess|billiard)\."
     r"(resource_tracker|semaphore_tracker|forkserver) import main"
@@ -25,4 +25,4 @@ def is_helper(pid: int) -> bool:
     if not KNOWN.search(" ".join(_proc.command(pid))):
         return False
     known = _proc.stat(pid)
-    return known is not None and known.ppid == os.getpid()
+    return known is not None and known.ppid == os.getpid() and not known.is_fork

@@ -22,6 +22,8 @@ class Hooks:
         self._config, self._ledger = config, ledger
         ledger.root = str(config.rootpath)
         self._test: Optional[Owner] = None
+        # Whether a test has asked for it: looking for the ends of scopes costs as much as the rest.
+        self._keeps = False
         # What fixtures have left that ended in this teardown.
         self._found: List[Leak] = []
 
@@ -32,6 +34,7 @@ class Hooks:
             self._test = owner = Owner("the test", item.nodeid)
             self._ledger.begin(owner)
             _apply_markers(self._ledger, owner, item)
+            self._keeps |= owner.keeper is not None
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -56,7 +59,7 @@ class Hooks:
             return False
         self._test = None
         found = [self._ledger.end_test()]
-        for key in _ended_scopes(item, nextitem):
+        for key in _ended_scopes(item, nextitem) if self._keeps else ():
             found.append(self._ledger.end_lasting(key, item.nodeid))
         self._found += [leak for leak in found if leak is not None]
         leaks = list(self._found)

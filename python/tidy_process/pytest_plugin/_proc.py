@@ -6,10 +6,19 @@ import os
 from typing import List, NamedTuple, Optional, Tuple
 
 
+# It has not called exec since its fork.
+PF_FORKNOEXEC = 0x40
+
+
 class Stat(NamedTuple):
     state: str
     ppid: int
+    flags: int
     started: int
+
+    @property
+    def is_fork(self) -> bool:
+        return bool(self.flags & PF_FORKNOEXEC)
 
     @property
     def ended(self) -> bool:
@@ -30,7 +39,7 @@ def stat(pid: int) -> Optional[Stat]:
         return None
     # The name before it may have any bytes.
     fields = text.rpartition(b")")[2].split()
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[19]))
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[6]), int(fields[19]))
 
 
 def command(pid: int) -> Tuple[str, ...]:

@@ -48,8 +48,9 @@ def stop() -> None:
 
 def _hook(event: str, args: Tuple[Any, ...]) -> None:
     if _on and event in EVENTS:
-        path, line = _place()
-        _starts.append(Start(time.monotonic(), _command(event, args), path, line))
+        place = _place()
+        if place is not None:
+            _starts.append(Start(time.monotonic(), _command(event, args), *place))
 
 
 def _command(event: str, args: Tuple[Any, ...]) -> Optional[Tuple[str, ...]]:
@@ -66,17 +67,15 @@ def _command(event: str, args: Tuple[Any, ...]) -> Optional[Tuple[str, ...]]:
         return ()
 
 
-def _place() -> Tuple[str, int]:
-    """The innermost line that is no library's."""
+def _place() -> Optional[Tuple[str, int]]:
+    """The innermost line that is no library's; a thread may have none."""
     frame: Any = sys._getframe(2)
-    found = None
     while frame is not None:
         path = frame.f_code.co_filename
         if not path.startswith(("<", *LIBRARIES)):
             return path, frame.f_lineno
-        found = found or (path, frame.f_lineno)
         frame = frame.f_back
-    return found or ("?", 0)
+    return None
 
 
 def name_places(left: Sequence[Left], root: str, since: float) -> None:
