@@ -18,9 +18,9 @@ LEAKS = Path(__file__).resolve().parent.parent.parent / "examples" / "python" / 
 LEFT = {
     "test_popen": "sleep 301",
     "test_daemon": "sleep 302",
-    "test_fork": "pytest",
+    "test_fork": "python",
     "test_c_library": "sleep 304",
-    "test_multiprocessing": "pytest",
+    "test_multiprocessing": "python",
     "test_forkserver": "forkserver",
     "test_asyncio": "sleep 307",
     "test_thread": "sleep 308",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import List, NamedTuple, Optional, Tuple
 
-
 # It has not called exec since its fork.
 PF_FORKNOEXEC = 0x40
 
