@@ -41,7 +41,8 @@ def end(mark: str) -> None:
             pass
 
 
-DAEMON = ["sh", "-c", "setsid -f sleep 300; echo up; exec sleep 300"]
+# The daemon says itself that it is in a session of its own.
+DAEMON = ["sh", "-c", "setsid -f sh -c 'echo up; exec sleep 300'; exec sleep 300"]
 
 
 def test_a_daemon_leaves_the_process_group_and_not_the_tree(mark: str) -> None:

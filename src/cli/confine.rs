@@ -176,9 +176,9 @@ impl ConfineArgs {
         command: &[OsString],
         child: &Child,
         report: &Report,
-        quiet: bool,
+        (file, quiet): (Option<&learn::Place>, bool),
     ) -> Result<(), Failure> {
-        let Some(file) = &self.learn else { return Ok(()) };
+        let Some(file) = file else { return Ok(()) };
         let here = absolute(".").map_err(|error| open_failure(Path::new("."), error))?;
         let text = |path: &PathBuf| profile::place(&here, path).to_string_lossy().into_owned();
         let paths = |all: &[PathBuf]| all.iter().map(text).collect();

@@ -97,8 +97,9 @@ impl Enter for Entry<'_> {
     fn enter(&self, launch: &mut Launch<'_>) -> Result<(Newborn, Placement), Failed> {
         let born = match self.born(launch) {
             // It runs as well without.
-            Err(Failed::At(Step::Template, _)) => {
-                *self.lent.borrow_mut() = self.enclosure.templates.give_up(self.ids);
+            Err(Failed::At(Step::Template, errno)) => {
+                let goes_on = errno == Errno::ESTALE;
+                *self.lent.borrow_mut() = self.enclosure.templates.drop_it(self.ids, goes_on);
                 self.born(launch)
             }
             born => born,

@@ -16,6 +16,7 @@ use crate::sandbox::request::Request;
 use crate::sandbox::ruleset::Writes;
 use crate::sandbox::scope::{Scope, Watch};
 use crate::sandbox::view::{DEVICES, barred_now};
+use crate::sys::identity::Identity;
 
 /// Owns what a [`Confinement`] borrows.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Prepared {
     fds: Vec<RawFd>,
     confined: Confined,
     watch: Option<Arc<Watch>>,
+    /// The process that made it: a fork of it has the same networks, and shares the news of mounts.
+    owner: Identity,
 }
 
 impl Prepared {
@@ -57,6 +60,7 @@ impl Prepared {
             fds: request.fds.keys().copied().collect(),
             confined,
             watch: watch.map(Arc::new),
+            owner: Identity::of_this_process(),
         })
     }
 
@@ -87,7 +91,8 @@ impl Prepared {
     /// Whether it has to be made anew.
     pub(crate) fn is_stale(&self) -> bool {
         let view = self.enclosure.as_ref().is_some_and(Enclosure::is_stale);
-        view || self.writes.as_ref().is_some_and(Writes::is_stale)
+        let writes = || self.writes.as_ref().is_some_and(Writes::is_stale);
+        !self.owner.is_this_process() || view || writes()
     }
 
     /// What the report says.

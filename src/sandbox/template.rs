@@ -128,9 +128,10 @@ impl Templates {
         Lent { template: Some(made), network: rented, hands_out, ..Lent::nothing(ids) }
     }
 
-    /// The machine refuses templates: there is none from now on.
-    pub(crate) fn give_up(&self, ids: Ids) -> Lent {
-        *lock(&self.state) = State { was_used: true, given_up: true, made: None };
+    /// Drops the template, which is no longer as it was made: the next command makes one anew. Or,
+    /// where the machine refuses templates, none does.
+    pub(crate) fn drop_it(&self, ids: Ids, goes_on: bool) -> Lent {
+        *lock(&self.state) = State { was_used: true, given_up: !goes_on, made: None };
         Lent::nothing(ids)
     }
 
@@ -138,7 +139,8 @@ impl Templates {
     /// goes back to a template.
     pub(crate) fn take(&self, lent: &mut Lent, handed_out: HandedOut) -> Option<Rented> {
         let HandedOut { user, mounts, network } = handed_out;
-        let network = lent.network.take().or(network);
+        // The one that was lent was not empty, where there is another.
+        let network = network.or(lent.network.take());
         let template = match (lent.template.take(), user, mounts) {
             (None, Some(user), Some(mounts)) => {
                 let (ids, found) = (lent.ids, std::mem::take(&mut lent.found));

@@ -114,9 +114,6 @@ impl Watch {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(self.cgroup.error(Step::Look, errno)),
             }
-            if text.len() % buffer.len() != 0 {
-                break;
-            }
         }
         let text = String::from_utf8_lossy(&text);
         let pids = text.lines().filter_map(|line| line.parse().ok());

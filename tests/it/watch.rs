@@ -100,3 +100,22 @@ fn a_keeper_watches_nothing() {
     assert!(stage.supervisor.watch().unwrap_err().is_unsupported());
     stage.close(Alone::Yes);
 }
+
+#[test]
+#[serial]
+fn more_than_one_read_of_processes_is_seen() {
+    let Some(stage) = Stage::set() else { return };
+    let watch = stage.supervisor.watch().unwrap();
+    let mut shell = StdCommand::new("sh");
+    let script = "for i in $(seq 900); do sleep 60 & done; echo up; exec sleep 60";
+    stage.mark_std(shell.args(["-c", script]).stdout(std::process::Stdio::piped()));
+    let mut child = shell.spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    assert!(watch.others().unwrap().len() > 900);
+    let tree = stage.supervisor.tree("left").unwrap();
+    watch.sort_into(&tree).unwrap();
+    tree.finish().unwrap();
+    child.wait().unwrap();
+    drop((watch, tree, child));
+    stage.close(Alone::Yes);
+}

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
+use crate::learn;
 use crate::ledger::Ledger;
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
@@ -95,6 +96,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     // Whoever asks how it ended wants to know what it used.
     let account = args.verbose || args.json.is_some();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
+    let learned = args.confine.learn.as_deref().map(learn::Place::open).transpose()?;
     let (builder, proxy) = args.confine.all_of(builder)?;
     let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
@@ -132,7 +134,8 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     drop(leader);
     requests.note_late(signals)?;
     let by_signal = requests.by_signal(report.status);
-    if let Err(failure) = args.confine.note_learned(&args.command, &child, &report, args.quiet) {
+    let learned = (learned.as_ref(), args.quiet);
+    if let Err(failure) = args.confine.note_learned(&args.command, &child, &report, learned) {
         return Err(Broken { failure, report: Some(Box::new(report)) });
     }
     match ledger.settle(&report, seen(exit(&report, args.leaks), by_signal)) {

@@ -213,6 +213,8 @@ pub(crate) fn open_plain(dir: usize, path: usize, flags: usize) -> isize {
 /// Facts from statx(2) about an open file.
 pub(crate) struct Facts {
     pub(crate) is_dir: bool,
+    /// Whether it is the root of a mount.
+    pub(crate) is_mount: bool,
     pub(crate) device: u64,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -223,7 +225,8 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) fn of(fd: usize) -> Result<Self, isize> {
         const WANTED: usize = 0x1 | 0x2 | 0x8 | 0x10;
-        // 256 bytes: uid at 20, gid at 24, mode at 28, device at 136 (major, minor).
+        const MOUNT_ROOT: u64 = 0x2000;
+        // 256 bytes: attributes at 8, uid at 20, gid at 24, mode at 28, device at 136 (two words).
         let mut all = [0u64; 32];
         let empty = c"".as_ptr().expose_provenance();
         match call(nr::STATX, [fd, empty, AT_EMPTY_PATH, WANTED, into(&mut all), 0]) {
@@ -235,6 +238,7 @@ impl Facts {
         let mode = (word(3) >> 32) as usize & 0o177_777;
         Ok(Self {
             is_dir: mode & 0o170_000 == 0o40_000,
+            is_mount: word(1) & MOUNT_ROOT != 0,
             device: word(17),
             uid: (word(2) >> 32) as u32,
             gid: word(3) as u32,

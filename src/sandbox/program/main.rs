@@ -22,6 +22,7 @@
 
 mod calls;
 mod confine;
+mod hide;
 mod init;
 #[expect(dead_code, reason = "the other side of it is the library's")]
 #[path = "../layout.rs"]

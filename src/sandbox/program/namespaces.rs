@@ -86,7 +86,12 @@ fn enter_template(orders: &Orders) -> Result<bool, Fault> {
 fn enter_network(orders: &Orders, joins: bool) -> Result<(), Fault> {
     if joins && orders.number(number::NETWORK_NAMESPACE) >= 0 {
         let entered = set_namespace(orders.fd(number::NETWORK_NAMESPACE), NEW_NET);
-        return orders.check(news::TEMPLATE, entered).map(drop);
+        orders.check(news::TEMPLATE, entered)?;
+        if is_empty_network() {
+            return Ok(());
+        }
+        orders.check(news::NETWORK, unshare(NEW_NET))?;
+        return hand_out(orders, news::NETWORK_NAMESPACE, text(c"/proc/self/ns/net"));
     }
     orders.check(news::NETWORK, unshare(NEW_NET))?;
     // It belongs to the template's user namespace, or it can never be entered again.
@@ -95,6 +100,22 @@ fn enter_network(orders: &Orders, joins: bool) -> Result<(), Fault> {
         hand_out(orders, news::NETWORK_NAMESPACE, text(c"/proc/self/ns/net"))?;
     }
     Ok(())
+}
+
+/// Whether no socket is left in this process's network: one may have been sent to a process outside
+/// before all that were in it ended.
+fn is_empty_network() -> bool {
+    const EMPTY: &[u8; 16] = b"sockets: used 0\n";
+    let mut start = [0u8; 16];
+    let path = text(c"/proc/self/net/sockstat");
+    let fd = call(nr::OPENAT, [AT_CWD, path, CLOEXEC, 0, 0, 0]);
+    if fd < 0 {
+        return false;
+    }
+    let fd = fd.cast_unsigned();
+    call(nr::READ, [fd, into(&mut start), size_of_val(&start), 0, 0, 0]);
+    close(fd);
+    start == *EMPTY
 }
 
 /// Hands a namespace of this process to the supervisor.

@@ -5,7 +5,7 @@
 //! there.
 
 use crate::calls::{
-    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, EINVAL, ENOENT, ENOTDIR, Facts, PATH_ONLY,
+    self, AT_CWD, AT_EMPTY_PATH, AT_RECURSIVE, CLOEXEC, ENOENT, ENOTDIR, ESTALE, Facts, PATH_ONLY,
     at, byte, call, close, into, length, nr, open_plain,
 };
 use crate::layout::{Op, news, op, stage};
@@ -16,7 +16,7 @@ use crate::orders::{Fault, Orders, Plan};
 pub(crate) const READ_ONLY: u32 = 1;
 pub(crate) const NO_SET_ID: u32 = 2;
 pub(crate) const NO_DEVICES: u32 = 4;
-const NO_EXEC: u32 = 8;
+pub(crate) const NO_EXEC: u32 = 8;
 
 /// tmpfs that the program has mounted, at the most: those of a plan and the root.
 const MOST: usize = 64;
@@ -63,6 +63,10 @@ fn own(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     let root = orders.check(news::ROOT, open_plain(AT_CWD, text(c"/"), PATH_ONLY))?;
     let mut view = View { root, ours: [0; MOST], count: 0 };
     let ops = || (0..plan.head.ops).filter_map(|index| Some((index, plan.op(index)?)));
+    let kept = ops().filter(|(_, op)| op.stage != stage::OWN);
+    for (_, op) in kept.filter(|(_, op)| matches!(op.kind, op::BIND | op::HIDE)) {
+        orders.check(news::TEMPLATE, view.still_has(plan.address(op.to)))?;
+    }
     // Before they are covered by what they are moved into.
     let mut carried = [0; stage::MOST_CARRIED];
     let all = ops().filter(|(_, op)| op.stage == stage::CARRIED);
@@ -123,6 +127,18 @@ impl View {
             op::PROC => self.make_piece(plan, op),
             _ => self.place(plan.address(op.to), true).map(close),
         };
+    }
+
+    /// Whether a mount of the template is where it was made. Who removes or replaces a file on the
+    /// host takes away what is mounted on it, everywhere.
+    fn still_has(&self, place: usize) -> isize {
+        let place = open_plain(self.root, place, PATH_ONLY);
+        if place < 0 {
+            return ESTALE;
+        }
+        let is_mount = Facts::of(place.cast_unsigned()).is_ok_and(|facts| facts.is_mount);
+        close(place.cast_unsigned());
+        if is_mount { 0 } else { ESTALE }
     }
 
     /// Moves a mount to a place.
@@ -191,48 +207,6 @@ impl View {
         let mount = fd(new_tmpfs(mode, attributes))?;
         fd(self.own(mount))?;
         self.mount(mount, place)
-    }
-
-    /// Covers a directory with an empty one, anything else with an empty file. What is not in the
-    /// view needs no cover; what may come into it later cannot get one.
-    fn hide(&self, to: usize) -> Result<(), isize> {
-        let place = fd(open_plain(self.root, to, PATH_ONLY))?;
-        let cover = fd(new_tmpfs(c"555".as_ptr().expose_provenance(), READ_ONLY_LATER))?;
-        if Facts::of(place)?.is_dir {
-            fd(set_attributes(cover, READ_ONLY, 0))?;
-            return self.mount(cover, place);
-        }
-        let name = text(c"hidden");
-        fd(call(nr::MKNODAT, [cover, name, REGULAR_FILE, 0, 0, 0]))?;
-        let file = match clone_below(cover, name) {
-            EINVAL => self.clone_attached(cover, name),
-            file => file,
-        };
-        let file = fd(file)?;
-        close(cover);
-        fd(set_attributes(file, READ_ONLY | NO_SET_ID | NO_DEVICES | NO_EXEC, 0))?;
-        self.mount(file, place)
-    }
-
-    /// Before Linux 6.15 only what is in a mount that is somewhere can be cloned: for that moment
-    /// it is over `/proc`.
-    fn clone_attached(&self, mount: usize, name: usize) -> isize {
-        const DETACH: usize = 2;
-        let place = open_plain(self.root, text(c"proc"), PATH_ONLY);
-        if place < 0 {
-            return place;
-        }
-        let attached = attach(mount, place.cast_unsigned(), empty());
-        close(place.cast_unsigned());
-        if attached < 0 {
-            return attached;
-        }
-        let file = clone_below(mount, name);
-        // By the working directory it has a path.
-        call(nr::FCHDIR, [mount, 0, 0, 0, 0, 0]);
-        let gone = call(nr::UMOUNT2, [text(c"."), DETACH, 0, 0, 0, 0]);
-        call(nr::FCHDIR, [self.root, 0, 0, 0, 0, 0]);
-        if gone < 0 { gone } else { file }
     }
 
     fn devpts(&self, to: usize) -> Result<(), isize> {
@@ -307,16 +281,8 @@ impl View {
     }
 }
 
-fn clone_below(mount: usize, name: usize) -> isize {
-    const CLONE: usize = 1;
-    call(nr::OPEN_TREE, [mount, name, CLONE | CLOEXEC, 0, 0, 0])
-}
-
 /// A file without any right.
-const REGULAR_FILE: usize = 0o100_000;
-
-/// No attribute beside those that every tmpfs has.
-const READ_ONLY_LATER: u32 = 0;
+pub(crate) const REGULAR_FILE: usize = 0o100_000;
 
 pub(crate) fn fd(answer: isize) -> Result<usize, isize> {
     if answer < 0 { Err(answer) } else { Ok(answer.cast_unsigned()) }

@@ -46,7 +46,7 @@ fn sleeper(supervisor: &Supervisor) -> Child {
 }
 
 /// Forks without exec, as `os.fork` does: the copy's pid, and none in the copy.
-pub(super) fn fork() -> Option<Pid> {
+pub(crate) fn fork() -> Option<Pid> {
     // SAFETY: what the copy does needs no lock that another thread may hold: there is one thread
     // here, or the others are asleep.
     #[expect(unsafe_code, reason = "fork without exec is what is tested")]
@@ -57,7 +57,7 @@ pub(super) fn fork() -> Option<Pid> {
 }
 
 /// Ends a copy without running anything.
-pub(super) fn end_copy() -> ! {
+pub(crate) fn end_copy() -> ! {
     // SAFETY: nothing follows.
     #[expect(unsafe_code, reason = "as above")]
     unsafe {

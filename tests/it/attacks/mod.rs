@@ -11,7 +11,7 @@ mod frozen;
 mod escapes;
 #[cfg(feature = "cli")]
 mod guard;
-mod leases;
+pub(crate) mod leases;
 mod looking;
 #[cfg(feature = "cli")]
 mod lost;
@@ -70,6 +70,8 @@ pub(crate) fn play(role: &str) -> bool {
         "explain-held" => crate::sandbox::explain::hold(),
         #[cfg(feature = "cli")]
         "learn" => crate::sandbox::explain_tool::play(),
+        #[cfg(feature = "sandbox")]
+        "template-fork" => crate::sandbox::lent::play_fork(),
         #[cfg(feature = "sandbox")]
         "overlay" => crate::sandbox::overlay::play(),
         #[cfg(feature = "sandbox")]

@@ -204,7 +204,7 @@ fn wide(request: libc::Ioctl) -> usize {
 
 /// Since Linux 6.2, if it is set so.
 fn none_but_root_types() -> bool {
-    let legacy = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    let legacy = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
     legacy.is_ok_and(|legacy| legacy.trim() == "0") && !nix::unistd::geteuid().is_root()
 }
 

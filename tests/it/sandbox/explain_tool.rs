@@ -1,6 +1,7 @@
 //! `--explain` and `--learn` of the tool.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command as StdCommand, Output};
 
@@ -98,7 +99,7 @@ pub(crate) fn play() {
         let (work, side) = (top.join("work"), top.join("side"));
         for dir in [&work, &side] {
             fs::create_dir(dir).unwrap();
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            let open = PermissionsExt::from_mode(0o777);
             fs::set_permissions(dir, open).unwrap();
         }
         fs::write(side.join("data"), "data").unwrap();
@@ -169,6 +170,46 @@ fn a_command_that_fails_leaves_what_is_known_and_a_hostile_one_no_key() {
     assert!(plan.status.success(), "{plan:?}");
     assert!(said(&plan).contains("refuse ptrace"), "{text}");
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+    fs::remove_dir_all(&dir).unwrap();
+    stage.close(Alone::Yes);
+}
+
+/// The command may write where the profile goes: links and another directory lead nowhere.
+#[test]
+#[serial]
+fn a_command_cannot_choose_where_its_profile_goes() {
+    let Some(stage) = overlay_stage() else { return };
+    let dir = open_dir("chosen");
+    let (proj, victim) = (dir.join("proj"), dir.join("victim"));
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("file"), "precious").unwrap();
+    for swaps in [false, true] {
+        fs::create_dir(&proj).unwrap();
+        fs::set_permissions(&proj, PermissionsExt::from_mode(0o777)).unwrap();
+        let script = match swaps {
+            false => format!("ln -s {}/file p.toml; touch made", victim.display()),
+            true => format!("cd ..; mv proj moved; ln -s {} proj; touch made", victim.display()),
+        };
+        let (name, write) = (proj.join("p.toml"), if swaps { &dir } else { &proj });
+        let (name, write) = (name.to_str().unwrap(), write.to_str().unwrap());
+        let at = proj.to_str().unwrap();
+        let args = ["run", "--learn", name, "--write", write, "-C", at, "--", "sh", "-c", &script];
+        let mut tool = stage.tool(&args).spawn().unwrap();
+        // A name that its pid gives away, too.
+        let link = proj.join(format!("p.toml.{}.tmp", tool.id()));
+        let _ = std::os::unix::fs::symlink(victim.join("file"), link);
+        assert!(tool.wait().unwrap().success(), "{swaps}");
+        assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "precious");
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+        let place = if swaps { dir.join("moved") } else { proj.clone() };
+        let profile = place.join("p.toml");
+        assert!(profile.symlink_metadata().unwrap().is_file(), "{swaps}");
+        let _ = (fs::remove_file(&proj), fs::remove_dir_all(&place));
+    }
+    let fifo = dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let args = ["run", "--learn", fifo.to_str().unwrap(), "--", "true"];
+    assert_eq!(stage.tool(&args).output().unwrap().status.code(), Some(125));
     fs::remove_dir_all(&dir).unwrap();
     stage.close(Alone::Yes);
 }

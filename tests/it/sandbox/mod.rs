@@ -10,6 +10,7 @@ mod faults;
 #[cfg(feature = "cli")]
 mod kept;
 pub(crate) mod layers;
+pub(crate) mod lent;
 pub(crate) mod life;
 mod network;
 pub(crate) mod overlay;

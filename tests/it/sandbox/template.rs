@@ -14,9 +14,9 @@ use super::{boxed, open_dir, said, stage};
 use crate::support::{Alone, Stage, until};
 
 /// The first command makes no template, the second one does.
-const WARM: usize = 2;
+pub(super) const WARM: usize = 2;
 
-fn warm(stage: &Stage, sandbox: &Sandbox) {
+pub(super) fn warm(stage: &Stage, sandbox: &Sandbox) {
     (0..WARM).for_each(|_| drop(boxed(stage, "true", sandbox).run().unwrap()));
 }
 
@@ -197,6 +197,53 @@ fn what_is_put_in_the_place_of_a_path_is_seen() {
     fs::remove_file(&named).unwrap();
     make("fourth");
     assert_eq!(said(&stage, &script, &sandbox), "fourth");
+    fs::remove_dir_all(dir).unwrap();
+    drop(sandbox);
+    stage.close(Alone::Yes);
+}
+
+/// The kernel takes a mount away, in every namespace, when the host removes what it is on. A file
+/// made anew often gets the number of the old one.
+#[test]
+#[serial]
+fn what_is_covered_stays_so_when_it_is_made_anew() {
+    let Some(stage) = stage() else { return };
+    let dir = open_dir("anew");
+    let (hidden, makefile, hooks) = (dir.join("hidden"), dir.join("Makefile"), dir.join("hooks"));
+    let make = || {
+        for file in [&hidden, &makefile] {
+            let _ = fs::remove_file(file);
+            fs::write(file, "SECRET").unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        let _ = fs::remove_dir_all(&hooks);
+        fs::create_dir(&hooks).unwrap();
+        open(&dir);
+    };
+    make();
+    let sandbox = Sandbox::new().system().read_write(&dir);
+    let sandbox = sandbox.hide(&hidden).read_only(&makefile).read_only(&hooks);
+    let script = format!(
+        "cd {}; cat hidden; echo x >Makefile; echo x >hooks/x; echo well >well",
+        dir.display()
+    );
+    for round in 0..12 {
+        // In an editor's way, too: by another file that takes the name, there and back.
+        if round % 3 == 2 {
+            for _ in 0..2 {
+                fs::write(dir.join("new"), "SECRET").unwrap();
+                fs::set_permissions(dir.join("new"), PermissionsExt::from_mode(0o666)).unwrap();
+                fs::rename(dir.join("new"), &hidden).unwrap();
+            }
+        } else if round > 2 {
+            make();
+        }
+        let said = said(&stage, &format!("({script}) 2>/dev/null"), &sandbox);
+        assert_eq!(said, "", "{round}");
+        assert_eq!(fs::read_to_string(&makefile).unwrap(), "SECRET", "{round}");
+        assert!(!hooks.join("x").exists(), "{round}");
+        fs::remove_file(dir.join("well")).unwrap();
+    }
     fs::remove_dir_all(dir).unwrap();
     drop(sandbox);
     stage.close(Alone::Yes);
