@@ -149,7 +149,8 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing() {
 /// The children of a process that are keepers.
 pub(crate) fn keepers_of(owner: u32) -> Vec<Pid> {
     let tasks = fs::read_dir(format!("/proc/{owner}/task")).unwrap().flatten();
-    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap());
+    // A thread may have ended meanwhile.
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let lists: Vec<String> = lists.collect();
     let pids = lists.iter().flat_map(|list| list.split_whitespace());
     let comm = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
