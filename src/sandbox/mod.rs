@@ -134,7 +134,7 @@ impl Sandbox {
     /// with what would allow it.
     ///
     /// The kernel decides as it does without this; the calls that it may deny wait until this
-    /// process has seen them (about 10 us each), by the listener of the filter
+    /// process has seen them (some 20 us each), by the listener of the filter
     /// ([seccomp_unotify(2)]), and then go on. Those that the filter refuses get its answer from
     /// here. exec is not among them, so a program that is not in the view is not explained.
     ///
