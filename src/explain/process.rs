@@ -1,5 +1,5 @@
 //! Reads what a waiting call is about: strings in memory, the directories that paths start in.
-//! Everything is bounded, and whoever waits may be killed meanwhile.
+//! Everything is bounded, and the thread that waits may be killed meanwhile.
 
 use std::fs;
 use std::io::{IoSliceMut, Read};

@@ -15,7 +15,7 @@ const MOST: usize = 64 << 10;
 
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// Root's commands are another user, who is no user outside: what an ACL says there means something
+/// Root's commands are another user, which is none outside: what an ACL says there means something
 /// else here.
 fn is_taken_over(name: &[u8], acls: bool) -> bool {
     let users = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");

@@ -22,7 +22,7 @@ use crate::overlay::files::{
 /// Names that are tried for a file, before one is taken that is not there.
 const TRIES: u32 = 1000;
 
-/// Until it is whole. Attributes are set by those who may write.
+/// Until it is whole. Setting attributes needs the right to write.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// Levels of what is removed, at the most.

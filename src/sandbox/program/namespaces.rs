@@ -77,7 +77,7 @@ fn enter_template(orders: &Orders) -> Result<bool, Fault> {
     if orders.number(number::USER_NAMESPACE) < 0 {
         return Ok(false);
     }
-    // Nobody in there may look into it from now on.
+    // No process in there may look into it from now on.
     orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
     Ok(set_namespace(orders.fd(number::USER_NAMESPACE), NEW_USER) >= 0)
 }

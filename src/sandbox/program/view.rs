@@ -129,8 +129,8 @@ impl View {
         };
     }
 
-    /// Whether a mount of the template is where it was made. Who removes or replaces a file on the
-    /// host takes away what is mounted on it, everywhere.
+    /// Whether a mount of the template is where it was made. When a file of the host is removed
+    /// or replaced, the kernel takes away what is mounted on it, everywhere.
     fn still_has(&self, place: usize) -> isize {
         let place = open_plain(self.root, place, PATH_ONLY);
         if place < 0 {
