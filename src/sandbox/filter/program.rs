@@ -1,8 +1,9 @@
 //! Makes a BPF program of verdicts about system calls: a binary tree over intervals of their
 //! numbers.
 //!
-//! At its installation the kernel runs a filter once for each number, so its length on the way to
-//! an answer is what a spawn pays: a chain of comparisons over 60 calls took 240 us, the tree 45.
+//! What a spawn pays at its installation: the kernel runs a filter once for each number, and
+//! compiles it to machine code, a third of a microsecond for each instruction. So the way to an
+//! answer has to be short, and the whole as well: an answer is written once, wherever it is needed.
 //! Pure functions; see seccomp(2) for what the program sees.
 
 use std::collections::BTreeMap;
@@ -109,19 +110,28 @@ pub(super) fn program(
     rules: &BTreeMap<u32, Rule>,
     unknown: Verdict,
 ) -> Vec<Instruction> {
-    let kill = [answer(libc::SECCOMP_RET_KILL_PROCESS)];
-    let mut foreign = Vec::new();
-    branch(&mut foreign, BPF_JEQ, NO_CALL, &kill, &[ret(unknown)]);
-    let mut native = vec![load(NUMBER)];
-    let known = tree(&intervals(rules, &Rule::always(unknown)));
-    branch(&mut native, BPF_JGE, arch.end, &known, &foreign);
-    let mut program = vec![load(ARCH)];
-    branch(&mut program, BPF_JEQ, arch.audit, &kill, &native);
-    program
+    let mut program = Backwards::default();
+    let known = program.tree(&exceptions(rules, &Rule::always(unknown)));
+    let kill = program.answer(libc::SECCOMP_RET_KILL_PROCESS);
+    let called_off = program.ret(unknown);
+    let foreign = program.branch(BPF_JEQ, NO_CALL, kill, called_off);
+    program.branch(BPF_JGE, arch.end, known, foreign);
+    let native = program.put(load(NUMBER));
+    program.branch(BPF_JEQ, arch.audit, kill, native);
+    program.put(load(ARCH));
+    program.reversed.into_iter().rev().collect()
 }
 
-/// The first number of each run of numbers with one rule.
-fn intervals<'a>(rules: &'a BTreeMap<u32, Rule>, unknown: &'a Rule) -> Vec<(u32, &'a Rule)> {
+/// Numbers that are not simply allowed.
+struct Exception<'a> {
+    start: u32,
+    /// The number behind the last one; none where it goes on to the greatest.
+    end: Option<u32>,
+    rule: &'a Rule,
+}
+
+/// The runs of numbers with one rule, but for those that are allowed.
+fn exceptions<'a>(rules: &'a BTreeMap<u32, Rule>, unknown: &'a Rule) -> Vec<Exception<'a>> {
     let mut all: Vec<(u32, &Rule)> = Vec::new();
     let mut next = 0;
     for (&number, rule) in rules {
@@ -133,44 +143,119 @@ fn intervals<'a>(rules: &'a BTreeMap<u32, Rule>, unknown: &'a Rule) -> Vec<(u32,
     }
     all.push((next, unknown));
     all.dedup_by(|later, earlier| later.1 == earlier.1);
-    all
+    let ends = all.iter().skip(1).map(|&(start, _)| Some(start)).chain([None]);
+    let runs = all.iter().zip(ends).map(|(&(start, rule), end)| Exception { start, end, rule });
+    runs.filter(|run| run.rule.then != Verdict::Allow).collect()
 }
 
-fn tree(intervals: &[(u32, &Rule)]) -> Vec<Instruction> {
-    let (low, high) = intervals.split_at(intervals.len() / 2);
-    match (low, high) {
-        ([], []) => Vec::new(),
-        ([], [(_, rule), ..]) => leaf(rule),
-        (_, [(start, _), ..]) => {
-            let mut program = Vec::new();
-            branch(&mut program, BPF_JGE, *start, &tree(low), &tree(high));
-            program
+/// A program that is written from its end: jumps lead forward only, so that what one leads to is
+/// there, and is written once. The place of an instruction is how many there are from it to the
+/// end.
+#[derive(Default)]
+struct Backwards {
+    reversed: Vec<Instruction>,
+    answers: Vec<(u32, usize)>,
+    leaves: Vec<(Rule, usize)>,
+}
+
+impl Backwards {
+    /// How many exceptions are compared one after the other. A tree down to each one would be no
+    /// faster and have half as many comparisons again.
+    const CHAIN: usize = 4;
+
+    /// Puts an instruction before all others.
+    fn put(&mut self, instruction: Instruction) -> usize {
+        self.reversed.push(instruction);
+        self.reversed.len()
+    }
+
+    /// How many instructions a jump to this place leaves out, if it is put now.
+    fn over(&self, place: usize) -> usize {
+        self.reversed.len().saturating_sub(place)
+    }
+
+    /// This place, or one nearby that jumps there: a comparison's jump reaches no further than 255,
+    /// one of which its other branch may need.
+    fn near(&mut self, place: usize) -> usize {
+        match u32::try_from(self.over(place)) {
+            Ok(over) if over >= 255 => self.put(instruction(BPF_JMP | BPF_JA, 0, 0, over)),
+            _ => place,
         }
-        (_, []) => tree(low),
     }
-}
 
-/// Answers by the arguments; leaves nothing to what comes behind.
-fn leaf(rule: &Rule) -> Vec<Instruction> {
-    let mut program = vec![ret(Verdict::Allow)];
-    for list in rule.lists.iter().rev() {
-        program = holds(list, ret(rule.then), program);
+    fn branch(&mut self, comparison: u32, value: u32, no: usize, yes: usize) -> usize {
+        let (yes, no) = (self.near(yes), self.near(no));
+        let over = |place| u8::try_from(self.over(place)).unwrap_or(u8::MAX);
+        let code = BPF_JMP | comparison | BPF_K;
+        self.put(instruction(code, over(yes), over(no), value))
     }
-    program
-}
 
-/// `then` if every check holds, else `other`.
-fn holds(list: &[Check], then: Instruction, other: Vec<Instruction>) -> Vec<Instruction> {
-    let Some((check, rest)) = list.split_first() else { return vec![then] };
-    let inner = holds(rest, then, other.clone());
-    let mut program = vec![load(place(*check))];
-    match check.is {
-        Is::Equal(value) => branch(&mut program, BPF_JEQ, value, &other, &inner),
-        Is::Other(value) => branch(&mut program, BPF_JEQ, value, &inner, &other),
-        Is::Any(bits) => branch(&mut program, BPF_JSET, bits, &other, &inner),
-        Is::Lacks(bits) => branch(&mut program, BPF_JSET, bits, &inner, &other),
+    fn tree(&mut self, exceptions: &[Exception<'_>]) -> usize {
+        if exceptions.len() <= Self::CHAIN {
+            let allow = self.ret(Verdict::Allow);
+            return exceptions.iter().rev().fold(allow, |other, each| self.test(each, other));
+        }
+        let (low, high) = exceptions.split_at(exceptions.len() / 2);
+        let start = high.first().map_or(0, |first| first.start);
+        let high = self.tree(high);
+        let low = self.tree(low);
+        self.branch(BPF_JGE, start, low, high)
     }
-    program
+
+    /// Whether the number is of this exception.
+    fn test(&mut self, exception: &Exception<'_>, other: usize) -> usize {
+        let (start, leaf) = (exception.start, self.leaf(exception.rule));
+        match exception.end {
+            Some(end) if end - start == 1 => self.branch(BPF_JEQ, start, other, leaf),
+            Some(end) => {
+                let above_start = self.branch(BPF_JGE, start, other, leaf);
+                self.branch(BPF_JGE, end, above_start, other)
+            }
+            None => self.branch(BPF_JGE, start, other, leaf),
+        }
+    }
+
+    /// Answers by the arguments.
+    fn leaf(&mut self, rule: &Rule) -> usize {
+        if let Some((_, place)) = self.leaves.iter().find(|(known, _)| known == rule) {
+            return *place;
+        }
+        let (allow, then) = (self.ret(Verdict::Allow), self.ret(rule.then));
+        let lists = rule.lists.iter().rev();
+        let place = lists.fold(allow, |other, list| self.holds(list, then, other));
+        self.leaves.push((rule.clone(), place));
+        place
+    }
+
+    /// `then` if every check holds, else `other`.
+    fn holds(&mut self, list: &[Check], then: usize, other: usize) -> usize {
+        list.iter().rev().fold(then, |then, check| {
+            match check.is {
+                Is::Equal(value) => self.branch(BPF_JEQ, value, other, then),
+                Is::Other(value) => self.branch(BPF_JEQ, value, then, other),
+                Is::Any(bits) => self.branch(BPF_JSET, bits, other, then),
+                Is::Lacks(bits) => self.branch(BPF_JSET, bits, then, other),
+            };
+            self.put(load(place(*check)))
+        })
+    }
+
+    fn ret(&mut self, verdict: Verdict) -> usize {
+        self.answer(match verdict {
+            Verdict::Allow => libc::SECCOMP_RET_ALLOW,
+            Verdict::Refuse(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
+        })
+    }
+
+    fn answer(&mut self, value: u32) -> usize {
+        if let Some((_, place)) = self.answers.iter().find(|(known, _)| *known == value) {
+            return *place;
+        }
+        let place = self.put(instruction(BPF_RET | BPF_K, 0, 0, value));
+        self.answers.push((value, place));
+        place
+    }
 }
 
 /// Both machines are little-endian.
@@ -182,42 +267,8 @@ fn place(check: Check) -> u32 {
     ARGUMENTS + 8 * u32::from(check.argument) + half
 }
 
-/// Appends both branches of a comparison, each of which ends in an answer; the first is jumped over
-/// if it holds.
-fn branch(
-    program: &mut Vec<Instruction>,
-    comparison: u32,
-    value: u32,
-    no: &[Instruction],
-    yes: &[Instruction],
-) {
-    match u8::try_from(no.len()) {
-        Ok(over) => program.push(instruction(BPF_JMP | comparison | BPF_K, over, 0, value)),
-        Err(_) => {
-            // The jump of a comparison reaches no further than 255.
-            program.push(instruction(BPF_JMP | comparison | BPF_K, 0, 1, value));
-            let over = u32::try_from(no.len()).unwrap_or(u32::MAX);
-            program.push(instruction(BPF_JMP | BPF_JA, 0, 0, over));
-        }
-    }
-    program.extend_from_slice(no);
-    program.extend_from_slice(yes);
-}
-
 fn load(place: u32) -> Instruction {
     instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, place)
-}
-
-fn ret(verdict: Verdict) -> Instruction {
-    answer(match verdict {
-        Verdict::Allow => libc::SECCOMP_RET_ALLOW,
-        Verdict::Refuse(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
-        Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
-    })
-}
-
-fn answer(value: u32) -> Instruction {
-    instruction(BPF_RET | BPF_K, 0, 0, value)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an operation code has 16 bits")]

@@ -330,7 +330,7 @@ fn a_caller_may_allow_and_refuse_more() {
 fn the_program_is_short_and_every_jump_stays_inside() {
     for machine in BOTH {
         let program = ours(machine, |_| ());
-        assert!(program.len() < 500, "{} instructions", program.len());
+        assert!(program.len() < 160, "{} instructions", program.len());
         for (at, &(code, jt, jf, k)) in program.iter().enumerate() {
             let furthest = match code {
                 0x05 => k as usize,
