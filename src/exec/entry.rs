@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
@@ -30,7 +30,7 @@ use crate::sandbox::layout::news;
 use crate::sandbox::template::{HandedOut, Lent};
 use crate::sys::bury::{bury, kill_child, reap_child, reap_dying};
 use crate::sys::inmates::AtEnd;
-use crate::sys::{Newborn, above_two, pass, poll};
+use crate::sys::{self, Newborn, above_two, pass, poll};
 
 /// An enclosure, and who enters it.
 pub(crate) struct Entry<'a> {
@@ -151,11 +151,26 @@ impl<'a> Entry<'a> {
         launch.image.set_up = Some(self.set_up(launch, &theirs));
         let (program, placement) = launch.start()?;
         drop(theirs);
+        self.give_word(&line);
         let mut overdue = launch.overdue();
         let heard = self.listen(line.as_fd(), &program, &mut overdue);
         drop(line);
         let main = self.came_of(heard, &program, overdue.error());
         main.map(|main| (main, placement))
+    }
+
+    /// Looks at the paths of the host while the command is being set up; it waits for the word that
+    /// they are still those of its template.
+    fn give_word(&self, line: &UnixStream) {
+        let lent = self.lent.borrow();
+        if lent.waits() {
+            let is_told =
+                lent.fits(&self.enclosure.pieces) && sys::send(line.as_fd(), b'g').is_ok();
+            if !is_told {
+                // The end is a word, too. Where this fails the line has ended, which says more.
+                let _ = line.shutdown(Shutdown::Write);
+            }
+        }
     }
 
     /// Lays out what the program is told.
@@ -214,10 +229,9 @@ impl<'a> Entry<'a> {
                     Ok(listener) => heard.listener = Some(listener),
                     Err(errno) => heard.fail(Step::Forward, errno),
                 },
-                Ok(Some((
-                    [which @ (news::USER_NAMESPACE..=news::NETWORK_NAMESPACE), ..],
-                    namespace,
-                ))) => heard.handed_out.add(which, namespace),
+                Ok(Some(([which @ (news::USER_NAMESPACE..=news::SOCKETS), ..], fd))) => {
+                    heard.handed_out.add(which, fd)
+                }
                 Ok(Some(([news::NOTICES, ..], fd))) => {
                     match fd.ok_or(Errno::EMFILE).and_then(above_two) {
                         Ok(fd) => heard.notices = Some(fd),

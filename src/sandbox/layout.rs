@@ -101,13 +101,15 @@ pub(crate) mod number {
     pub(crate) const MOUNTS_NAMESPACE: usize = 11;
     /// An empty network, which no other process is in; or -1.
     pub(crate) const NETWORK_NAMESPACE: usize = 12;
-    /// What to hand out: 0, or [`LENDS_NETWORK`] and [`MAKES_TEMPLATE`].
-    pub(crate) const HANDS_OUT: usize = 13;
+    /// What else is to be done about a template: the bits below.
+    pub(crate) const TASKS: usize = 13;
     pub(crate) const COUNT: usize = 14;
     /// Hands out the network that it makes.
     pub(crate) const LENDS_NETWORK: usize = 1;
     /// Hands out its user namespace, and its mounts as they are before its own are added.
     pub(crate) const MAKES_TEMPLATE: usize = 2;
+    /// Makes sure that what the template shows or covers is where it was.
+    pub(crate) const LOOKS_AT_COVERS: usize = 4;
     /// Kept fds, at the most.
     pub(crate) const MOST_KEPT: usize = 64;
 }
@@ -120,12 +122,14 @@ pub(crate) mod news {
     pub(crate) const UPPER: u32 = 103;
     /// The listening socket of a forwarded port.
     pub(crate) const LISTENER: u32 = 104;
-    /// A namespace that is handed out.
+    /// A namespace that is handed out, the list of its mounts, the count of its sockets.
     pub(crate) const USER_NAMESPACE: u32 = 105;
     pub(crate) const MOUNTS_NAMESPACE: u32 = 106;
-    pub(crate) const NETWORK_NAMESPACE: u32 = 107;
+    pub(crate) const MOUNTS: u32 = 107;
+    pub(crate) const NETWORK_NAMESPACE: u32 = 108;
+    pub(crate) const SOCKETS: u32 = 109;
     /// The listener of the filter.
-    pub(crate) const NOTICES: u32 = 108;
+    pub(crate) const NOTICES: u32 = 110;
 
     pub(crate) const PLAN: u32 = 1;
     pub(crate) const IDENTITY: u32 = 2;

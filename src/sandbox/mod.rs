@@ -14,6 +14,7 @@ mod layers;
 #[expect(dead_code, reason = "the other side of it is the set-up program's")]
 pub(crate) mod layout;
 mod mount_news;
+mod networks;
 mod overlays;
 pub(crate) mod plan;
 pub(crate) mod prepared;

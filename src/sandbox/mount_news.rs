@@ -1,4 +1,4 @@
-//! Tells whether the mounts of this process have changed.
+//! Tells whether mounts have changed.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,8 +11,25 @@ use crate::sys::above_two;
 
 /// The kernel's list of mounts of a mount namespace, open.
 #[derive(Debug)]
+pub(crate) struct MountList(OwnedFd);
+
+impl MountList {
+    pub(crate) fn new(list: OwnedFd) -> Self {
+        Self(list)
+    }
+
+    /// Whether a mount has come or gone since it was opened, or since this was asked last.
+    pub(crate) fn has_changed(&self) -> bool {
+        let mut news = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
+        // What cannot be asked may have.
+        poll(&mut news, PollTimeout::ZERO).map_or(true, |changed| changed > 0)
+    }
+}
+
+/// The mounts of this process.
+#[derive(Debug)]
 pub(crate) struct MountNews {
-    list: OwnedFd,
+    list: MountList,
     namespace: Option<u64>,
 }
 
@@ -20,15 +37,13 @@ impl MountNews {
     pub(crate) fn open() -> Result<Self, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let list = open("/proc/thread-self/mountinfo", flags, Mode::empty())?;
-        Ok(Self { list: above_two(list)?, namespace: namespace() })
+        Ok(Self { list: MountList(above_two(list)?), namespace: namespace() })
     }
 
     /// Whether a mount has come or gone since it was opened, or since this was asked last; or this
     /// thread is among other ones.
     pub(crate) fn has_come(&self) -> bool {
-        let mut news = [PollFd::new(self.list.as_fd(), PollFlags::POLLPRI)];
-        let changed = poll(&mut news, PollTimeout::ZERO).is_ok_and(|changed| changed > 0);
-        changed || namespace() != self.namespace
+        self.list.has_changed() || namespace() != self.namespace
     }
 }
 

@@ -14,12 +14,11 @@ use nix::sys::stat::lstat;
 
 use crate::sandbox::ids::Ids;
 use crate::sandbox::layout::{news, number, op, stage};
+use crate::sandbox::mount_news::MountList;
+use crate::sandbox::networks::{EmptyNetwork, Networks};
 use crate::sandbox::view::{Network, Piece};
 use crate::sys::above_two;
 use crate::sys::poll::lock;
-
-/// The networks that lie ready, at the most: each is some 100 KiB of the kernel's.
-const MOST_NETWORKS: usize = 8;
 
 /// What is found at a path: the device and the inode, none where nothing is.
 type Found = Option<(u64, u64)>;
@@ -29,9 +28,21 @@ pub(crate) struct Template {
     ids: Ids,
     user: OwnedFd,
     mounts: OwnedFd,
-    networks: Mutex<Vec<OwnedFd>>,
+    list: MountList,
+    covers: Mutex<Covers>,
+    networks: Networks,
     /// What was at the paths of the host that it shows or hides.
     found: Vec<Found>,
+}
+
+/// What is known of the mounts of a template. The kernel takes away what is mounted on a file that
+/// is removed, or replaced by another one of its name.
+#[derive(Debug, Default)]
+struct Covers {
+    /// How often they have changed.
+    changes: u64,
+    /// After how many of these a command has seen that all are there.
+    seen: Option<u64>,
 }
 
 /// The template of one sandbox, if it can have one.
@@ -52,26 +63,30 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Lent {
     template: Option<Arc<Template>>,
-    network: Option<OwnedFd>,
-    /// What it hands out: the bits of [`number`].
-    hands_out: usize,
+    network: Option<EmptyNetwork>,
+    /// The bits of [`number::TASKS`].
+    tasks: usize,
+    /// The changes of the mounts after which it looks whether all are there.
+    looks: Option<u64>,
     ids: Ids,
     found: Vec<Found>,
 }
 
-/// The namespaces that a command has handed out.
+/// What a command has handed out of its namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct HandedOut {
-    pub(crate) user: Option<OwnedFd>,
-    pub(crate) mounts: Option<OwnedFd>,
-    pub(crate) network: Option<OwnedFd>,
+    user: Option<OwnedFd>,
+    mounts: Option<OwnedFd>,
+    list: Option<OwnedFd>,
+    network: Option<OwnedFd>,
+    sockets: Option<OwnedFd>,
 }
 
 /// A network that goes back to its template once no process is in it.
 #[derive(Debug)]
 pub(crate) struct Rented {
     template: Arc<Template>,
-    network: OwnedFd,
+    network: EmptyNetwork,
 }
 
 /// Notes for each piece when it is made. Returns whether there can be a template: an overlay has a
@@ -116,16 +131,19 @@ impl Templates {
         if is_first || state.given_up {
             return Lent::nothing(ids);
         }
-        let found = pieces.iter().filter_map(found).collect();
         let lends = if network == Network::None { number::LENDS_NETWORK } else { 0 };
-        let made = state.made.as_ref().filter(|made| made.ids == ids && made.found == found);
-        let Some(made) = made.cloned() else {
-            let hands_out = number::MAKES_TEMPLATE | lends;
-            return Lent { hands_out, found, ..Lent::nothing(ids) };
+        let Some(made) = state.made.as_ref().filter(|made| made.ids == ids).cloned() else {
+            let (tasks, found) = (number::MAKES_TEMPLATE | lends, found(pieces));
+            return Lent { tasks, found, ..Lent::nothing(ids) };
         };
-        let rented = if lends == 0 { None } else { lock(&made.networks).pop() };
-        let hands_out = if rented.is_some() { 0 } else { lends };
-        Lent { template: Some(made), network: rented, hands_out, ..Lent::nothing(ids) }
+        let rented = if lends == 0 { None } else { made.networks.take() };
+        let looks = made.is_to_be_looked_at();
+        let mut tasks = if rented.is_some() { 0 } else { lends };
+        if looks.is_some() {
+            tasks |= number::LOOKS_AT_COVERS;
+        }
+        let template = Some(made);
+        Lent { template, network: rented, tasks, looks, ..Lent::nothing(ids) }
     }
 
     /// Drops the template, which is no longer as it was made: the next command makes one anew. Or,
@@ -138,72 +156,100 @@ impl Templates {
     /// Takes what a command that runs has handed out. Returns the network that it is in, if that
     /// goes back to a template.
     pub(crate) fn take(&self, lent: &mut Lent, handed_out: HandedOut) -> Option<Rented> {
-        let HandedOut { user, mounts, network } = handed_out;
-        // The one that was lent was not empty, where there is another.
-        let network = network.or(lent.network.take());
-        let template = match (lent.template.take(), user, mounts) {
-            (None, Some(user), Some(mounts)) => {
+        let HandedOut { user, mounts, list, network, sockets } = handed_out;
+        let made = network.zip(sockets).map(|(network, of)| EmptyNetwork::new(network, of));
+        let network = lent.network.take().or(made);
+        let template = match (lent.template.take(), user, mounts, list) {
+            (None, Some(user), Some(mounts), Some(list)) => {
                 let (ids, found) = (lent.ids, std::mem::take(&mut lent.found));
-                let made = Template { ids, user, mounts, networks: Mutex::default(), found };
+                let list = MountList::new(list);
+                let (covers, networks) = Default::default();
+                let made = Template { ids, user, mounts, list, covers, networks, found };
                 Arc::clone(lock(&self.state).made.insert(Arc::new(made)))
             }
             (template, ..) => template?,
         };
+        template.was_looked_at(lent.looks);
         network.map(|network| Rented { template, network })
     }
 }
 
+impl Template {
+    /// Whether a command has to look at the covers: after which of their changes.
+    fn is_to_be_looked_at(&self) -> Option<u64> {
+        let mut covers = lock(&self.covers);
+        covers.changes += u64::from(self.list.has_changed());
+        (covers.seen != Some(covers.changes)).then_some(covers.changes)
+    }
+
+    /// Notes that a command has, and that they were there: it runs.
+    fn was_looked_at(&self, looked: Option<u64>) {
+        if looked.is_some() {
+            lock(&self.covers).seen = looked;
+        }
+    }
+}
+
 impl HandedOut {
-    /// Takes a namespace that came over the line. Without room for its fd there is no template.
-    pub(crate) fn add(&mut self, which: u32, namespace: Option<OwnedFd>) {
-        let namespace = namespace.and_then(|fd| above_two(fd).ok());
+    /// Takes what came over the line. Without room for its fd there is no template.
+    pub(crate) fn add(&mut self, which: u32, fd: Option<OwnedFd>) {
+        let fd = fd.and_then(|fd| above_two(fd).ok());
         match which {
-            news::USER_NAMESPACE => self.user = namespace,
-            news::MOUNTS_NAMESPACE => self.mounts = namespace,
-            _ => self.network = namespace,
+            news::USER_NAMESPACE => self.user = fd,
+            news::MOUNTS_NAMESPACE => self.mounts = fd,
+            news::MOUNTS => self.list = fd,
+            news::NETWORK_NAMESPACE => self.network = fd,
+            _ => self.sockets = fd,
         }
     }
 }
 
 impl Lent {
     fn nothing(ids: Ids) -> Self {
-        Self { template: None, network: None, hands_out: 0, ids, found: Vec::new() }
+        let (template, network, looks) = Default::default();
+        Self { template, network, tasks: 0, looks, ids, found: Vec::new() }
+    }
+
+    /// Whether at the paths of the host is what was there when the template was made.
+    pub(crate) fn fits(&self, pieces: &[Piece]) -> bool {
+        self.template.as_ref().is_none_or(|template| template.found == found(pieces))
+    }
+
+    /// Whether it waits for a word about that.
+    pub(crate) fn waits(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The numbers that the set-up program is told, from [`number::USER_NAMESPACE`] on.
     pub(crate) fn numbers(&self) -> [i64; 4] {
-        let fd = |fd: Option<&OwnedFd>| i64::from(fd.map_or(-1, AsRawFd::as_raw_fd));
+        let fd = |fd: Option<RawFd>| i64::from(fd.unwrap_or(-1));
         let template = self.template.as_deref();
-        let namespaces = [
-            template.map(|template| &template.user),
-            template.map(|template| &template.mounts),
-            self.network.as_ref(),
-        ];
-        let [user, mounts, network] = namespaces.map(fd);
-        [user, mounts, network, i64::try_from(self.hands_out).unwrap_or_default()]
+        let user = fd(template.map(|template| template.user.as_raw_fd()));
+        let mounts = fd(template.map(|template| template.mounts.as_raw_fd()));
+        let network = fd(self.network.as_ref().map(AsRawFd::as_raw_fd));
+        [user, mounts, network, i64::try_from(self.tasks).unwrap_or_default()]
     }
 
     /// The fds among those.
     pub(crate) fn fds(&self) -> impl Iterator<Item = RawFd> {
         let template = self.template.iter().flat_map(|made| [&made.user, &made.mounts]);
-        template.chain(&self.network).map(AsRawFd::as_raw_fd)
+        let network = self.network.iter().map(AsRawFd::as_raw_fd);
+        template.map(AsRawFd::as_raw_fd).chain(network)
     }
 }
 
 impl Rented {
     /// Puts it back; no process is in it any more.
     pub(crate) fn give_back(self) {
-        let mut networks = lock(&self.template.networks);
-        if networks.len() < MOST_NETWORKS {
-            networks.push(self.network);
-        }
+        self.template.networks.give_back(self.network);
     }
 }
 
-/// What is at the path of the host that a piece shows or hides; `None` if it does neither.
-fn found(piece: &Piece) -> Option<Found> {
-    let at = || lstat(&piece.path()).ok().map(|stat| (stat.st_dev, stat.st_ino));
-    matches!(piece.kind, op::BIND | op::HIDE).then(at)
+/// What is at the paths of the host that the pieces show or hide.
+fn found(pieces: &[Piece]) -> Vec<Found> {
+    let paths = pieces.iter().filter(|piece| matches!(piece.kind, op::BIND | op::HIDE));
+    let at = |piece: &Piece| lstat(&piece.path()).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    paths.map(at).collect()
 }
 
 #[cfg(test)]

@@ -192,14 +192,6 @@ pub(crate) fn dispose(signal: usize, handler: usize) -> isize {
     call(nr::RT_SIGACTION, [signal, at(&new), 0, 8, 0, 0])
 }
 
-/// Forks with a pidfd; the child is a child of this process's own parent. The child gets 0.
-pub(crate) fn fork_beside(pidfd: &mut i32) -> isize {
-    const PARENT: usize = 0x8000;
-    const PIDFD: usize = 0x1000;
-    const SIGCHLD: usize = 17;
-    call(nr::CLONE, [PARENT | PIDFD | SIGCHLD, 0, into(pidfd), 0, 0, 0])
-}
-
 /// Opens a path without symbolic links in it; below `dir`, unless that is [`AT_CWD`].
 pub(crate) fn open_plain(dir: usize, path: usize, flags: usize) -> isize {
     const NO_MAGIC_LINKS: u64 = 2;

@@ -1,23 +1,25 @@
 //! The main process until its exec: it builds and enters the view, gives up what it may do, and
 //! becomes the command.
 
+use core::convert::Infallible;
+
 use crate::calls::{
     EACCES, ENODEV, ENOENT, ENOTDIR, ESTALE, ETIMEDOUT, at, call, dispose, exit, into, nr, prctl,
 };
 use crate::init::give_up_rights;
 use crate::layout::{network, news, number};
-use crate::lower::Lowers;
+use crate::namespaces::Main;
 use crate::orders::{Fault, Orders, Plan};
 use crate::view;
 
-/// `joins`: it is in the mounts of a template.
-pub(crate) fn live(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> ! {
-    let Err(fault) = become_command(orders, plan, lowers, joins) else { exit(127) };
-    orders.tell(&fault);
+pub(crate) extern "C" fn live(main: &Main<'_>) -> ! {
+    let Err(fault) = become_command(main);
+    main.orders.tell(&fault);
     exit(127)
 }
 
-fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> Result<(), Fault> {
+fn become_command(main: &Main<'_>) -> Result<Infallible, Fault> {
+    let &Main { orders, plan, lowers, joins } = main;
     if matches!(plan.head.network, network::LOOPBACK | network::FORWARD) {
         orders.check(news::NETWORK, bring_loopback_up())?;
     }
@@ -30,9 +32,21 @@ fn become_command(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) ->
         orders.check(news::GROUP, call(nr::SETPGID, [0; 6]))?;
     }
     give_up(orders)?;
+    if joins {
+        orders.check(news::TEMPLATE, await_word(orders))?;
+    }
     reset_signals(orders)?;
     filter(orders, plan)?;
     Err(execute(orders))
+}
+
+/// Waits until the supervisor has seen that the paths of the host are still those of the template.
+/// It looks while this process is being set up; without its word the line ends.
+fn await_word(orders: &Orders) -> isize {
+    match call(nr::READ, [orders.fd(number::CHANNEL), into(&mut [0u8; 1]), 1, 0, 0, 0]) {
+        0 => ESTALE,
+        answer => answer,
+    }
 }
 
 /// The interface `lo`, which a new network namespace has, but down.

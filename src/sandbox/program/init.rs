@@ -2,11 +2,12 @@
 //! blocked; no process inside may look into it or trace it. Orphans are reaped by the kernel, since
 //! it ignores SIGCHLD. It ends when nothing else is left, so that the cgroup becomes empty then.
 
-use crate::calls::{call, close, dispose, exit, into, nr, prctl};
+use crate::calls::{call, close, dispose, exit, into, nr, number, prctl};
 
-/// Waits until `hold` ends, which says that main has executed or failed; then for main's end; then
-/// for that of all orphans.
-pub(crate) fn live(hold: usize) -> ! {
+/// Waits until the pipe ends, which says that main has executed or failed; then for main's end;
+/// then for that of all orphans.
+pub(crate) extern "C" fn live(pipe: &[i32; 2]) -> ! {
+    let [hold, _] = pipe.map(number);
     const SET_DUMPABLE: usize = 4;
     const SET_NAME: usize = 15;
     const SIGCHLD: usize = 17;

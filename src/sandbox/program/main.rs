@@ -2,8 +2,8 @@
 //! and the library carries. The supervisor's child executes it from memory, so that nothing of what
 //! follows happens in the supervisor's memory or a copy of it:
 //!
-//! 1. *Set-up* (this process) makes the namespaces, then forks two siblings of its own, children of
-//!    the supervisor, sends their pidfds and ends.
+//! 1. *Set-up* (this process) makes the namespaces, then starts two siblings of its own, children
+//!    of the supervisor that share its memory, sends their pidfds and ends.
 //! 2. *Init* is process 1 of the new pid namespace: deaf, closed to its own descendants, it lets
 //!    orphans be reaped and ends when nothing else is left.
 //! 3. *Main* builds the view, enters it, gives up all rights, and executes the command.
@@ -20,6 +20,7 @@
 #![no_builtins]
 #![expect(unsafe_code, reason = "the entry of a program without libc")]
 
+mod birth;
 mod calls;
 mod confine;
 mod hide;
@@ -66,11 +67,9 @@ core::arch::global_asm!(
 extern "C" fn begin(stack: usize) -> ! {
     // SAFETY: the kernel puts argc, the arguments and the environment here.
     let Some(orders) = (unsafe { Orders::read(stack) }) else { exit(2) };
-    if let Err(fault) = namespaces::set_up(&orders) {
-        orders.tell(&fault);
-        exit(127);
-    }
-    exit(0)
+    let Err(fault) = namespaces::set_up(&orders);
+    orders.tell(&fault);
+    exit(127)
 }
 
 /// Required by the compiler; nothing here panics.

@@ -1,8 +1,13 @@
 //! The set-up process: makes the namespaces and the two processes that live in them.
+//!
+//! # Safety
+//! Those two share this process's memory; `birth.rs` says what that asks for.
+#![expect(unsafe_code, reason = "starts the two processes")]
 
-use crate::calls::{
-    AT_CWD, CLOEXEC, call, close, fork_beside, into, nr, number as fd_number, prctl,
-};
+use core::convert::Infallible;
+
+use crate::birth::{Stacks, born_beside};
+use crate::calls::{AT_CWD, CLOEXEC, call, close, exit, into, nr, number as fd_number, prctl};
 use crate::layout::{network, news, number};
 use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan, map_of, write_file};
@@ -19,7 +24,8 @@ const NEW_USER: usize = 0x1000_0000;
 const NEW_PIDS: usize = 0x2000_0000;
 const NEW_NET: usize = 0x4000_0000;
 
-pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
+/// Returns only what has failed.
+pub(crate) fn set_up(orders: &Orders) -> Result<Infallible, Fault> {
     const SET_NAME: usize = 15;
     prctl(SET_NAME, c"tidy-set-up".as_ptr().expose_provenance());
     let plan = Plan::map(orders.fd(number::PLAN));
@@ -56,8 +62,9 @@ pub(crate) fn set_up(orders: &Orders) -> Result<(), Fault> {
     if makes_template(orders) {
         hand_out(orders, news::USER_NAMESPACE, text(c"/proc/self/ns/user"))?;
         hand_out(orders, news::MOUNTS_NAMESPACE, text(c"/proc/self/ns/mnt"))?;
+        hand_out(orders, news::MOUNTS, text(c"/proc/self/mountinfo"))?;
     }
-    give_birth(orders, &plan, &lowers, joins)
+    give_birth(&Main { orders, plan: &plan, lowers: &lowers, joins })
 }
 
 pub(crate) fn unshare(flags: usize) -> isize {
@@ -69,56 +76,37 @@ fn set_namespace(fd: usize, kind: usize) -> isize {
 }
 
 pub(crate) fn makes_template(orders: &Orders) -> bool {
-    orders.fd(number::HANDS_OUT) & number::MAKES_TEMPLATE != 0
+    orders.has_task(number::MAKES_TEMPLATE)
 }
 
-/// Enters the user namespace of a template, if there is one and the machine lets it in.
+/// Enters the user namespace of a template, if there is one.
 fn enter_template(orders: &Orders) -> Result<bool, Fault> {
     if orders.number(number::USER_NAMESPACE) < 0 {
         return Ok(false);
     }
     // No process in there may look into it from now on.
     orders.check(news::MAP, prctl(SET_DUMPABLE, 0))?;
-    Ok(set_namespace(orders.fd(number::USER_NAMESPACE), NEW_USER) >= 0)
+    let entered = set_namespace(orders.fd(number::USER_NAMESPACE), NEW_USER);
+    orders.check(news::TEMPLATE, entered).map(|_| true)
 }
 
 /// Enters the empty network that it is lent, or makes one.
 fn enter_network(orders: &Orders, joins: bool) -> Result<(), Fault> {
     if joins && orders.number(number::NETWORK_NAMESPACE) >= 0 {
         let entered = set_namespace(orders.fd(number::NETWORK_NAMESPACE), NEW_NET);
-        orders.check(news::TEMPLATE, entered)?;
-        if is_empty_network() {
-            return Ok(());
-        }
-        orders.check(news::NETWORK, unshare(NEW_NET))?;
-        return hand_out(orders, news::NETWORK_NAMESPACE, text(c"/proc/self/ns/net"));
+        return orders.check(news::TEMPLATE, entered).map(drop);
     }
     orders.check(news::NETWORK, unshare(NEW_NET))?;
     // It belongs to the template's user namespace, or it can never be entered again.
     let is_of_template = joins || makes_template(orders);
-    if is_of_template && orders.fd(number::HANDS_OUT) & number::LENDS_NETWORK != 0 {
+    if is_of_template && orders.has_task(number::LENDS_NETWORK) {
         hand_out(orders, news::NETWORK_NAMESPACE, text(c"/proc/self/ns/net"))?;
+        hand_out(orders, news::SOCKETS, text(c"/proc/self/net/sockstat"))?;
     }
     Ok(())
 }
 
-/// Whether no socket is left in this process's network: one may have been sent to a process outside
-/// before all that were in it ended.
-fn is_empty_network() -> bool {
-    const EMPTY: &[u8; 16] = b"sockets: used 0\n";
-    let mut start = [0u8; 16];
-    let path = text(c"/proc/self/net/sockstat");
-    let fd = call(nr::OPENAT, [AT_CWD, path, CLOEXEC, 0, 0, 0]);
-    if fd < 0 {
-        return false;
-    }
-    let fd = fd.cast_unsigned();
-    call(nr::READ, [fd, into(&mut start), size_of_val(&start), 0, 0, 0]);
-    close(fd);
-    start == *EMPTY
-}
-
-/// Hands a namespace of this process to the supervisor.
+/// Hands a file about a namespace of this process to the supervisor.
 fn hand_out(orders: &Orders, which: u32, path: usize) -> Result<(), Fault> {
     let opened = call(nr::OPENAT, [AT_CWD, path, CLOEXEC, 0, 0, 0]);
     let fd = orders.check(news::TEMPLATE, opened)?;
@@ -147,23 +135,41 @@ fn map_ids(orders: &Orders) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Forks init and main. Init reads from a pipe until main has executed or ended: only then has
-/// the second process of the namespace its number.
-fn give_birth(orders: &Orders, plan: &Plan, lowers: &Lowers, joins: bool) -> Result<(), Fault> {
-    let (mut pipe, mut pidfd) = ([0i32; 2], -1);
-    orders.check(news::BIRTH, call(nr::PIPE2, [into(&mut pipe), CLOEXEC, 0, 0, 0, 0]))?;
+/// What main reads. It is in this process's memory for as long as main is.
+pub(crate) struct Main<'a> {
+    pub(crate) orders: &'a Orders,
+    pub(crate) plan: &'a Plan,
+    pub(crate) lowers: &'a Lowers,
+    /// Whether it is in the mounts of a template.
+    pub(crate) joins: bool,
+}
+
+/// Starts init and main, and ends. It does not return: both read what is in this frame and above.
+fn give_birth(main: &Main<'_>) -> ! {
+    let mut pipe = [0i32; 2];
+    match births(main, &mut pipe) {
+        Ok(()) => exit(0),
+        Err(fault) => {
+            main.orders.tell(&fault);
+            exit(127)
+        }
+    }
+}
+
+/// Init reads from the pipe until main has executed or ended: only then has the second process of
+/// the namespace its number.
+fn births(main: &Main<'_>, pipe: &mut [i32; 2]) -> Result<(), Fault> {
+    let (orders, mut pidfd) = (main.orders, -1);
+    orders.check(news::BIRTH, call(nr::PIPE2, [into(pipe), CLOEXEC, 0, 0, 0, 0]))?;
+    let stacks = Stacks::map().map_err(|errno| Fault { step: news::BIRTH, errno, index: 0 })?;
+    // SAFETY: the caller never returns, and nothing writes to the pipe's numbers any more.
+    let init = unsafe { born_beside(stacks.init, init::live, &*pipe, &mut pidfd) };
+    announce(orders, news::INIT, orders.check(news::BIRTH, init)?, pidfd)?;
     let [hold, go] = pipe.map(fd_number);
-    let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
-    if pid == 0 {
-        init::live(hold);
-    }
-    announce(orders, news::INIT, pid, pidfd)?;
     close(hold);
-    let pid = orders.check(news::BIRTH, fork_beside(&mut pidfd))?;
-    if pid == 0 {
-        confine::live(orders, plan, lowers, joins);
-    }
-    announce(orders, news::MAIN, pid, pidfd)?;
+    // SAFETY: the caller never returns, and no one writes to what main reads.
+    let main = unsafe { born_beside(stacks.main, confine::live, main, &mut pidfd) };
+    announce(orders, news::MAIN, orders.check(news::BIRTH, main)?, pidfd)?;
     close(go);
     Ok(())
 }

@@ -51,6 +51,11 @@ impl Orders {
         self.number(which).cast_unsigned()
     }
 
+    /// Whether it has one of the [`number::TASKS`].
+    pub(crate) fn has_task(&self, task: usize) -> bool {
+        self.fd(number::TASKS) & task != 0
+    }
+
     /// The fds that the command is to have.
     pub(crate) fn kept(&self) -> impl Iterator<Item = usize> {
         let count = self.fd(number::KEPT);
