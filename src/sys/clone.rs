@@ -52,7 +52,7 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 /// A child's stack until its exec, many times what it needs: it calls a few functions without
 /// buffers.
 #[repr(C, align(16))]
-struct Stack([u8; 16 * 1024]);
+pub(crate) struct Stack([u8; 16 * 1024]);
 
 /// How a birth in shared memory came out.
 pub(crate) enum Birth {
@@ -146,6 +146,30 @@ pub(crate) unsafe fn clone_suspended(entry: Entry, arg: *const c_void) -> Result
     // SAFETY: the child stands on this stack, below the frame of this call, where it alone writes
     // until it has executed or ended (CLONE_VFORK); what `entry` may do is the caller's obligation.
     check(unsafe { clone3(&args, entry, arg) })
+}
+
+/// Starts a child that lives in this process's memory, on a stack of its own, for as long as it is
+/// not killed. `ENOSYS` on other machines, and where clone3 is refused.
+///
+/// # Safety
+/// As for [`clone_into`], but that it need not end: the stack and `arg` must be there until the
+/// child has ended.
+pub(crate) unsafe fn clone_beside(
+    stack: &mut MaybeUninit<Stack>,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<Newborn, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut args = flags(libc::CLONE_VM | libc::CLONE_PIDFD);
+    args.stack = stack.as_mut_ptr().expose_provenance() as u64;
+    args.stack_size = size_of::<Stack>() as u64;
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    let _blocked = AllBlocked::new()?;
+    // SAFETY: the caller's obligation.
+    let pid = check(unsafe { clone3(&args, entry, arg) })?;
+    // SAFETY: the kernel has just opened this pidfd for this call, and nothing else has it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Newborn { pid, pidfd })
 }
 
 fn flags(flags: c_int) -> libc::clone_args {

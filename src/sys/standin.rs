@@ -3,24 +3,44 @@
 //! whole group.
 //!
 //! # Safety
-//! One of the few files of this crate with `unsafe` in them. The process is a fork of one that may
-//! have threads: it makes raw calls, and stands.
-#![expect(unsafe_code, reason = "a fork")]
+//! One of the few files of this crate with `unsafe` in them. The process is in the memory of one
+//! that may have threads, or in a copy of it: it makes raw calls, which do not touch errno, and
+//! stands.
+#![expect(unsafe_code, reason = "a process in this memory")]
 
 use std::ffi::c_void;
+use std::fs;
+use std::mem::{MaybeUninit, forget};
 use std::os::fd::AsFd;
-use std::{fs, ptr};
+use std::ptr;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::{Pid, setpgid};
 
-use crate::sys::clone::{self, AllBlocked};
-use crate::sys::{self, Newborn, STAND_IN, bury};
+use crate::sys::clone::{self, AllBlocked, Stack};
+use crate::sys::raw::{call, int};
+use crate::sys::{Newborn, STAND_IN, bury, poll};
 
 /// A process that stands in a group, deaf to every signal that can be blocked. It dies when this
 /// is dropped, or with the thread that started it.
 #[derive(Debug)]
-pub struct StandIn(Newborn);
+pub struct StandIn {
+    process: Newborn,
+    /// What it uses of this process's memory, if it is in there.
+    place: Option<Box<Place>>,
+}
+
+struct Place {
+    stack: MaybeUninit<Stack>,
+    parent: libc::pid_t,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
 
 impl StandIn {
     /// Starts one in the caller's process group.
@@ -29,9 +49,21 @@ impl StandIn {
     /// No process or fd can be had.
     pub fn start() -> Result<Self, Errno> {
         let parent = std::process::id().cast_signed();
-        let _blocked = AllBlocked::new()?;
-        // SAFETY: `stand` makes raw calls only, and reads the pid that it is given a copy of.
-        unsafe { clone::fork(stand, ptr::from_ref(&parent).cast()) }.map(Self)
+        let mut place = Box::new(Place { stack: MaybeUninit::uninit(), parent });
+        let Place { stack, parent } = &mut *place;
+        let parent = ptr::from_ref(parent).cast();
+        // A copy of this process's memory costs several times as much.
+        // SAFETY: `stand` makes raw calls only; `place` is there until the process has ended.
+        match unsafe { clone::clone_beside(stack, stand, parent) } {
+            Ok(process) => Ok(Self { process, place: Some(place) }),
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                let _blocked = AllBlocked::new()?;
+                // SAFETY: as above, with a copy of it.
+                let process = unsafe { clone::fork(stand, parent) }?;
+                Ok(Self { process, place: None })
+            }
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Makes it the leader of a new process group, and returns that.
@@ -39,15 +71,16 @@ impl StandIn {
     /// # Errors
     /// setpgid(2) fails.
     pub fn lead(&self) -> Result<i32, Errno> {
-        let pid = Pid::from_raw(self.0.pid);
-        setpgid(pid, pid).map(|()| self.0.pid)
+        let pid = Pid::from_raw(self.process.pid);
+        setpgid(pid, pid).map(|()| self.process.pid)
     }
 
     /// The signals that it has got, which it keeps: a second one of a kind is not seen. None
     /// without `/proc`.
     #[must_use]
     pub fn got(&self) -> SignalMask {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.pid)).unwrap_or_default();
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.process.pid)).unwrap_or_default();
         SignalMask(mask_in(&status, "ShdPnd:").0 | mask_in(&status, "SigPnd:").0)
     }
 }
@@ -99,26 +132,34 @@ pub fn handles(pid: i32, signal: i32) -> bool {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        bury::bury(self.0.pidfd.as_fd());
+        bury::bury(self.process.pidfd.as_fd());
+        // One that cannot be killed now may still use it.
+        if poll::ended(self.process.pidfd.as_fd(), Some(Instant::now())) != Ok(true) {
+            forget(self.place.take());
+        }
     }
 }
 
 extern "C" fn stand(parent: *const c_void) -> ! {
-    // SAFETY: `start` passes a pid, and this process has a copy of it for ever.
+    // SAFETY: `start` passes a pid, which is there for as long as this process.
     let parent: libc::pid_t = unsafe { *parent.cast() };
+    let dies = [int(libc::PR_SET_PDEATHSIG), int(libc::SIGKILL), 0, 0, 0];
     // SAFETY: plain integers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    unsafe { call(libc::SYS_prctl, dies) };
+    let name = [int(libc::PR_SET_NAME), STAND_IN.as_ptr().expose_provenance(), 0, 0, 0];
     // SAFETY: a string that ends in NUL.
-    unsafe { libc::prctl(libc::PR_SET_NAME, STAND_IN.as_ptr()) };
+    unsafe { call(libc::SYS_prctl, name) };
     // SAFETY: nothing in this process uses them.
-    unsafe { sys::close_all_but([-1; 3]) };
+    unsafe { call(libc::SYS_close_range, [0, u32::MAX as usize, 0, 0, 0]) };
     // SAFETY: no memory is involved.
-    while unsafe { libc::getppid() } == parent {
-        // SAFETY: no memory is involved. Every signal is blocked: it returns never.
-        unsafe { libc::pause() };
+    while unsafe { call(libc::SYS_getppid, [0; 5]) } == parent as isize {
+        // SAFETY: no fds, no time. Every signal is blocked: it returns never.
+        unsafe { call(libc::SYS_ppoll, [0; 5]) };
     }
-    // SAFETY: ends this process without running anything of the parent's.
-    unsafe { libc::_exit(0) }
+    loop {
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { call(libc::SYS_exit_group, [0; 5]) };
+    }
 }
 
 #[cfg(test)]
