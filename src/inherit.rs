@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::command::Command;
 use crate::error::{Error, Result, Step};
+use crate::exec::slots::Kept;
 use crate::supervisor::Supervisor;
 use crate::sys;
 use crate::sys::raw::is_open;
@@ -71,18 +72,19 @@ impl Command {
     }
 
     /// The fds that the child is to have; None closes no others.
-    pub(crate) fn fds_to_keep(
-        &self,
-        supervisor: &Supervisor,
+    pub(crate) fn fds_to_keep<'a>(
+        &'a self,
+        supervisor: &'a Supervisor,
         confined: bool,
-    ) -> Result<Option<&[RawFd]>> {
+    ) -> Result<Option<Kept<'a>>> {
+        let kept = |list| Kept { list, slots: Some(supervisor.slots()) };
         match self.program.fds.as_deref() {
             Some([fd, ..]) if confined => {
                 let why = "a sandbox keeps what Sandbox::inherit_fds names: name it there";
                 Err(Error::invalid(Step::Prepare, format!("fd {fd} of inherit_fds"), why))
             }
-            None if supervisor.closes_fds() => Ok(Some(&[])),
-            fds => Ok(fds),
+            None if confined || supervisor.closes_fds() => Ok(Some(kept(&[]))),
+            fds => Ok(fds.map(kept)),
         }
     }
 }

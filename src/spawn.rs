@@ -22,6 +22,7 @@ use crate::exec::child_side::Closure;
 use crate::exec::entry::Entry;
 use crate::exec::image::Image;
 use crate::exec::launch::{Enter, Home, Launch};
+use crate::exec::slots::Kept;
 use crate::exec::stdio::{ChildStream, Stdio};
 use crate::explain::{Explainer, Line};
 use crate::keeper::backend::refuse;
@@ -137,7 +138,7 @@ impl Command {
             program: &self.program,
             closures,
             force_join: false,
-            fds: self.program.fds.as_deref(),
+            fds: self.program.fds.as_deref().map(Kept::alone),
             image: &mut image,
             streams: &streams,
             home: Home::Kept,

@@ -22,14 +22,9 @@
 //! the clone.
 #![expect(unsafe_code, reason = "the child between clone and exec lives outside the safe world")]
 
-use std::ffi::{c_char, c_int, c_long, c_void};
-use std::io;
-use std::mem::MaybeUninit;
+use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command as StdCommand;
 use std::ptr;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
@@ -49,8 +44,10 @@ pub(crate) fn clone_into(
     help: &mut dyn FnMut(&Newborn) -> bool,
 ) -> Result<Birth, Errno> {
     let arg = ptr::from_ref(orders).cast();
+    let home =
+        clone::Home { cgroup: cgroup.map(AsFd::as_fd), shares_files: orders.leaves_at.is_some() };
     // SAFETY: `born` keeps the rules at the top of this file, and `arg` is the Orders it expects.
-    unsafe { clone::clone_into(cgroup.map(AsFd::as_fd), born, arg, help) }
+    unsafe { clone::clone_into(home, born, arg, help) }
 }
 
 /// Starts the child by fork; the child joins its cgroup before anything else.
@@ -102,6 +99,9 @@ pub(crate) fn ok(step: Step, answer: isize) -> Result<(), Failure> {
 impl Orders<'_> {
     /// Runs the steps in std's order; returns only if one of them fails.
     fn follow(&self) -> Failure {
+        if let Err(failure) = self.leave_files() {
+            return failure;
+        }
         if let Some(set_up) = self.set_up {
             return self.bring(set_up);
         }
@@ -113,6 +113,18 @@ impl Orders<'_> {
                 Some(GuardImage::Fork(live)) => self.live(live),
             },
         }
+    }
+
+    /// Leaves the open files that it shares with its parent, before anything is done to one: with
+    /// those below a number. What is closed in its own table then is not closed in the parent's,
+    /// whose locks stay.
+    fn leave_files(&self) -> Result<(), Failure> {
+        let Some(first) = self.leaves_at else { return Ok(()) };
+        let (last, own) = (libc::c_uint::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize);
+        // SAFETY: plain integers.
+        let left = unsafe { call(libc::SYS_close_range, [int(first), last, own, 0, 0]) };
+        let confined = self.confine.is_some();
+        ok(if confined { Step::CloseFds } else { Step::InheritFds }, left)
     }
 
     /// Keeps the parent-death signal: the kernel clears it when the user changes, which a closure
@@ -348,46 +360,6 @@ fn mark_above(step: Step) -> Result<(), Failure> {
 fn unmark(fd: RawFd, step: Step) -> Result<(), Failure> {
     // SAFETY: plain integers.
     ok(step, unsafe { call(libc::SYS_fcntl, [int(fd), int(libc::F_SETFD), 0, 0, 0]) })
-}
-
-/// Makes a command of std's join a cgroup before its exec, so that whatever builds on std's Command
-/// may spawn it. The fd is the tree's: once the tree is gone the spawn fails.
-pub(crate) fn join_before_exec(command: &mut StdCommand, procs: Weak<OwnedFd>) {
-    let join = move || {
-        end_unless_executed();
-        let procs = procs.upgrade().ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;
-        nix::unistd::write(&*procs, b"0")?;
-        Ok(())
-    };
-    // SAFETY: two atomic counts, two calls for a timer and one write(2) of a constant:
-    // async-signal-safe, no allocation. The fork has copied a count that the parent's tree takes
-    // part in, so the drop frees nothing.
-    unsafe { command.pre_exec(join) };
-}
-
-/// Seconds in which an enrolled child has to execute; the same as for the library's own children.
-const ENROLLED_AT_MOST: c_long = 10;
-
-/// Makes the kernel kill this process unless it executes in time: exec deletes the timer. In a
-/// frozen cgroup nothing else ends it, and its parent waits in std for the exec. Where timers are
-/// refused the child does without.
-fn end_unless_executed() {
-    // SAFETY: sigevent is a plain struct of integers and pointers, which may be null.
-    let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
-    (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, libc::SIGKILL);
-    let mut timer: c_int = 0;
-    let (what, place) = (&raw const event, &raw mut timer);
-    let args = [int(libc::CLOCK_MONOTONIC), what.expose_provenance(), place.expose_provenance()];
-    let [clock, what, place] = args;
-    // SAFETY: `event` is whole, and `timer` is writable.
-    if unsafe { call(libc::SYS_timer_create, [clock, what, place, 0, 0]) } < 0 {
-        return;
-    }
-    // No interval; the kernel's longs, whatever `time_t` is.
-    let time: [c_long; 4] = [0, 0, ENROLLED_AT_MOST, 0];
-    let time = (&raw const time).expose_provenance();
-    // SAFETY: the kernel reads four longs.
-    unsafe { call(libc::SYS_timer_settime, [int(timer), 0, time, 0, 0]) };
 }
 
 // On 32-bit machines the plain calls take 16-bit ids.

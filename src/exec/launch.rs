@@ -1,7 +1,7 @@
 //! Starts the child: by clone3 in its cgroup or, where that is refused, by fork and a join.
 
 use std::io::{PipeReader, Read, pipe};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::exec::child_side::{self, Closure, GuardImage, Orders, RUNNING, UNBORN
 use crate::exec::image::Image;
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late, Overdue};
 use crate::exec::program::Program;
+use crate::exec::slots::{Kept, LOW, Taken};
 use crate::exec::stdio::ChildStream;
 use crate::sandbox::Confinement;
 use crate::sys::bury::bury;
@@ -39,7 +40,7 @@ pub(crate) struct Launch<'a> {
     /// Fork and join, even where birth in the cgroup is possible.
     pub(crate) force_join: bool,
     /// The fds above 2 that the child is to have, and no others.
-    pub(crate) fds: Option<&'a [RawFd]>,
+    pub(crate) fds: Option<Kept<'a>>,
     pub(crate) image: &'a mut Image,
     pub(crate) streams: &'a [ChildStream<'a>; 3],
     pub(crate) home: Home<'a>,
@@ -162,7 +163,11 @@ impl<'a> Launch<'a> {
         let dir = self.home.cgroup().map(Cgroup::dir).transpose();
         let dir = dir.map_err(|errno| failed(Step::Clone, errno))?;
         let mut overdue = self.overdue();
-        let orders = self.orders(-1, -1);
+        let slots = self.slots();
+        let mut orders = self.orders(-1, -1);
+        // Until the child has its streams.
+        let _taken = slots.map(|slots| orders.share_files(slots)).transpose();
+        let _taken = _taken.map_err(|errno| failed(Step::Stdio, errno))?;
         let mut help = |child: &Newborn| overdue.help(&Late::ours(child)) != Answer::GiveUp;
         let birth = child_side::clone_into(dir.as_deref(), &orders, &mut help);
         let birth = birth.map_err(|errno| match errno {
@@ -185,6 +190,16 @@ impl<'a> Launch<'a> {
                 Err(Miss::Failed(read_word(word).into()))
             }
         }
+    }
+
+    /// The places for its streams, where it is to share this process's open files: if it needs none
+    /// but low ones beside them.
+    fn slots(&self) -> Option<Taken<'a>> {
+        let kept = self.fds.filter(|_| self.image.set_up.is_none())?;
+        let places = kept.slots?.take()?;
+        let confined = self.confine.iter().flat_map(Confinement::needs);
+        let mut needs = kept.list.iter().copied().chain(confined);
+        needs.all(|fd| fd < LOW).then_some(places)
     }
 
     /// Starts the child by fork. The pipe closes with exec: end of file without a word means that
@@ -242,7 +257,9 @@ impl<'a> Launch<'a> {
             process_group: self.program.process_group,
             session: self.program.session,
             umask: self.program.umask,
-            fds: self.fds,
+            leaves_at: None,
+            // What confines it keeps a list of its own.
+            fds: self.fds.filter(|_| self.confine.is_none()).map(|fds| fds.list),
             closures: &raw mut *self.closures,
             confine: self.confine,
             set_up: image.set_up.as_ref(),
@@ -269,7 +286,7 @@ impl<'a> Launch<'a> {
             Step::Uid => command.uid.unwrap_or_default().to_string(),
             Step::ProcessGroup => command.process_group.unwrap_or_default().to_string(),
             Step::Stdio => "of the child".to_owned(),
-            Step::InheritFds => format!("{:?}", self.fds.unwrap_or_default()),
+            Step::InheritFds => format!("{:?}", self.fds.map(|fds| fds.list).unwrap_or_default()),
             Step::Clone | Step::Join => match self.home.cgroup() {
                 Some(cgroup) => return cgroup.error(step, errno),
                 None => "beside us".to_owned(),

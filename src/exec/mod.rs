@@ -9,6 +9,8 @@ pub(crate) mod launch;
 pub(crate) mod overdue;
 #[cfg(feature = "sandbox")]
 mod announced;
+pub(crate) mod enrolled;
+pub(crate) mod slots;
 #[cfg_attr(not(feature = "sandbox"), path = "no_entry.rs")]
 pub(crate) mod entry;
 pub(crate) mod orders;

@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::AtomicU32;
 
+use nix::errno::Errno;
+
 use crate::exec::set_up::SetUp;
+use crate::exec::slots::{LOW, Taken};
 use crate::sandbox::Confinement;
 
 /// A `pre_exec` closure, as std has it.
@@ -44,6 +47,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) process_group: Option<libc::pid_t>,
     pub(crate) session: bool,
     pub(crate) umask: Option<libc::mode_t>,
+    /// The child shares its parent's open files, and leaves with those below this number.
+    pub(crate) leaves_at: Option<c_int>,
     /// All others above 2 are closed by exec, if there is a list.
     pub(crate) fds: Option<&'a [RawFd]>,
     pub(crate) closures: *mut [Closure],
@@ -55,4 +60,14 @@ pub(crate) struct Orders<'a> {
     pub(crate) candidates: &'a [*const c_char],
     pub(crate) argv: *const *const c_char,
     pub(crate) envp: *const *const c_char,
+}
+
+impl Orders<'_> {
+    /// Lets the child share its parent's open files until it leaves them, with its streams in the
+    /// places, which are taken until it has executed.
+    pub(crate) fn share_files<'a>(&mut self, mut places: Taken<'a>) -> Result<Taken<'a>, Errno> {
+        self.stdio = places.put(self.stdio)?;
+        self.leaves_at = Some(LOW);
+        Ok(places)
+    }
 }

@@ -48,7 +48,8 @@ pub(super) fn hear(judge: &Mutex<Judge>, seen: Seen) {
                 judge.note_made(path.path);
             }
             drop(judge);
-            finding
+            // A command that is learned reaches what it needs: the profile names it instead.
+            finding.filter(|finding| !watch.learns || finding.remedy.is_none())
         }
         What::Program(path) => {
             if let (Shown::Absent | Shown::Private, true) =

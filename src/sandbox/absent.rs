@@ -44,4 +44,10 @@ impl Confinement<'_> {
             Self::Never(never, _) => match never {},
         }
     }
+
+    pub(crate) fn needs(&self) -> std::option::IntoIter<std::os::fd::RawFd> {
+        match *self {
+            Self::Never(never, _) => match never {},
+        }
+    }
 }

@@ -48,6 +48,12 @@ impl Confinement<'_> {
         self.filter_calls()
     }
 
+    /// The fds above 2 that it needs until the exec, or behind it.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = RawFd> {
+        let own = [Some(self.ruleset.as_raw_fd()), self.line.map(|line| line.as_raw_fd())];
+        self.fds.iter().copied().chain(own.into_iter().flatten())
+    }
+
     /// Marks every other fd to be closed by exec: the error pipe is needed until then.
     fn keep_fds(&self) -> Result<(), Refused> {
         let mut next = 3;

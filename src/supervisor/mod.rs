@@ -19,6 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::nesting;
 use crate::containment::{Containment, Mechanism};
 use crate::error::{Error, Result, Step};
+use crate::exec::slots::Slots;
 use crate::keeper::backend::Keepers;
 use crate::limits::Limits;
 use crate::proc::info::Survey;
@@ -54,6 +55,7 @@ struct Root {
     /// The defaults for its commands.
     sandbox: Option<Sandbox>,
     closes_fds: bool,
+    slots: Slots,
 }
 
 /// The containment that it has: a run root, or keepers.
@@ -224,6 +226,11 @@ impl Supervisor {
         self.root.closes_fds
     }
 
+    /// Where the streams of its children stand while they are born.
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.root.slots
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.root.closed.load(Ordering::Acquire)
     }
@@ -363,7 +370,8 @@ impl SupervisorBuilder {
         let (owner, closed) = (Identity::of_this_process(), AtomicBool::new(false));
         let adopts = AtomicBool::new(orphans::come_to_us());
         let (sandbox, closes_fds) = (self.sandbox, self.closes_fds);
-        let root = Root { ground, owner, closed, adopts, left, sandbox, closes_fds };
+        let slots = Slots::default();
+        let root = Root { ground, owner, closed, adopts, left, sandbox, closes_fds, slots };
         Ok(Supervisor { root: Arc::new(root) })
     }
 }

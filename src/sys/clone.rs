@@ -54,6 +54,14 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 #[repr(C, align(16))]
 pub(crate) struct Stack([u8; 16 * 1024]);
 
+/// Where a child in shared memory is born.
+pub(crate) struct Home<'a> {
+    /// None: in the caller's own.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it shares the table of open files.
+    pub(crate) shares_files: bool,
+}
+
 /// How a birth in shared memory came out.
 pub(crate) enum Birth {
     /// The child has executed, or ended.
@@ -62,7 +70,7 @@ pub(crate) enum Birth {
     Stuck(Newborn),
 }
 
-/// Starts a child, in `cgroup` or in the caller's own, that shares this process's memory until it
+/// Starts a child, in a cgroup or in the caller's own, that shares this process's memory until it
 /// execs or exits; other threads run on. `help` is called again and again for a child that takes
 /// long, and answers whether to wait on.
 ///
@@ -76,7 +84,7 @@ pub(crate) enum Birth {
 ///
 /// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 pub(crate) unsafe fn clone_into(
-    cgroup: Option<BorrowedFd<'_>>,
+    home: Home<'_>,
     entry: Entry,
     arg: *const c_void,
     help: &mut dyn FnMut(&Newborn) -> bool,
@@ -86,7 +94,10 @@ pub(crate) unsafe fn clone_into(
     let shares = Box::new(AtomicU32::new(1));
     let mut args = sharing(&mut stack, &shares);
     args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
-    if let Some(cgroup) = cgroup {
+    if home.shares_files {
+        args.flags |= u64::from(libc::CLONE_FILES.cast_unsigned());
+    }
+    if let Some(cgroup) = home.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
@@ -154,6 +165,7 @@ pub(crate) unsafe fn clone_suspended(entry: Entry, arg: *const c_void) -> Result
 /// # Safety
 /// As for [`clone_into`], but that it need not end: the stack and `arg` must be there until the
 /// child has ended.
+#[cfg(feature = "cli")]
 pub(crate) unsafe fn clone_beside(
     stack: &mut MaybeUninit<Stack>,
     entry: Entry,

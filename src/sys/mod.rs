@@ -339,6 +339,14 @@ pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) -> bool {
     closed & close_range(next, RawFd::MAX)
 }
 
+/// Makes the fd stand for what is open under this number, closed by exec.
+#[expect(clippy::needless_pass_by_ref_mut, reason = "it stands for another file then")]
+pub(crate) fn dup_to(from: RawFd, to: &mut OwnedFd) -> Result<(), Errno> {
+    // SAFETY: plain integers; `to` is this caller's alone, and stays open.
+    let answer = unsafe { libc::dup3(from, to.as_raw_fd(), libc::O_CLOEXEC) };
+    Errno::result(answer).map(drop)
+}
+
 fn close_range(first: RawFd, last: RawFd) -> bool {
     // SAFETY: what is closed is the business of `close_all_but`'s caller.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::confinement::Property;
 use crate::error::advice::NOT_OURS_TO_CONFINE;
 use crate::error::{Error, Result, Step};
-use crate::exec::child_side;
+use crate::exec::enrolled;
 use crate::sys::poll::lock;
 use crate::tree::Tree;
 
@@ -55,7 +55,7 @@ impl Tree {
     pub fn enroll(&self, command: &mut StdCommand) -> Result<()> {
         self.check_unconfined()?;
         let procs = self.procs("enroll a command")?;
-        child_side::join_before_exec(command, Arc::downgrade(&procs));
+        enrolled::join_before_exec(command, Arc::downgrade(&procs));
         Ok(())
     }
 }

@@ -50,6 +50,7 @@ mod conduct_stopping;
 mod conduct_with;
 #[cfg(feature = "cli")]
 mod containment;
+mod crowded;
 mod crowds;
 #[cfg(feature = "cli")]
 mod doctor;

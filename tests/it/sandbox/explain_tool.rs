@@ -121,6 +121,9 @@ pub(crate) fn play() {
         let learned = run(&["--learn", name]);
         assert!(learned.status.success(), "{program}: {learned:?}");
         assert!(said(&learned).contains("learned"), "{learned:?}");
+        // What it has reached was not denied.
+        assert!(!said(&learned).contains("--read"), "{learned:?}");
+        assert!(!said(&learned).contains("--write"), "{learned:?}");
         // The host is as it was.
         assert!(!work.join("out").exists() && !work.join("r").exists(), "{program}");
         let text = fs::read_to_string(&profile).unwrap();
@@ -164,6 +167,7 @@ fn a_command_that_fails_leaves_what_is_known_and_a_hostile_one_no_key() {
     let output = stage.tool(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     assert!(said(&output).contains("CMD has not succeeded"), "{output:?}");
+    assert!(said(&output).contains("denied: unshare"), "{output:?}");
     let text = fs::read_to_string(&profile).unwrap();
     assert!(text.contains("# It was refused unshare"), "{text}");
     let plan = stage.tool(&["run", "--profile", name, "--plan"]).output().unwrap();
