@@ -22,11 +22,15 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let counts: &[usize] = if options.quick { &[10, 100] } else { &[10, 100, 1_000, 10_000] };
     let mut rows = Vec::new();
     for &count in counts {
-        for who in ["tidy-process", "raw system calls"] {
+        for who in ["tidy-process", CLOSING, "raw system calls"] {
             let figures = Figures::of("many", who, count)?;
             rows.push(figures.row(&format!("{count} trees, {who}")));
-            if who == "tidy-process" && count == *counts.last().unwrap_or(&0) {
-                figures.judge(targets, count);
+            if count == *counts.last().unwrap_or(&0) {
+                match who {
+                    "tidy-process" => figures.judge(targets, count),
+                    CLOSING => figures.judge_growth(targets, who, count, 1.1),
+                    _ => {}
+                }
             }
         }
     }
@@ -37,6 +41,9 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     }
     Ok(())
 }
+
+/// Commands that get none of the caller's files.
+const CLOSING: &str = "close_fds";
 
 const HEADER: [&str; 8] = [
     "",
@@ -94,8 +101,12 @@ impl Figures {
         targets.at_most("fds for each live tree", 3.0, "", self.fds);
         targets.at_most("memory for each live tree", 2.0, "KiB", self.memory);
         targets.at_most("threads besides the caller's", 0.0, "", self.threads);
-        let what = format!("the spawn with {count} live trees / the first ones");
-        targets.at_most(&what, 1.3, "", self.ratio());
+        self.judge_growth(targets, "as std", count, 1.3);
+    }
+
+    fn judge_growth(&self, targets: &mut Targets, who: &str, count: usize, most: f64) {
+        let what = format!("the spawn with {count} live trees / the first ones, {who}");
+        targets.at_most(&what, most, "", self.ratio());
     }
 }
 
@@ -123,10 +134,10 @@ fn one_after_the_other(targets: &mut Targets) -> Res {
 pub(crate) fn play(words: &[&str]) -> Res {
     let [how, who, count] = words else { return Err("live: many|series WHO COUNT".into()) };
     let count: usize = count.parse()?;
-    let supervisor = Supervisor::builder().build()?;
+    let supervisor = Supervisor::builder().close_fds(*who == CLOSING).build()?;
     let raw = Raw::new(supervisor.path().unwrap())?;
     match (*how, *who) {
-        ("many", "tidy-process") => many(count, || {
+        ("many", "tidy-process" | CLOSING) => many(count, || {
             Ok(Command::new("/bin/sleep").arg("600").supervisor(&supervisor).spawn()?)
         }),
         ("many", _) => {
