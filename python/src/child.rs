@@ -1,7 +1,9 @@
 //! A child: its main process and tree.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -12,7 +14,7 @@ use pyo3::types::PyDict;
 use tidy_process::{Child, Ready, Report};
 
 use crate::error::raise;
-use crate::report::{ports, processes, report};
+use crate::report::{Ended, ports, processes};
 use crate::request::duration;
 use crate::wait::{apart, sleep};
 
@@ -26,13 +28,19 @@ pub(crate) struct NativeChild {
     pid: u32,
     /// The process that started it: a fork of that leaves it alone.
     owner: u32,
+    /// Whether its tree was ended, so that a drop has nothing to wait for.
+    is_over: AtomicBool,
+    /// The listening socket of a port that is forwarded, until it is asked for.
+    forwarded: Mutex<Option<TcpListener>>,
 }
 
 impl NativeChild {
-    pub(crate) fn new(child: Child) -> PyResult<Self> {
+    pub(crate) fn new(mut child: Child) -> PyResult<Self> {
         let (pid, pidfd) = (child.id(), child.as_fd().try_clone_to_owned()?);
+        let forwarded = Mutex::new(child.forwarded.take());
         let child = Mutex::new(Some(Arc::new(child)));
-        Ok(Self { child, pidfd, pid, owner: std::process::id() })
+        let (owner, is_over) = (std::process::id(), AtomicBool::new(false));
+        Ok(Self { child, pidfd, pid, owner, is_over, forwarded })
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Arc<Child>>> {
@@ -65,6 +73,12 @@ impl NativeChild {
     /// The pidfd: readable once the main process has ended.
     fn fileno(&self) -> i32 {
         self.pidfd.as_raw_fd()
+    }
+
+    /// The listening socket of the forwarded port, as a number that is the caller's from now on.
+    fn take_forwarded(&self) -> Option<i32> {
+        let mut forwarded = self.forwarded.lock().unwrap_or_else(PoisonError::into_inner);
+        forwarded.take().map(IntoRawFd::into_raw_fd)
     }
 
     /// The raw wait status; None when the time is over. A signal handler's exception ends it.
@@ -118,14 +132,17 @@ impl NativeChild {
     }
 
     /// Ends the tree; `patient` where there may be a grace to wait for.
-    fn finish<'py>(&self, py: Python<'py>, patient: bool) -> PyResult<Bound<'py, PyDict>> {
+    fn finish(&self, py: Python<'_>, patient: bool) -> PyResult<Ended> {
         let child = self.child()?;
         let done: Option<tidy_process::Result<Report>> = match patient {
             true => apart(py, &child, Child::finish)?,
             false => Some(py.detach(|| child.finish())),
         };
         match done {
-            Some(Ok(ended)) => report(py, &ended),
+            Some(Ok(report)) => {
+                self.is_over.store(true, Ordering::Relaxed);
+                Ok(Ended { report })
+            }
             Some(Err(error)) => Err(raise(py, &error)),
             None => Err(PyRuntimeError::new_err("the thread that ends the tree has panicked")),
         }
@@ -219,6 +236,9 @@ impl Drop for NativeChild {
     fn drop(&mut self) {
         let child = self.held().take();
         let Some(child) = child.filter(|_| self.owner == std::process::id()) else { return };
+        if self.is_over.load(Ordering::Relaxed) {
+            return; // Fds are closed, which nothing waits for.
+        }
         let held = Arc::new(Mutex::new(Some(child)));
         let theirs = Arc::clone(&held);
         let end = move || drop(theirs.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -6,6 +6,7 @@ mod child;
 mod error;
 mod home;
 mod interpreter;
+mod limits;
 mod report;
 mod request;
 mod tree;
@@ -24,11 +25,13 @@ mod _native {
     #[pymodule_export]
     use crate::interpreter::check_interpreter;
     #[pymodule_export]
+    use crate::report::Ended;
+    #[pymodule_export]
     use crate::request::spawn;
     #[pymodule_export]
     use crate::tree::NativeTree;
     #[pymodule_export]
-    use crate::values::{Log, Sandbox};
+    use crate::values::{Changes, Log, Sandbox};
     #[pymodule_export]
     use crate::watch::NativeWatch;
 }

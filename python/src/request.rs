@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tidy_process::{Command, Limits, Stdio};
+use tidy_process::{Command, Stdio};
 
 use crate::child::NativeChild;
 use crate::error::raise;
 use crate::home;
+use crate::limits::Limited;
 use crate::values::{Log, Sandbox};
 
 /// What `_popen.py` puts together.
@@ -48,8 +49,7 @@ struct Additions {
     grace: Option<f64>,
     stop_signal: Option<i32>,
     stop_main_only: bool,
-    limits: Vec<(String, f64)>,
-    cpuset: Option<String>,
+    limits: Option<Limited>,
     sandbox: Option<Py<Sandbox>>,
     log: Option<Py<Log>>,
     name: Option<Vec<u8>>,
@@ -193,8 +193,8 @@ impl Additions {
             command.stop_signal(*signal);
         }
         command.stop_main_only(self.stop_main_only).linger(self.linger);
-        if !self.limits.is_empty() || self.cpuset.is_some() {
-            command.limits(limits(&self.limits, self.cpuset.as_ref())?);
+        if let Some(limits) = &self.limits {
+            command.limits(limits.limits()?);
         }
         if let Some(sandbox) = &self.sandbox {
             command.sandbox(&sandbox.get().asked);
@@ -207,27 +207,4 @@ impl Additions {
         }
         Ok(())
     }
-}
-
-/// The limits by their names in `_values.py`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes, checked there")]
-pub(crate) fn limits(all: &[(String, f64)], cpuset: Option<&String>) -> PyResult<Limits> {
-    let mut limits = Limits::new();
-    for (name, value) in all {
-        let whole = *value as u64;
-        limits = match name.as_str() {
-            "memory_max" => limits.memory_max(whole),
-            "memory_high" => limits.memory_high(whole),
-            "swap_max" => limits.swap_max(whole),
-            "pids_max" => limits.pids_max(whole),
-            "cpus" => limits.cpus(*value),
-            "cpu_weight" => limits.cpu_weight(whole),
-            "cpu_time" => limits.cpu_time(duration(*value)?),
-            other => return Err(PyValueError::new_err(format!("no limit is called {other:?}"))),
-        };
-    }
-    Ok(match cpuset {
-        Some(list) => limits.cpuset(list),
-        None => limits,
-    })
 }

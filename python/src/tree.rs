@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tidy_process::Tree;
+use tidy_process::{Limits, Tree};
 
 use crate::error::raise;
 use crate::home;
+use crate::limits::Limited;
 use crate::report::{ports, processes, tree_report};
-use crate::request::limits;
 
 /// A cgroup for processes that other code starts.
 #[pyclass(frozen, name = "Tree", module = "tidy_process._native")]
@@ -30,13 +30,9 @@ impl NativeTree {
 #[pymethods]
 impl NativeTree {
     #[new]
-    fn new(
-        py: Python<'_>,
-        name: Option<&str>,
-        limited: Vec<(String, f64)>,
-        cpuset: Option<String>,
-    ) -> PyResult<Self> {
-        let limits = limits(&limited, cpuset.as_ref())?;
+    #[pyo3(signature = (name, limited))]
+    fn new(py: Python<'_>, name: Option<&str>, limited: Option<Limited>) -> PyResult<Self> {
+        let limits = limited.map_or_else(|| Ok(Limits::new()), |limited| limited.limits())?;
         let supervisor = home::supervisor(py)?;
         let tree = Tree::limited(&supervisor, name, &limits).map_err(|error| raise(py, &error))?;
         Ok(Self { tree: Mutex::new(Some(Arc::new(tree))), owner: std::process::id() })

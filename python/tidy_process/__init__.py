@@ -10,7 +10,7 @@ True
 'stopped'
 """
 
-from __future__ import annotations
+# No `from __future__`: each import here is paid for by every program, so annotations are quoted.
 
 import atexit as _atexit
 import os as _os
@@ -18,25 +18,60 @@ import os as _os
 from . import _native
 
 _native.check_interpreter()
-from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
-from ._install import install, uninstall
 from ._native import Log
 from ._popen import Popen
 from ._run import CompletedProcess, run, tidy_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import List
+
+    from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
+    from ._install import install, uninstall
     from ._ports import free_port
     from ._tree import Tree
-    from ._values import Limits, Port, ProcessInfo, Report, Sandbox, TreeReport
+    from ._values import (
+        Change,
+        ChangeList,
+        Changes,
+        Confined,
+        Denied,
+        IoLimit,
+        Limits,
+        Missing,
+        Note,
+        Port,
+        ProcessInfo,
+        Report,
+        Sandbox,
+        TreeReport,
+    )
+
+# Imported at their first use: what they stand on (dataclasses, socket) costs more than the rest.
+_LATER = {
+    "_errors": ("Error", "LimitError", "NotReady", "PortTaken", "Survivors"),
+    "_install": ("install", "uninstall"),
+    "_ports": ("free_port",),
+    "_tree": ("Tree",),
+    "_values": ("Change", "ChangeList", "Changes", "Confined", "Denied", "IoLimit", "Limits")
+    + ("Missing", "Note", "Port", "ProcessInfo", "Report", "Sandbox", "TreeReport"),
+}
 
 __all__ = [
+    "Change",
+    "ChangeList",
+    "Changes",
     "CompletedProcess",
+    "Confined",
+    "Denied",
     "Error",
+    "IoLimit",
     "LimitError",
     "Limits",
     "Log",
+    "Missing",
     "NotReady",
+    "Note",
     "Popen",
     "Port",
     "PortTaken",
@@ -53,19 +88,18 @@ __all__ = [
     "uninstall",
 ]
 
-# Imported at their first use: what they stand on (dataclasses, socket) costs more than the rest.
-_LATER = {"Tree": "_tree", "free_port": "_ports"}
-for _name in ("Limits", "Port", "ProcessInfo", "Report", "Sandbox", "TreeReport"):
-    _LATER[_name] = "_values"
-
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
+    for module, names in _LATER.items():
+        if name in names:
+            found: object = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
-    return found
+
+def __dir__() -> "List[str]":
+    return sorted({*globals(), *__all__})
 
 
 # A fork has trees of its own, and leaves its parent's alone.

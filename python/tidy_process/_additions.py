@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from ._popen import NAMES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Sequence
@@ -12,12 +14,6 @@ if TYPE_CHECKING:
     from ._native import Log
     from ._tree import Tree
     from ._values import Limits, Sandbox
-
-
-NAMES = frozenset(
-    ("deadline", "grace", "stop_signal", "stop_main_only", "limits", "sandbox", "log", "name")
-    + ("tree", "linger")
-)
 
 
 class Additions:
@@ -49,16 +45,9 @@ class Additions:
             "grace": self.grace,
             "stop_signal": int(self.stop_signal),
             "stop_main_only": self.stop_main_only,
-            "limits": self.limits._numbers() if self.limits else [],
-            "cpuset": self.limits.cpuset if self.limits else None,
+            "limits": self.limits._told() if self.limits else None,
             "sandbox": self.sandbox._native(fds) if self.sandbox else None,
             "log": self.log,
             "name": None if self.name is None else os.fsencode(self.name),
             "linger": self.linger,
         }
-
-
-def take(keywords: Dict[str, Any]) -> Optional[Additions]:
-    """Takes them out of the keyword arguments; None where there are none."""
-    found = {name: keywords.pop(name) for name in NAMES if name in keywords}
-    return Additions(**found) if found else None

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Type
 
     from ._values import ProcessInfo, Report
+
+
+# The steps between birth and exec that subprocess knows; their errors have its form.
+STEPS = (
+    "exec",
+    "chdir",
+    "chdir in the sandbox to",
+    "setuid",
+    "setgid",
+    "setgroups",
+    "setsid",
+    "setpgid",
+)
 
 
 class Error(OSError):
@@ -82,3 +96,17 @@ def make(
     if isinstance(error, PortTaken) and holder is not None:
         error.holder = ProcessInfo._of(holder)
     return error
+
+
+def as_subprocess_has_it(error: OSError, program: Any, cwd: Any) -> BaseException:
+    """The exception that subprocess would raise, if it has one; with our hint."""
+    step, hint = getattr(error, "step", None), getattr(error, "hint", None)
+    if step == "pre_exec":
+        return subprocess.SubprocessError("Exception occurred in preexec_fn.")
+    if step not in STEPS or error.errno is None:
+        return error
+    name = {"exec": program}.get(step, cwd if step.startswith("chdir") else None)
+    known = OSError(error.errno, os.strerror(error.errno), name)
+    if hint and hasattr(known, "add_note"):
+        known.add_note(f"hint: {hint}")
+    return known

@@ -1,35 +1,27 @@
 """``Popen``: subprocess's, whose process is born in a tree of its own."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess
 import sys
 import warnings
 
-from . import _communicate
-from ._additions import Additions, take
-from ._errors import Error
-from ._native import Child, spawn
+from ._native import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from socket import socket as Socket
     from types import TracebackType
     from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
+    from ._additions import Additions
+    from ._native import Child, Ended
     from ._values import Port, ProcessInfo, Report
 
-# The steps between birth and exec that subprocess knows; their errors have its form.
-STEPS = (
-    "exec",
-    "chdir",
-    "chdir in the sandbox to",
-    "setuid",
-    "setgid",
-    "setgroups",
-    "setsid",
-    "setpgid",
+# The keyword arguments that subprocess does not know; `_additions.py` has what they mean.
+NAMES = frozenset(
+    ("deadline", "grace", "stop_signal", "stop_main_only", "limits", "sandbox", "log", "name")
+    + ("tree", "linger")
 )
 
 
@@ -49,13 +41,21 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     :func:`tidy_process` ends it at once. An object that is dropped ends its tree too.
     """
 
-    _native: Optional[Child] = None
-    _additions: Optional[Additions] = None
-    _report: Optional[Report] = None
+    # Annotations are quoted as in `__init__.py`, and for its reason.
+
+    _native: "Optional[Child]" = None
+    _additions: "Optional[Additions]" = None
+    _ended: "Optional[Ended]" = None
+    _report: "Optional[Report]" = None
+    _forwarded: "Optional[Socket]" = None
     _detached = False
 
-    def __init__(self, args: Any, *rest: Any, **keywords: Any) -> None:
-        self._additions = take(keywords)
+    def __init__(self, args: "Any", *rest: "Any", **keywords: "Any") -> None:
+        if not NAMES.isdisjoint(keywords):
+            from ._additions import Additions
+
+            found = {name: keywords.pop(name) for name in NAMES if name in keywords}
+            self._additions = Additions(**found)
         super().__init__(args, *rest, **keywords)
         # subprocess waits so long after Ctrl-C for a child that has got it too. The tree is ended
         # here, and Ctrl-C is not held up.
@@ -64,14 +64,14 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     # The one private seam of subprocess: it has prepared the streams.
     def _execute_child(
         self,
-        args: Any,
-        executable: Any,
-        preexec_fn: Optional[Callable[[], Any]],
+        args: "Any",
+        executable: "Any",
+        preexec_fn: "Optional[Callable[[], Any]]",
         close_fds: bool,
-        pass_fds: Sequence[int],
-        cwd: Any,
-        env: Any,
-        startupinfo: Any,
+        pass_fds: "Sequence[int]",
+        cwd: "Any",
+        env: "Any",
+        startupinfo: "Any",
         creationflags: int,
         shell: bool,
         p2cread: int,
@@ -81,9 +81,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         errread: int,
         errwrite: int,
         restore_signals: bool,
-        gid: Optional[int],
-        gids: Optional[Sequence[int]],
-        uid: Optional[int],
+        gid: "Optional[int]",
+        gids: "Optional[Sequence[int]]",
+        uid: "Optional[int]",
         umask: int,
         start_new_session: bool,
         process_group: int = -1,
@@ -116,13 +116,15 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         try:
             told = self._additions.told(pass_fds) if self._additions else None
             self._native = spawn(request, told)
-        except Error as error:
-            raise _as_subprocess_has_it(error, program, cwd) from None
+        except OSError as error:
+            from ._errors import as_subprocess_has_it
+
+            raise as_subprocess_has_it(error, program, cwd) from None
         self.pid = self._native.pid
         self._child_created = True
         self._close_ends((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread))
 
-    def _close_ends(self, *pairs: Tuple[int, int]) -> None:
+    def _close_ends(self, *pairs: "Tuple[int, int]") -> None:
         """Closes the child's ends of the pipes."""
         devnull = getattr(self, "_devnull", None)
         for theirs, ours in pairs:
@@ -132,7 +134,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             os.close(devnull)
         self._closed_child_pipe_fds = True
 
-    def _join(self, tree: Any, given: Dict[str, Any]) -> None:
+    def _join(self, tree: "Any", given: "Dict[str, Any]") -> None:
         """Starts it as subprocess does, in another tree."""
         names = [name for name in given if name not in ("self", "tree", "__class__")]
         values = [given[name] for name in names]
@@ -142,12 +144,12 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         values[4] = tuple(given["pass_fds"])
         super()._execute_child(*values)  # type: ignore[misc]
 
-    def _note(self, raw: Optional[int]) -> Optional[int]:
+    def _note(self, raw: "Optional[int]") -> "Optional[int]":
         if raw is not None and self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(raw)
         return self.returncode
 
-    def _internal_poll(self, _deadstate: Optional[int] = None, **_: Any) -> Optional[int]:
+    def _internal_poll(self, _deadstate: "Optional[int]" = None, **_: "Any") -> "Optional[int]":
         if self._native is None:
             return super()._internal_poll(_deadstate)  # type: ignore[misc,no-any-return]
         if self.returncode is None:
@@ -157,7 +159,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                 self._taken(error)
         return self.returncode
 
-    def _wait(self, timeout: Optional[float]) -> int:
+    def _wait(self, timeout: "Optional[float]") -> int:
         if self._native is None:
             return super()._wait(timeout)  # type: ignore[misc,no-any-return]
         if self.returncode is None:
@@ -172,20 +174,24 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         assert self.returncode is not None
         return self.returncode
 
-    def _taken(self, error: OSError) -> None:
+    def _taken(self, error: "OSError") -> None:
         """Other code has taken the exit status: 255 as asyncio says, and not subprocess's 0."""
         if error.errno != errno.ECHILD:
             raise error
         self.returncode = 255
 
-    def _communicate(self, input: Any, endtime: Any, orig_timeout: Any) -> Tuple[Any, Any]:
+    def _communicate(self, input: "Any", endtime: "Any", orig_timeout: "Any") -> "Tuple[Any, Any]":
         lingers = self._additions is not None and self._additions.linger
         if self._native is None or lingers:
             theirs: Any = super()
             return theirs._communicate(input, endtime, orig_timeout)  # type: ignore[no-any-return]
+        from . import _communicate  # At its first use, as all that not every program needs.
+
         return _communicate.communicate(self, input, endtime, orig_timeout)
 
-    def communicate(self, input: Any = None, timeout: Optional[float] = None) -> Tuple[Any, Any]:
+    def communicate(
+        self, input: "Any" = None, timeout: "Optional[float]" = None
+    ) -> "Tuple[Any, Any]":
         """As subprocess's, but it ends with the main process: others may hold the pipes."""
         many = [self.stdin, self.stdout, self.stderr].count(None) < 2
         begun = self.__dict__.get("_communication_started")
@@ -211,17 +217,17 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        value: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: "Optional[Type[BaseException]]",
+        value: "Optional[BaseException]",
+        traceback: "Optional[TracebackType]",
     ) -> None:
         try:
             super().__exit__(kind, value, traceback)
         finally:
             if self._child_created:
-                self.finish()
+                self._end()
 
-    def __del__(self, _maxsize: int = sys.maxsize, _warn: Any = warnings.warn) -> None:
+    def __del__(self, _maxsize: int = sys.maxsize, _warn: "Any" = warnings.warn) -> None:
         if self._native is None:
             super().__del__()
         elif self._runs_unowned():
@@ -229,36 +235,40 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             _warn(text, ResourceWarning, source=self)
 
     def _runs_unowned(self) -> bool:
-        known = self.returncode is not None or self._report is not None
+        known = self.returncode is not None or self._ended is not None
         return self._child_created and not known and not self._detached
 
     # What subprocess does not have.
 
-    def _tidy(self) -> Child:
+    def _tidy(self) -> "Child":
         if self._native is None:
             raise ValueError(f"process {self.pid} has no tree of its own: it has joined another")
         return self._native
 
-    def finish(self) -> Optional[Report]:
+    def finish(self) -> "Optional[Report]":
         """Ends the tree, with the grace if there is one, and says what became of it.
 
         None for a process that has joined another tree. A second call returns the same.
         """
+        self._end()
+        return self.report
+
+    def _end(self) -> None:
+        """Ends the tree. Its report is laid out when it is asked for."""
         if self._native is None:
             self._end_joined()
-        elif self._report is None:
-            patient = bool(self._additions and self._additions.grace) and self.returncode is None
+        elif self._ended is None:
+            patient = self.returncode is None and bool(self._additions and self._additions.grace)
             try:
-                self._report = _values().Report._of(self._native.finish(patient))
-            except Error as error:
-                if error.report is not None and self.returncode is None:
-                    self.returncode = error.report.returncode
+                self._ended = self._native.finish(patient)
+            except OSError as error:
+                report = getattr(error, "report", None)
+                if report is not None and self.returncode is None:
+                    self.returncode = report.returncode
                 raise
             finally:
                 self._close_pipes()
-            if self.returncode is None:
-                self.returncode = self._report.returncode
-        return self._report
+            self._note(self._ended.raw_status)
 
     def _end_joined(self) -> None:
         if self.returncode is None:
@@ -275,8 +285,10 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                     pass  # What was not written yet has no reader any more.
 
     @property
-    def report(self) -> Optional[Report]:
-        """What :meth:`finish` has returned, once it was called."""
+    def report(self) -> "Optional[Report]":
+        """What :meth:`finish` returns, once the tree was ended."""
+        if self._report is None and self._ended is not None:
+            self._report = _values().Report._of(self._ended.told())
         return self._report
 
     def stop(self, grace: float = 0.0) -> None:
@@ -292,7 +304,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         """Sends a signal to the whole tree."""
         self._tidy().signal_tree(int(sig))
 
-    def wait_ready(self, *, timeout: float = 30.0, **condition: Any) -> None:
+    def wait_ready(self, *, timeout: float = 30.0, **condition: "Any") -> None:
         """Waits until the tree meets a condition; :class:`NotReady` if it ends, or time is over.
 
         One of ``port`` (a number; 0 for any), ``http`` (a URL), ``line`` (a text in its ``log``),
@@ -304,11 +316,11 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         ((what, value),) = condition.items()
         self._tidy().wait_ready(what, value, timeout)
 
-    def ports(self) -> List[Port]:
+    def ports(self) -> "List[Port]":
         """The ports on which the tree listens."""
         return [_values().Port(*port) for port in self._tidy().ports()]
 
-    def processes(self) -> List[ProcessInfo]:
+    def processes(self) -> "List[ProcessInfo]":
         """The processes of the tree."""
         return [_values().ProcessInfo._of(one) for one in self._tidy().processes()]
 
@@ -316,13 +328,24 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         """The main process's pidfd: readable once it has ended."""
         return self._tidy().fileno()
 
+    @property
+    def forwarded(self) -> "Optional[Socket]":
+        """Where the connections arrive that a sandbox with ``network="forward:PORT"`` lets out."""
+        if self._forwarded is None and self._native is not None:
+            fd = self._native.take_forwarded()
+            if fd is not None:
+                import socket
+
+                self._forwarded = socket.socket(fileno=fd)
+        return self._forwarded
+
     def detach(self) -> None:
         """Lets the tree live on without this object, until this Python process ends."""
         self._tidy().detach()
         self._detached = True
 
 
-def _arguments(args: Any, shell: bool, executable: Any) -> List[Any]:
+def _arguments(args: "Any", shell: bool, executable: "Any") -> "List[Any]":
     if isinstance(args, (str, bytes)):
         args = [args]
     elif isinstance(args, os.PathLike):
@@ -336,20 +359,20 @@ def _arguments(args: Any, shell: bool, executable: Any) -> List[Any]:
     return args  # type: ignore[no-any-return]
 
 
-def _groups(ids: Sequence[int]) -> List[Optional[int]]:
+def _groups(ids: "Sequence[int]") -> "List[Optional[int]]":
     try:
         return [_number(one) for one in ids]
     except OverflowError as error:
         raise ValueError(f"invalid group id: {error}") from None
 
 
-def _number(id: Optional[int]) -> Optional[int]:
+def _number(id: "Optional[int]") -> "Optional[int]":
     if id is not None and not 0 <= id < 2**32:
         raise OverflowError(f"user and group ids are 32 bits, not {id}")
     return id
 
 
-def _environment(env: Any) -> List[Tuple[bytes, bytes]]:
+def _environment(env: "Any") -> "List[Tuple[bytes, bytes]]":
     pairs = []
     for key, value in env.items():
         key = os.fsencode(key)
@@ -359,20 +382,7 @@ def _environment(env: Any) -> List[Tuple[bytes, bytes]]:
     return pairs
 
 
-def _as_subprocess_has_it(error: Error, program: Any, cwd: Any) -> BaseException:
-    """The exception that subprocess would raise, if it has one; with our hint."""
-    if error.step == "pre_exec":
-        return subprocess.SubprocessError("Exception occurred in preexec_fn.")
-    if error.step not in STEPS or error.errno is None:
-        return error
-    name = {"exec": program}.get(error.step, cwd if error.step.startswith("chdir") else None)
-    known = OSError(error.errno, os.strerror(error.errno), name)
-    if error.hint and hasattr(known, "add_note"):
-        known.add_note(f"hint: {error.hint}")
-    return known
-
-
-def _values() -> Any:
+def _values() -> "Any":
     """Imported at its first use: dataclasses cost more than all the rest."""
     from . import _values
 

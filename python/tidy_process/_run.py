@@ -1,33 +1,54 @@
 """``run`` and the block that ends its command."""
 
-from __future__ import annotations
-
 import subprocess
 
 from ._popen import Popen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional, Union
+    from typing import Any, Dict, Optional, Union
 
+    from ._native import Ended
     from ._values import Report
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
     """subprocess's, with the ``report`` of the tree."""
 
-    report: Optional[Report] = None
+    _ended: "Optional[Ended]" = None
+    _report: "Optional[Report]" = None
+
+    @property
+    def report(self) -> "Optional[Report]":
+        """How the tree ended, and what of it had to be killed; None if it has joined another."""
+        if self._report is None and self._ended is not None:
+            from ._values import Report
+
+            self._report = Report._of(self._ended.told())
+        return self._report
+
+    def __getstate__(self) -> "Dict[str, Any]":
+        state = {**self.__dict__, "_report": self.report}
+        state.pop("_ended", None)
+        return state
+
+
+def completed(process: "Popen", out: "Any", err: "Any") -> "CompletedProcess":
+    """For a process whose tree was ended."""
+    made = CompletedProcess(process.args, process.returncode, out, err)
+    made._ended = process._ended
+    return made
 
 
 def run(
-    args: Any,
+    args: "Any",
     *,
-    input: Union[str, bytes, None] = None,
+    input: "Union[str, bytes, None]" = None,
     capture_output: bool = False,
-    timeout: Optional[float] = None,
+    timeout: "Optional[float]" = None,
     check: bool = False,
-    **keywords: Any,
-) -> CompletedProcess:
+    **keywords: "Any",
+) -> "CompletedProcess":
     """As :func:`subprocess.run`; it ends with the main process, and ends what that has left."""
     if input is not None:
         if keywords.get("stdin") is not None:
@@ -42,17 +63,15 @@ def run(
         try:
             out, err = process.communicate(input, timeout=timeout)
         except subprocess.TimeoutExpired as expired:
-            process.finish()
+            process._end()
             expired.stdout = expired.output
             raise
     finally:
-        report = process.finish()
+        process._end()
     code = process.returncode
     if check and code:
         raise subprocess.CalledProcessError(code, process.args, output=out, stderr=err)
-    completed = CompletedProcess(process.args, code, out, err)
-    completed.report = report
-    return completed
+    return completed(process, out, err)
 
 
 class tidy_process:
@@ -61,14 +80,14 @@ class tidy_process:
     By an exception and by Ctrl-C too. The parameters are those of :class:`Popen`.
     """
 
-    def __init__(self, args: Any, **popen: Any) -> None:
+    def __init__(self, args: "Any", **popen: "Any") -> None:
         self._args, self._popen = args, popen
-        self._process: Optional[Popen] = None
+        self._process: "Optional[Popen]" = None
 
-    def __enter__(self) -> Popen:
+    def __enter__(self) -> "Popen":
         self._process = Popen(self._args, **self._popen)
         return self._process
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: "Any") -> None:
         if self._process is not None:
-            self._process.finish()
+            self._process._end()

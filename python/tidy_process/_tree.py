@@ -24,8 +24,7 @@ class Tree:
     """
 
     def __init__(self, name: Optional[str] = None, limits: Optional[Limits] = None) -> None:
-        numbers = limits._numbers() if limits else []
-        self._native = _native.Tree(name, numbers, limits.cpuset if limits else None)
+        self._native = _native.Tree(name, limits._told() if limits else None)
         self._procs: Optional[int] = None
 
     def _joining(self, preexec_fn: Optional[Callable[[], Any]]) -> Callable[[], None]:
@@ -69,7 +68,8 @@ class Tree:
         if self._procs is not None:
             os.close(self._procs)
             self._procs = None
-        return _values.TreeReport._of(self._native.finish())
+        report: TreeReport = _values.TreeReport._of(self._native.finish())
+        return report
 
     def __enter__(self) -> Tree:
         return self

@@ -1,12 +1,15 @@
-"""Values: limits, sandboxes, and what became of a command."""
+"""Values: what became of a command."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence, Tuple
 
-Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+from ._asked import IoLimit, Limits, Sandbox
+
+__all__ = ["Change", "ChangeList", "Changes", "Confined", "Denied", "IoLimit", "Limits"]
+__all__ += ["Missing", "Note", "Port", "ProcessInfo", "Report", "Sandbox", "TreeReport"]
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,126 @@ class ProcessInfo:
         return cls(**{**told, "command": tuple(told["command"]), "ports": ports})
 
 
-def _all(told: Sequence[Dict[str, Any]]) -> Tuple[ProcessInfo, ...]:
-    return tuple(ProcessInfo._of(one) for one in told)
+@dataclass(frozen=True)
+class Note:
+    """What happened to a tree so often without ending its main process: ``pids_exhausted`` (forks
+    refused at the limit) or ``out_of_memory`` (other processes killed)."""
+
+    what: str
+    count: int
 
 
 @dataclass(frozen=True)
-class TreeReport:
-    """How a tree without a command of its own ended."""
+class Missing:
+    """A field of a report that is None, the file that would say, and why it does not."""
+
+    field: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Confined:
+    """How a command was confined: its level, by what, and the system calls allowed beside."""
+
+    level: str
+    mechanisms: Tuple[str, ...]
+    excepted: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Denied:
+    """What a command has tried and was denied, and what would allow it."""
+
+    action: str
+    target: str
+    call: str
+    name: str
+    pid: int
+    remedy: Optional[str]
+    remark: Optional[str]
+    times: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file or directory that was ``added``, ``changed`` or ``removed``, or is ``skipped``: a
+    commit does not take it over."""
+
+    path: str
+    kind: str
+    is_dir: bool
+    size: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ChangeList:
+    """The first changes; ``count`` is that of all."""
+
+    changes: Tuple[Change, ...]
+    count: int
+    skipped: int
+
+    @classmethod
+    def _of(cls, told: Tuple[Sequence[Tuple[Any, ...]], int, int]) -> ChangeList:
+        changes, count, skipped = told
+        return cls(tuple(Change(os.fsdecode(one[0]), *one[1:]) for one in changes), count, skipped)
+
+
+class Changes:
+    """What a command has written in one overlay. It is dropped with this object."""
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+
+    @property
+    def dir(self) -> str:
+        """The directory, as it was named."""
+        return os.fsdecode(self._native.dir)
+
+    def list(self) -> ChangeList:
+        """The differences to the host's directory as that is now."""
+        return ChangeList._of(self._native.list())
+
+    def commit(self) -> ChangeList:
+        """Makes the host's directory like what the command saw at its end; says what was done."""
+        return ChangeList._of(self._native.commit())
+
+    def __repr__(self) -> str:
+        return f"Changes({self.dir!r})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("changes are of this process: an open directory cannot be pickled")
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a tree has used, and what had to be killed. Seconds and bytes; ``None`` where the kernel
+    does not say, and ``missing`` has the reason; beyond the CPU time it is asked only for a tree
+    with limits."""
 
     wall: float
     user: Optional[float]
     system: Optional[float]
     memory_peak: Optional[int]
     pids_peak: Optional[int]
+    io_read: Optional[int]
+    io_written: Optional[int]
+    cpu_pressure: Optional[float]
+    memory_pressure: Optional[float]
+    io_pressure: Optional[float]
     oom_kills: Optional[int]
+    pids_denied: Optional[int]
+    missing: Tuple[Missing, ...]
+    notes: Tuple[Note, ...]
     leftovers: Tuple[ProcessInfo, ...]
     leftover_count: int
     mechanism: str
@@ -65,103 +174,53 @@ class TreeReport:
         return self.text
 
     @classmethod
-    def _of(cls, told: Dict[str, Any]) -> TreeReport:
-        return cls(**{**told, "leftovers": _all(told["leftovers"])})
+    def _of(cls, told: Dict[str, Any]) -> Any:
+        return cls(**{name: _made(name, value) for name, value in told.items()})
+
+
+class TreeReport(_Ended):
+    """How a tree without a command of its own ended."""
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(_Ended):
     """How a command's tree ended, and what had to be done about it.
 
     ``returncode`` is that of the main process, as subprocess has it; ``leftovers`` are the
-    processes that it left and that had to be killed. Seconds and bytes; ``None`` where the kernel
-    does not say.
+    processes that it left and that had to be killed.
     """
 
     returncode: int
     cause: str
-    wall: float
-    user: Optional[float]
-    system: Optional[float]
-    memory_peak: Optional[int]
-    pids_peak: Optional[int]
-    oom_kills: Optional[int]
-    leftovers: Tuple[ProcessInfo, ...]
-    leftover_count: int
     interrupted: Tuple[ProcessInfo, ...]
+    interrupted_count: int
     placement: str
-    mechanism: str
-    text: str
+    sandbox: Optional[Confined]
+    changes: Tuple[Changes, ...]
+    denied: Tuple[Denied, ...]
+    denied_count: int
 
     @property
     def success(self) -> bool:
         """Whether it exited by itself, with status 0."""
         return self.cause == "exited" and self.returncode == 0
 
-    def __str__(self) -> str:
-        return self.text
 
-    @classmethod
-    def _of(cls, told: Dict[str, Any]) -> Report:
-        told = dict(told)
-        told["returncode"] = os.waitstatus_to_exitcode(told.pop("raw_status"))
-        told["leftovers"] = _all(told["leftovers"])
-        told["interrupted"] = _all(told["interrupted"])
-        return cls(**told)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a whole tree may use, in bytes, seconds and numbers.
-
-    A limit that cannot be enforced here fails the spawn: :class:`LimitError`.
-    """
-
-    memory_max: Optional[int] = None
-    memory_high: Optional[int] = None
-    swap_max: Optional[int] = None
-    pids_max: Optional[int] = None
-    cpus: Optional[float] = None
-    cpu_weight: Optional[int] = None
-    cpu_time: Optional[float] = None
-    cpuset: Optional[str] = None
-
-    def _numbers(self) -> List[Tuple[str, float]]:
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        found = [(name, value) for name, value in named if value is not None and name != "cpuset"]
-        for name, value in found:
-            if value < 0:
-                raise ValueError(f"{name} is {value}: a limit is not negative")
-        return [(name, float(value)) for name, value in found]
+# What the extension module tells as tuples and dictionaries, by the field's name.
+_ROWS: Dict[str, Any] = {
+    "leftovers": ProcessInfo._of,
+    "interrupted": ProcessInfo._of,
+    "missing": lambda row: Missing(*row),
+    "notes": lambda row: Note(*row),
+    "denied": lambda row: Denied(*row),
+    "changes": Changes,
+}
 
 
-@dataclass(frozen=True)
-class Sandbox:
-    """What a command sees beside ``/usr`` and ``/etc``; a wish that cannot be met fails the spawn.
-
-    ``fence=True`` is the weaker level: it sees everything, and cannot leave its cgroup, touch
-    processes outside or gain privileges.
-    """
-
-    read: Sequence[Path] = ()
-    write: Sequence[Path] = ()
-    hide: Sequence[Path] = ()
-    overlay: Sequence[Path] = ()
-    private: Sequence[Path] = ()
-    network: str = "none"
-    keep_env: Sequence[str] = ()
-    fence: bool = False
-
-    def _native(self, fds: Sequence[int]) -> Any:
-        from . import _native
-
-        lists = [self.read, self.write, self.hide, self.overlay, self.private]
-        if self.fence:
-            if any(lists) or self.network != "none" or self.keep_env:
-                raise ValueError("a fence hides nothing: name no paths, network or variables")
-            return _native.Sandbox.fence(list(fds))
-        read, write, hide, overlay, private = (
-            [os.fsencode(path) for path in paths] for paths in lists
-        )
-        keep = list(self.keep_env)
-        return _native.Sandbox(read, write, hide, overlay, private, self.network, keep, list(fds))
+def _made(name: str, value: Any) -> Any:
+    if name == "returncode":
+        return os.waitstatus_to_exitcode(value)
+    if name == "sandbox" and value is not None:
+        level, mechanisms, excepted = value
+        return Confined(level, tuple(mechanisms), tuple(excepted))
+    return tuple(map(_ROWS[name], value)) if name in _ROWS else value

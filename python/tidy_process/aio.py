@@ -15,11 +15,10 @@ For trio and anyio a pidfd is what ``trio.lowlevel.wait_readable`` and ``anyio.w
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 
 from ._popen import Popen
-from ._run import CompletedProcess
+from ._run import CompletedProcess, completed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ class Process:
         self.popen = popen
         self._loop = asyncio.get_running_loop()
         self._transports: list[asyncio.BaseTransport] = []
+        # Those who wait for the end of the main process: a loop has one reader for each fd.
+        self._waiters: list[asyncio.Future[None]] = []
 
     async def _connect(self) -> None:
         popen = self.popen
@@ -79,31 +80,45 @@ class Process:
 
     async def wait(self) -> int:
         """Waits for the main process; keeps the deadline of the tree."""
-        while self.popen.poll() is None:
-            await self._news(self.popen._tidy().enforce())
-        assert self.popen.returncode is not None
-        return self.popen.returncode
+        popen = self.popen
+        # Looked at before and after the news, which may have come long ago.
+        while popen.returncode is None and popen.poll() is None:
+            # Without such keywords there is no deadline.
+            await self._news(popen._tidy().enforce() if popen._additions else None)
+        assert popen.returncode is not None
+        return popen.returncode
 
     async def _news(self, timeout: Optional[float]) -> None:
         """Waits until the main process has ended, or for so long."""
         ended: asyncio.Future[None] = self._loop.create_future()
-        # Several tasks may wait: each has an fd of its own, since a loop has one reader for each.
-        own = os.dup(self.popen.fileno())
-
-        def note() -> None:
-            self._loop.remove_reader(own)
-            if not ended.done():
-                ended.set_result(None)
-
-        self._loop.add_reader(own, note)
+        if not self._waiters:
+            self._loop.add_reader(self.popen.fileno(), self._note)
+        self._waiters.append(ended)
+        timer = None
+        if timeout is not None:
+            timer = self._loop.call_later(timeout, _settle, ended)
         try:
-            await asyncio.wait([ended], timeout=timeout)
+            await ended
         finally:
-            self._loop.remove_reader(own)
-            os.close(own)
+            if timer is not None:
+                timer.cancel()
+            if ended in self._waiters:
+                self._waiters.remove(ended)
+                if not self._waiters:
+                    self._loop.remove_reader(self.popen.fileno())
+
+    def _note(self) -> None:
+        """The pidfd is readable."""
+        self._loop.remove_reader(self.popen.fileno())
+        waiters, self._waiters = self._waiters, []
+        for ended in waiters:
+            _settle(ended)
 
     async def communicate(self, input: Optional[bytes] = None) -> Tuple[Any, Any]:
         """Feeds and reads until the main process has ended, whoever holds the pipes."""
+        if not self._transports:
+            await self.wait()
+            return None, None
         feeding = asyncio.ensure_future(self._feed(input))
         reading = [asyncio.ensure_future(_collect(one)) for one in (self.stdout, self.stderr)]
         try:
@@ -136,14 +151,19 @@ class Process:
 
     async def finish(self) -> Optional[Report]:
         """Ends the tree. Where it has a grace a thread waits for that; cancelling kills at once."""
+        await self._end()
+        return self.popen.report
+
+    async def _end(self) -> None:
         self._close()
         popen = self.popen
         additions = popen._additions
         if not (additions and additions.grace) or popen.poll() is not None:
-            return popen.finish()
-        ending = self._loop.run_in_executor(None, popen.finish)
+            popen._end()
+            return
+        ending = self._loop.run_in_executor(None, popen._end)
         try:
-            return await asyncio.shield(ending)
+            await asyncio.shield(ending)
         except asyncio.CancelledError:
             popen.kill_tree()
             await ending
@@ -160,6 +180,11 @@ class Process:
     def kill(self) -> None:
         """Kills the main process; :meth:`finish` ends the tree."""
         self.popen.kill()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _collect(reader: Optional[asyncio.StreamReader]) -> Optional[bytes]:
@@ -194,7 +219,7 @@ class tidy_process:
 
     async def __aexit__(self, *_: Any) -> None:
         if self._process is not None:
-            await self._process.finish()
+            await self._process._end()
 
 
 async def run(
@@ -217,10 +242,8 @@ async def run(
     except asyncio.TimeoutError:
         raise subprocess.TimeoutExpired(args, timeout or 0.0) from None
     finally:
-        report = await process.finish()
+        await process._end()
     code = process.popen.returncode
     if check and code:
         raise subprocess.CalledProcessError(code, args, output=out, stderr=err)
-    completed = CompletedProcess(args, code, out, err)
-    completed.report = report
-    return completed
+    return completed(process.popen, out, err)
