@@ -119,9 +119,13 @@ impl Request {
             None => Command::new(first),
         };
         command.args(rest.iter().map(os));
-        if let Some(env) = &self.env {
-            command.env_clear().envs(env.iter().map(|(key, value)| (os(key), os(value))));
-        }
+        command.env_clear();
+        match &self.env {
+            Some(env) => command.envs(env.iter().map(|(key, value)| (os(key), os(value)))),
+            // Copied here, with the GIL: `os.putenv` of another thread moves the C library's table,
+            // which the spawn itself would read meanwhile.
+            None => command.envs(std::env::vars_os()),
+        };
         if let Some(dir) = &self.cwd {
             command.current_dir(os(dir));
         }

@@ -208,3 +208,33 @@ def test_the_import_brings_nothing_that_costs_much() -> None:
     """
     brought = ended(python(script, stderr=subprocess.DEVNULL))
     assert set(brought) <= {"__future__", "atexit"}
+
+
+def test_a_thread_that_changes_the_environment_takes_nothing_from_a_child() -> None:
+    # putenv moves the C library's table, which a spawn without the GIL would read meanwhile.
+    process = python("""
+        import os, subprocess, threading, time, tidy_process
+        kept = {f"TIDY_KEPT_{number}": "x" * 20 for number in range(8000)}
+        os.environ.update(kept)
+        changed = {f"TIDY_KEPT_{number}" for number in range(20)}
+        over = threading.Event()
+        def change():
+            # The first ones: each that goes moves all behind it.
+            while not over.is_set():
+                for number in range(20):
+                    os.environ.pop(f"TIDY_KEPT_{number}", None)
+                for number in range(20):
+                    os.environ[f"TIDY_KEPT_{number}"] = "y" * 50
+        changing = threading.Thread(target=change)
+        changing.start()
+        lost = 0
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            told = tidy_process.run(["/usr/bin/env"], capture_output=True, text=True).stdout
+            names = {line.partition("=")[0] for line in told.splitlines()}
+            lost += len(kept.keys() - names - changed)
+        over.set()
+        changing.join()
+        print(lost)
+    """)
+    assert (ended(process), process.returncode) == (["0"], 0)
