@@ -140,11 +140,13 @@ def _apply_markers(ledger: Ledger, owner: Owner, item: pytest.Item) -> None:
             owner.keeper = _keeper(ledger, item, keep)
 
 
-def _keeper(ledger: Ledger, item: pytest.Item, keep: str) -> Owner:
+def _keeper(ledger: Ledger, item: pytest.Item, keep: str) -> Optional[Owner]:
+    """None for a function's class: as for fixtures of that scope, it ends with the test."""
     if keep not in SCOPES:
         known = ", ".join(SCOPES)
         raise pytest.UsageError(f"{item.nodeid}: keep is one of {known}, not {keep!r}")
     scope = item.getparent(SCOPES[keep])
-    nodeid = scope.nodeid if scope is not None else item.nodeid
-    what = f"tests kept for the {keep} {nodeid}".rstrip()
-    return ledger.lasting((keep, nodeid), what)
+    if scope is None:
+        return None
+    what = f"tests kept for the {keep} {scope.nodeid}".rstrip()
+    return ledger.lasting((keep, scope.nodeid), what)
