@@ -11,6 +11,7 @@ mod instructions;
 mod live;
 mod machine;
 mod options;
+mod package;
 mod peers;
 mod pool;
 mod python;
@@ -77,7 +78,7 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 9] = [
+const SECTIONS: [(Section, Measure); 10] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("confined", confined::measure),
@@ -86,6 +87,7 @@ const SECTIONS: [(Section, Measure); 9] = [
     ("cli", cli::measure),
     ("live", live::measure),
     ("pool", pool::measure),
+    ("python", package::measure),
     ("build", build::measure),
 ];
 

@@ -12,7 +12,7 @@ const USAGE: &str = "usage: ci/bench [--quick] [--long] [--times N] [--only SECT
   --quick    every entry a few times: proves that all of it runs, measures nothing
   --long     the 100,000th run against the first, too (about four minutes more)
   --times N  all of it N times, and the spread of the targets
-  --only S   instructions, cycle, confined, teardown, capture, cli, live, pool or build";
+  --only S   instructions, cycle, confined, teardown, capture, cli, live, pool, python or build";
 
 pub(crate) struct Options {
     /// As they were typed.
@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) tool: PathBuf,
     /// A Python that has psutil.
     pub(crate) python: PathBuf,
+    /// A Python that has our package, and pytest.
+    pub(crate) package: PathBuf,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             root: path("BENCH_ROOT")?,
             tool: target.join("release/tidy-process"),
             python: target.join("bench-venv/bin/python"),
+            package: target.join("bench-venv-package/bin/python"),
             target,
         };
         let mut words = words.iter();

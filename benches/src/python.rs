@@ -1,4 +1,5 @@
-//! Python's recipe, in a Python that stays: subprocess, and psutil to kill what descends from it.
+//! A Python that stays, and measures in itself: Python's recipe (subprocess, and psutil to kill what
+//! descends from it), or our package.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -22,8 +23,18 @@ pub(crate) struct Python {
 impl Python {
     /// `ballast`: bytes that it touches first.
     pub(crate) fn start(python: &Path, supervisor: &Supervisor, ballast: usize) -> Res<Self> {
+        Self::play(python, RECIPE, supervisor, ballast)
+    }
+
+    /// The same, of another program.
+    pub(crate) fn play(
+        python: &Path,
+        program: &str,
+        supervisor: &Supervisor,
+        ballast: usize,
+    ) -> Res<Self> {
         let mut command = Command::new(python);
-        command.args(["-c", RECIPE]).arg(ballast.to_string()).supervisor(supervisor);
+        command.args(["-c", program]).arg(ballast.to_string()).supervisor(supervisor);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take());
         let (Some(asks), Some(tells)) = pipes else { return Err("no pipes".into()) };

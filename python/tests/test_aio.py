@@ -47,6 +47,33 @@ def test_cancelling_and_timeouts_end_the_tree(mark: str) -> None:
     within(main())
 
 
+def test_a_wait_that_is_cancelled_takes_nothing_from_the_others() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        process = await aio.create_subprocess_exec("sleep", "60")
+        before = len(loop._selector.get_map())
+        waits = [asyncio.ensure_future(process.wait()) for _ in range(3)]
+        while len(process._waiters) < 3:
+            await asyncio.sleep(0)  # until they wait
+        assert len(loop._selector.get_map()) == before + 1
+        waits[0].cancel()
+        process.kill()
+        told = await asyncio.gather(*waits, return_exceptions=True)
+        assert isinstance(told[0], asyncio.CancelledError) and told[1:] == [-9, -9]
+        assert len(loop._selector.get_map()) == before
+        await process.finish()
+        # With the last one the loop forgets the pidfd, whose number is another's one day.
+        process = await aio.create_subprocess_exec("sleep", "60")
+        wait = asyncio.ensure_future(process.wait())
+        await asyncio.sleep(0)
+        wait.cancel()
+        await asyncio.gather(wait, return_exceptions=True)
+        assert len(loop._selector.get_map()) == before
+        await process.finish()
+
+    within(main())
+
+
 def test_streams_deadlines_and_several_waits() -> None:
     async def main() -> None:
         pipe = subprocess.PIPE

@@ -11,12 +11,14 @@ from .. import _native
 from .._errors import Error
 from .._tree import Tree
 from .._values import ProcessInfo
-from . import _children, _proc
+from . import _proc
 from ._left import Left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol, Union
+
+    from . import _children
 
     class Group(Protocol):
         def add(self, pid: int) -> None: ...
@@ -35,6 +37,9 @@ def make() -> Ground:
         why = "no cgroup can be made here"
     except Error as error:
         why = str(error).splitlines()[0]
+    # Needed seldom, and it brings ctypes.
+    from . import _children
+
     return _children.ChildGround(why)
 
 
