@@ -1,4 +1,4 @@
-//! What a command takes over from its caller beyond its streams: fds, session, umask.
+//! What a command takes over from its caller beyond its streams: fds, environment, session, umask.
 
 use std::os::fd::RawFd;
 
@@ -38,6 +38,25 @@ impl Command {
     /// ```
     pub fn inherit_fds(&mut self, fds: impl IntoIterator<Item = RawFd>) -> &mut Self {
         self.program.fds = Some(fds.into_iter().filter(|fd| !(0..=2).contains(fd)).collect());
+        self
+    }
+
+    /// Takes over the caller's environment as it is now, for every spawn. Default: each spawn reads
+    /// it. What of it the child gets is as without this: variables that are set or removed, and a
+    /// sandbox, have their say.
+    ///
+    /// For a program whose other threads call setenv(3) without std's lock, as an interpreter's
+    /// do: a spawn that reads meanwhile is undefined behaviour. This is called where they cannot.
+    ///
+    /// # Examples
+    /// ```
+    /// let mut command = tidy_process::Command::new("env");
+    /// command.inherit_env_now().env_remove("HOME");
+    /// assert!(command.output()?.report.success());
+    /// # Ok::<(), tidy_process::Error>(())
+    /// ```
+    pub fn inherit_env_now(&mut self) -> &mut Self {
+        self.program.inherited = Some(std::env::vars_os().collect());
         self
     }
 

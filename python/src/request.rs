@@ -119,13 +119,16 @@ impl Request {
             None => Command::new(first),
         };
         command.args(rest.iter().map(os));
-        command.env_clear();
         match &self.env {
-            Some(env) => command.envs(env.iter().map(|(key, value)| (os(key), os(value)))),
-            // Copied here, with the GIL: `os.putenv` of another thread moves the C library's table,
-            // which the spawn itself would read meanwhile.
-            None => command.envs(std::env::vars_os()),
-        };
+            Some(env) => {
+                command.env_clear().envs(env.iter().map(|(key, value)| (os(key), os(value))));
+            }
+            // With the GIL: `os.putenv` of another thread moves the C library's table, which the
+            // spawn itself would read meanwhile.
+            None => {
+                command.inherit_env_now();
+            }
+        }
         if let Some(dir) = &self.cwd {
             command.current_dir(os(dir));
         }

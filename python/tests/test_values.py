@@ -160,3 +160,12 @@ def test_all_names_are_there_and_listed() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         tidy_process.nothing  # type: ignore[attr-defined]
     assert sys.modules["tidy_process._values"].Report is tidy_process.Report
+
+
+def test_a_sandbox_shows_no_variable_but_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDY_SECRET", "a secret")
+    assert "TIDY_SECRET=a secret" in run(["env"], capture_output=True, text=True).stdout
+    assert "TIDY_SECRET" not in sandboxed(Sandbox(), "env").stdout
+    assert "TIDY_SECRET=a secret" in sandboxed(Sandbox(keep_env=["TIDY_SECRET"]), "env").stdout
+    own = sandboxed(Sandbox(), "env", env={"TIDY_OWN": "its own"}).stdout
+    assert "TIDY_OWN=its own" in own and "TIDY_SECRET" not in own

@@ -174,11 +174,15 @@ fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
     if command.env.is_empty() && !command.env_clear {
         let mut envp = Growing::new(64, 4096)?;
         // The process's own environment needs no check.
-        for (key, value) in std::env::vars_os() {
-            envp.push(&[key.as_bytes(), b"=", value.as_bytes()])?;
+        let mut push = |key: &OsStr, value: &OsStr| {
             if path.is_none() && key == "PATH" {
-                path = Some(value);
+                path = Some(value.to_owned());
             }
+            envp.push(&[key.as_bytes(), b"=", value.as_bytes()])
+        };
+        match &command.inherited {
+            Some(taken) => taken.iter().try_for_each(|(key, value)| push(key, value))?,
+            None => std::env::vars_os().try_for_each(|(key, value)| push(&key, &value))?,
         }
         return Ok((envp.done()?, path));
     }
@@ -200,9 +204,12 @@ fn checked(mut env: BTreeMap<OsString, OsString>) -> Result<(Strings, Option<OsS
 }
 
 fn changed(command: &Program, keeps: &dyn Fn(&OsStr) -> bool) -> BTreeMap<OsString, OsString> {
-    let inherited = (!command.env_clear).then(std::env::vars_os).into_iter().flatten();
-    let inherited = inherited.filter(|(key, _)| keeps(key));
-    let mut env: BTreeMap<OsString, OsString> = inherited.collect();
+    let kept = |(key, _): &(OsString, OsString)| keeps(key);
+    let mut env: BTreeMap<OsString, OsString> = match &command.inherited {
+        _ if command.env_clear => BTreeMap::new(),
+        Some(taken) => taken.iter().filter(|one| kept(one)).cloned().collect(),
+        None => std::env::vars_os().filter(kept).collect(),
+    };
     for (key, value) in &command.env {
         match value {
             Some(value) => env.insert(key.clone(), value.clone()),
@@ -269,5 +276,22 @@ mod tests {
     #[test]
     fn an_empty_name_is_nowhere() {
         assert_eq!(found("", "/bin"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_taken_over_is_changed_and_filtered_as_the_callers_own_is() {
+        let mut command = Program::new(OsStr::new("env"));
+        command.inherited = Some(vec![("A".into(), "1".into()), ("PATH".into(), "/x".into())]);
+        let laid_out = |command: &Program| {
+            let Ok((envp, path)) = environment(command) else { return Default::default() };
+            (String::from_utf8_lossy(&envp._bytes).into_owned(), path)
+        };
+        assert_eq!(laid_out(&command), ("A=1\0PATH=/x\0".to_owned(), Some("/x".into())));
+        command.env.insert("B".into(), Some("2".into()));
+        assert_eq!(laid_out(&command).0, "A=1\0B=2\0PATH=/x\0");
+        let kept: Vec<_> = changed(&command, &|key| key == "A").into_keys().collect();
+        assert_eq!(kept, ["A", "B"]);
+        command.env_clear = true;
+        assert_eq!(laid_out(&command), ("B=2\0".to_owned(), None));
     }
 }

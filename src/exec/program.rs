@@ -11,6 +11,8 @@ pub(crate) struct Program {
     pub(crate) arg0: Option<OsString>,
     pub(crate) args: Vec<OsString>,
     pub(crate) env_clear: bool,
+    /// What it inherits, where that was taken over before the spawn.
+    pub(crate) inherited: Option<Vec<(OsString, OsString)>>,
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) uid: Option<u32>,
@@ -30,6 +32,7 @@ impl Program {
             arg0: None,
             args: Vec::new(),
             env_clear: false,
+            inherited: None,
             env: BTreeMap::new(),
             cwd: None,
             uid: None,
