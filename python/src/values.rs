@@ -1,4 +1,5 @@
-//! What is made once and given to commands (logs and sandboxes), and what they have written in overlays.
+//! What is made once and given to commands (logs and sandboxes), and what they have written in
+//! overlays.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
