@@ -44,9 +44,18 @@ def test_run_ends_with_the_main_process_though_another_holds_the_pipe() -> None:
     assert [one.command[0] for one in done.report.leftovers] == ["sleep"]
 
 
-def test_what_works_on_when_the_main_process_has_ended_is_read_to_its_end() -> None:
-    done = run("(seq 1 100000; exec >&-) & exit 3", shell=True, capture_output=True)
-    assert (len(done.stdout), done.returncode) == (588895, 3)
+def test_what_works_on_when_the_main_process_has_ended_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # However long a loaded machine takes.
+    monkeypatch.setattr("tidy_process._communicate.SETTLE", SOON)
+    # More than a pipe takes, so it is read in pieces.
+    done = run("(seq 1 20000; exec >&-) & exit 3", shell=True, capture_output=True)
+    assert (len(done.stdout), done.returncode) == (108894, 3)
+    # It computes for longer than a pause, and what sleeps then is not waited for.
+    compute = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo late; sleep 60"
+    done = run(f"({compute}) & exit 3", shell=True, capture_output=True)
+    assert done.stdout == b"late\n"
 
 
 def test_linger_waits_for_all_that_hold_the_pipe() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # What others write once the main process has ended is read as long as it comes without a pause,
-# for this long at the most: filters at the end of a pipe end a moment later.
+# or one of them runs, for this long at the most: filters at the end of a pipe end a moment later.
 SETTLE = 0.1
 PAUSE = 0.01
 
@@ -85,7 +85,8 @@ def _exchange(
             wait = PAUSE if wait is None else min(PAUSE, wait)
         ready = selector.select(wait)
         seams._check_timeout(endtime, timeout, *_joined(process, outputs))
-        if ended is not None and (not ready or time.monotonic() > ended + SETTLE):
+        paused = ended is not None and not ready and not _works(process)
+        if ended is not None and (paused or time.monotonic() > ended + SETTLE):
             for pipe in outputs:
                 if not pipe.closed:
                     pipe.close()
@@ -105,6 +106,11 @@ def _exchange(
         ):
             selector.unregister(process.stdin)
             process.stdin.close()
+
+
+def _works(process: Popen) -> bool:
+    """Whether one of the tree is on a CPU, or waits for one, which may take longer than a pause."""
+    return any(one["state"] in "RD" for one in process._tidy().processes())
 
 
 def _registered(selector: selectors.BaseSelector) -> List[Any]:
