@@ -1,5 +1,5 @@
-//! A Python that stays, and measures in itself: Python's recipe (subprocess, and psutil to kill what
-//! descends from it), or our package.
+//! A Python that stays, and measures in itself: Python's recipe (subprocess, and psutil to kill
+//! what descends from it), or our package.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
