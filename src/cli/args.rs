@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::doctor::DoctorArgs;
 use crate::doctor::attempt::Attempt;
 use crate::late::Late;
+use crate::pool::args::PoolArgs;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
 use crate::run::args::RunArgs;
 use crate::with::args::WithArgs;
@@ -23,6 +24,8 @@ pub(crate) enum What {
     Run(Late<Box<RunArgs>>),
     /// Start servers, wait until they are ready, run CMD, end the servers
     With(Late<Box<WithArgs>>),
+    /// Run many commands, so many at a time
+    Pool(Late<Box<PoolArgs>>),
     /// Say what works here, and what to type for what does not
     Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup

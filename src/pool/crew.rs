@@ -146,7 +146,8 @@ impl Crew {
         all.iter().map(AsRef::as_ref).for_each(call);
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether no more is to be started.
+    pub fn is_closed(&self) -> bool {
         self.state.load(Ordering::SeqCst) != OPEN
     }
 

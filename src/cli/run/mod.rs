@@ -3,7 +3,6 @@
 pub(crate) mod args;
 pub(crate) mod files;
 
-use libc::SIGTERM;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
@@ -11,6 +10,7 @@ use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
 use crate::learn;
 use crate::ledger::Ledger;
+use crate::options::{Policy, command_of};
 use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
@@ -145,17 +145,12 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
-    let mut words = args.command.iter();
-    let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
-    command.args(words).supervisor(supervisor);
-    command.grace(args.kill_after).stop_signal(args.signal.unwrap_or(SIGTERM));
+    let RunArgs { timeout, kill_after, signal, leaks, settle, .. } = *args;
+    let mut command = command_of(&args.command, supervisor);
+    Policy { timeout, kill_after, signal, leaks, settle }.apply(&mut command);
     command.stop_main_only(args.forward == Forward::Main);
     command.force_join(args.force_join).delegate(args.delegate);
-    command.limits(args.limits.limits()).linger(args.leaks == Leaks::Wait);
-    command.settle(args.settle).stop_leftovers(args.leaks == Leaks::Stop);
-    if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
-        command.timeout(timeout);
-    }
+    command.limits(args.limits.limits());
     if let Some(name) = &args.name {
         command.name(name);
     }

@@ -1,0 +1,88 @@
+//! Where the output of a command goes while it runs: files without names, so that nothing of them
+//! is left whatever happens, or files in a directory of results. Never memory.
+
+use std::fs::{DirBuilder, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::exit::{Failure, open_failure};
+use crate::scratch::{Scratch, directory};
+
+/// A file may be told to be longer than any disk; so much more than there is of it is believed.
+const HOLES: u64 = 1 << 30;
+
+/// Both streams of one command.
+pub(crate) struct Spool {
+    pub(crate) out: File,
+    pub(crate) err: File,
+    /// The directory of its results.
+    pub(crate) dir: Option<OwnedFd>,
+}
+
+pub(crate) enum Spools {
+    /// Commands write where the tool does.
+    Ours,
+    Unnamed(Scratch),
+    /// A directory that has one for each command.
+    Results(PathBuf, OwnedFd),
+}
+
+impl Spools {
+    pub(crate) fn unnamed() -> Result<Self, Failure> {
+        Scratch::open().map(Self::Unnamed)
+    }
+
+    /// Makes the directory, if it is not there.
+    pub(crate) fn results(dir: &Path) -> Result<Self, Failure> {
+        let made = DirBuilder::new().recursive(true).mode(0o777).create(dir);
+        made.map_err(|error| open_failure(dir, error))?;
+        Ok(Self::Results(dir.to_owned(), directory(dir)?))
+    }
+
+    /// Files for the command with this number.
+    pub(crate) fn open(&self, number: u64) -> Result<Option<Spool>, Failure> {
+        match self {
+            Self::Ours => Ok(None),
+            Self::Unnamed(scratch) => {
+                Ok(Some(Spool { out: scratch.file()?, err: scratch.file()?, dir: None }))
+            }
+            Self::Results(path, dir) => {
+                let path = path.join(number.to_string());
+                let spool = results(dir, &number.to_string());
+                spool.map(Some).map_err(|errno| open_failure(&path, errno.into()))
+            }
+        }
+    }
+}
+
+/// New files: one that is there already may be a link, a FIFO, or have another name elsewhere.
+fn results(dir: &OwnedFd, name: &str) -> nix::Result<Spool> {
+    match mkdirat(dir.as_fd(), name, Mode::from_bits_retain(0o777)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let how = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let dir = openat(dir.as_fd(), name, how, Mode::empty())?;
+    let (out, err) = (new_file(&dir, "stdout")?, new_file(&dir, "stderr")?);
+    Ok(Spool { out, err, dir: Some(dir) })
+}
+
+pub(crate) fn new_file(dir: &OwnedFd, name: &str) -> nix::Result<File> {
+    match unlinkat(dir.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let how = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(dir.as_fd(), name, how, Mode::from_bits_retain(0o666)).map(File::from)
+}
+
+/// How much was written to it.
+pub(crate) fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |data| data.len().min(data.blocks() * 512 + HOLES))
+}
