@@ -7,6 +7,7 @@ use crate::doctor::attempt::Attempt;
 use crate::late::Late;
 use crate::pool::args::PoolArgs;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
+use crate::report::ReportArgs;
 use crate::run::args::RunArgs;
 use crate::with::args::WithArgs;
 
@@ -26,6 +27,8 @@ pub(crate) enum What {
     With(Late<Box<WithArgs>>),
     /// Run many commands, so many at a time
     Pool(Late<Box<PoolArgs>>),
+    /// Make one page of many JSON reports
+    Report(Late<ReportArgs>),
     /// Say what works here, and what to type for what does not
     Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup

@@ -6,6 +6,7 @@ mod args;
 mod run;
 mod with;
 mod pool;
+mod report;
 mod doctor;
 mod ps;
 mod place;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         What::Run(Late(args)) => run::run(&args),
         What::With(Late(args)) => with::with(&args),
         What::Pool(Late(args)) => pool::pool(&args),
+        What::Report(Late(args)) => ended(report::report(&args)),
         What::Doctor(Late(args)) => doctor::doctor(&args),
         What::Idle => doctor::probe::be_idle(),
         What::Attempt { what } => doctor::confinement::attempt(what),

@@ -53,7 +53,8 @@ pub(crate) fn directory(path: &Path) -> Result<OwnedFd, Failure> {
 fn briefly_named(dir: &Path) -> io::Result<File> {
     for number in 0..NAMES {
         let path = dir.join(format!(".tidy-process-{}-{number}", std::process::id()));
-        let new = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let new =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         match new {
             Ok(file) => return remove_file(&path).map(|()| file),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;

@@ -11,6 +11,7 @@ use crate::exit::Leaks;
 use crate::options::{LimitArgs, Policy, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::pool::values::{Busy, Halt, Jobs, count, delimiter, halt, jobs, load, tries};
+use crate::print::ci::CiArgs;
 use crate::print::progress::When;
 use crate::values::{duration, memory, signal};
 
@@ -134,7 +135,7 @@ pub(crate) struct PoolArgs {
     pub(crate) json: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) ci: crate::print::ci::CiArgs,
+    pub(crate) ci: CiArgs,
 
     /// Show a bar on the terminal
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]

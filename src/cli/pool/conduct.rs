@@ -33,13 +33,7 @@ pub(crate) struct Conduct<'a> {
 
 impl<'a> Conduct<'a> {
     pub(crate) fn new(desk: &'a Desk<'a>, signals: &'a Signals) -> Self {
-        Self {
-            desk,
-            signals,
-            requests: Requests::default(),
-            kill_at: None,
-            leave_at: None,
-        }
+        Self { desk, signals, requests: Requests::default(), kill_at: None, leave_at: None }
     }
 
     /// Runs all commands; returns what was told of them, and the signal to end by.

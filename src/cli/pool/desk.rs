@@ -339,8 +339,7 @@ impl Work for Desk<'_> {
             Err(error) => exit_of(error),
         };
         let is_good = exit == 0;
-        let is_retried =
-            !is_good && job.attempt < self.args.retries && !self.crew.is_closed();
+        let is_retried = !is_good && job.attempt < self.args.retries && !self.crew.is_closed();
         let mut feed = lock(&self.feed);
         feed.release(job.slot);
         if is_retried {

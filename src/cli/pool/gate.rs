@@ -23,11 +23,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(
-        load: Option<Busy>,
-        mem_free: Option<u64>,
-        delay: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(load: Option<Busy>, mem_free: Option<u64>, delay: Option<Duration>) -> Self {
         Self { load: load.map(|Busy(load)| load), mem_free, delay, ..Self::default() }
     }
 
@@ -39,8 +35,11 @@ impl Gate {
         let all = [
             (load, "--load: how many processes run is not known here, and not looked at"),
             (memory, "--mem-free: how much memory is free is not known here, and not looked at"),
-            (pressure, "--mem-free: this kernel has no pressure stall information: only free \
-                        memory is looked at"),
+            (
+                pressure,
+                "--mem-free: this kernel has no pressure stall information: only free \
+                        memory is looked at",
+            ),
         ];
         all.into_iter().filter(|(is_unknown, _)| *is_unknown).map(|(_, what)| what).collect()
     }

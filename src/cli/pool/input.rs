@@ -87,7 +87,11 @@ impl Input {
                 self.is_over = count == 0;
                 count
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                0
+            }
             Err(error) => {
                 self.buffer.truncate(before);
                 return Err(error);

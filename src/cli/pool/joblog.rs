@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::pool::input::{Input, Record};
 
-const HEADER: &str =
-    "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
 
 /// What a line says.
 pub(crate) struct Row<'a> {
@@ -26,7 +25,8 @@ impl Row<'_> {
         let start = self.start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (start, wall) = (start.as_secs_f64(), self.wall.as_secs_f64());
         let Self { number, received, exit, signal, .. } = self;
-        let line = format!("{number}\t:\t{start:.3}\t{wall:10.3}\t0\t{received}\t{exit}\t{signal}\t");
+        let line =
+            format!("{number}\t:\t{start:.3}\t{wall:10.3}\t0\t{received}\t{exit}\t{signal}\t");
         // A line's end would make two of it, as parallel has it.
         let command = self.command.iter().map(|&byte| if byte == b'\n' { 0 } else { byte });
         line.into_bytes().into_iter().chain(command).chain([b'\n']).collect()

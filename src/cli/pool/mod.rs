@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tidy_process::Supervisor;
 
 use crate::exit::{Ended, FAILED, Failure, LEAKED, Leaks};
 use crate::place::scope;
@@ -58,7 +59,9 @@ fn run(args: &PoolArgs, signals: &Signals) -> Result<Ended, Failure> {
     }
     let start = Instant::now();
     let Opened { recipe, feed, spools, books } = opened;
-    let (builder, proxy) = args.confine.all_of(args.ground.guard(Default::default()))?;
+    let account = args.verbose || args.json.is_some() || args.results.is_some();
+    let builder = Supervisor::builder().account(account);
+    let (builder, proxy) = args.confine.all_of(args.ground.guard(builder))?;
     let wish = args.ground.wish(args.limits.need_controllers(), args.verbose)?;
     let (supervisor, _) = scope::supervisor(builder, &wish)?;
     if !args.quiet {

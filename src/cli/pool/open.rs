@@ -86,7 +86,10 @@ fn refuse_mixtures(args: &PoolArgs, is_line: bool, origins: usize) -> Result<(),
     };
     if is_line && (args.max_args > 1 || args.shell || origins > 1) {
         let hint = "give CMD behind --, as in: tidy-process pool -n 2 -- CMD {}";
-        return refuse("-n, --shell and several inputs are for arguments, and there is no CMD", hint);
+        return refuse(
+            "-n, --shell and several inputs are for arguments, and there is no CMD",
+            hint,
+        );
     }
     if args.max_args > 1 && origins > 1 {
         let hint = "give -n 1, or one input";
@@ -117,8 +120,7 @@ fn joblog(
     let resumes = args.resume || args.resume_failed;
     if resumes && path.exists() {
         let file = opener.open(path, INPUT)?;
-        log = joblog::read(&file, args.resume_failed)
-            .map_err(|error| open_failure(path, error))?;
+        log = joblog::read(&file, args.resume_failed).map_err(|error| open_failure(path, error))?;
         if log.odd > 0 && !args.quiet {
             let path = quoted(&path.to_string_lossy());
             line(format_args!("joblog {path}: {} lines are none of a log", log.odd));

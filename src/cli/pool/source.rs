@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::pool::input::{Input, Record};
 use crate::pool::template::{Filling, Template};
+use crate::words::typed;
 
 /// Where arguments come from.
 pub(crate) enum Origin {
@@ -63,7 +64,8 @@ impl Source {
             Some(Origin::Words(words)) => First::Words(words.into_iter()),
             None => First::Words(Vec::new().into_iter()),
         };
-        let others = origins.map(|origin| held(origin, delimiter)).collect::<io::Result<Vec<_>>>()?;
+        let others =
+            origins.map(|origin| held(origin, delimiter)).collect::<io::Result<Vec<_>>>()?;
         let places = vec![0; others.len()];
         let (gathered, current) = (Vec::new(), None);
         let is_over = others.iter().any(Vec::is_empty);
@@ -194,7 +196,7 @@ impl Recipe {
             (Self::Template(template), [_, _, line]) if template.is_line() => {
                 line.as_bytes().to_vec()
             }
-            _ => crate::pool::template::typed(words),
+            _ => typed(words).into_bytes(),
         }
     }
 }

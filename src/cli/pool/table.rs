@@ -94,10 +94,13 @@ impl Table {
             _ => format!("; {leaking} left processes running ({left} killed)"),
         };
         let took = took.as_secs_f64();
-        line(format_args!("{ended} commands in {took:.2} s: {well} succeeded{counts}{leaks}"));
+        let noun = if *ended == 1 { "command" } else { "commands" };
+        line(format_args!("{ended} {noun} in {took:.2} s: {well} succeeded{counts}{leaks}"));
         let row = |kind: &str, what: &str| line(shortened(&format!("{kind} {what}"), LINE));
         let slowest = self.slowest.iter();
-        slowest.for_each(|(wall, what)| row("slowest", &format!("{:.3} s {what}", wall.as_secs_f64())));
+        slowest.for_each(|(wall, what)| {
+            row("slowest", &format!("{:.3} s {what}", wall.as_secs_f64()))
+        });
         let largest = self.largest.iter();
         largest.for_each(|(peak, what)| row("largest", &format!("{} {what}", mebibytes(*peak))));
         self.failures.iter().for_each(|what| row("failed ", what));
@@ -106,11 +109,7 @@ impl Table {
 }
 
 /// Keeps the greatest few.
-fn keep_greatest<T: Ord + Copy>(
-    all: &mut Vec<(T, String)>,
-    value: T,
-    what: impl Fn() -> String,
-) {
+fn keep_greatest<T: Ord + Copy>(all: &mut Vec<(T, String)>, value: T, what: impl Fn() -> String) {
     let place = all.iter().position(|(kept, _)| value > *kept).unwrap_or(all.len());
     if place < NAMED {
         all.insert(place, (value, what()));

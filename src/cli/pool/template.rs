@@ -1,6 +1,6 @@
 //! What a command is made of: words with places for its arguments.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The command as it was typed, with its places found.
@@ -189,12 +189,6 @@ fn place(rest: &[u8], replace: &[u8]) -> Option<(Piece, usize)> {
         }
     };
     Some((piece, length + 2))
-}
-
-/// Words as they are typed in a shell, for people and logs.
-pub(crate) fn typed(words: &[OsString]) -> Vec<u8> {
-    let words = words.iter().map(|word| in_sh(OsStr::as_bytes(word)));
-    words.collect::<Vec<_>>().join(&b' ')
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What CI servers read: JUnit's XML, and GitHub's annotations and job summary.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tidy_process::{Cause, Report};
 use crate::exit::Failure;
 use crate::print::github::GitHub;
 use crate::print::junit::Junit;
+use crate::words::typed;
 
 /// Processes that are named of those that a command has left.
 const NAMED: usize = 10;
@@ -118,14 +120,26 @@ impl Ci {
         Ok(Self { junit, github })
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.junit.is_some() || self.github.is_some()
-    }
-
     /// Takes one more command.
     pub(crate) fn note(&mut self, case: &Case<'_>) -> Result<(), Failure> {
         self.github.iter_mut().for_each(|github| github.note(case));
         self.junit.iter_mut().try_for_each(|junit| junit.note(case))
+    }
+
+    /// All that is told of a single command: how tidy-process ends, and the report or the failure.
+    pub(crate) fn tell_one(
+        mut self,
+        command: &[OsString],
+        exit: u8,
+        report: Option<&Report>,
+        failure: Option<&Failure>,
+    ) -> Result<(), Failure> {
+        let name = typed(command);
+        let wall = report.map_or(Duration::ZERO, |report| report.wall);
+        let error = failure.map(ToString::to_string);
+        let case = Case { name: &name, number: None, wall, exit, report, error, attempts: 1 };
+        let noted = self.note(&case);
+        self.close(wall).and(noted)
     }
 
     /// Writes what is written at the end.

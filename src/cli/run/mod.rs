@@ -3,6 +3,8 @@
 pub(crate) mod args;
 pub(crate) mod files;
 
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
@@ -12,6 +14,7 @@ use crate::learn;
 use crate::ledger::Ledger;
 use crate::options::{Policy, command_of};
 use crate::place::scope;
+use crate::print::ci::Ci;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
@@ -34,8 +37,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     let name = args.name.as_deref();
     let subject = Subject { command: &args.command, name, servers: None, changes: None };
     let mut files = Files::new(&opener, args.append);
-    let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
-        Ok(sink) => sink,
+    let (sink, ci) = match sinks(args, &mut files, &opener) {
+        Ok(sinks) => sinks,
         Err(failure) => return failed(&failure),
     };
     if args.confine.plan {
@@ -57,6 +60,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             let exit = exit(&report, args.leaks);
             let subject = Subject { changes: changes.as_ref(), ..subject };
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
+            let told = ci.tell_one(&args.command, seen(exit, by_signal), Some(&report), None);
+            let written = written.and(told);
             if written.is_err() {
                 voice.status_of_failed(&report);
             }
@@ -69,6 +74,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 voice.report_of_failed(report);
             }
             let written = sink.failure(subject, ended.exit, &failure, report.as_deref());
+            let (report, failure) = (report.as_deref(), Some(&failure));
+            let written = written.and(ci.tell_one(&args.command, ended.exit, report, failure));
             (ended, written)
         }
     };
@@ -76,6 +83,19 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
+}
+
+/// Opens what the report is written to.
+fn sinks(
+    args: &RunArgs,
+    files: &mut Files<'_>,
+    opener: &Opener<'_>,
+) -> Result<(Sink, Ci), Failure> {
+    let sink = Sink::open(args.json.as_deref(), |path| files.writing(path))?;
+    let mut summary = Files::new(opener, true);
+    let add = |path: &Path| summary.writing(path);
+    let ci = Ci::open(&args.ci, "tidy-process run", |path| files.writing(path), add)?;
+    Ok((sink, ci))
 }
 
 /// What has happened.
