@@ -22,9 +22,12 @@ use crate::sys::poll::lock;
 pub enum Next<J> {
     /// This.
     Start(J, Box<Command>),
-    /// Nothing before this moment, or before [`Work::news`].
+    /// Nothing before this moment.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool alone waits"))]
     Later(Instant),
+    /// Nothing before [`Work::news`] has something to read.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool alone waits"))]
+    NotYet,
     /// Nothing, unless the end of what runs brings more.
     Over,
 }
@@ -47,7 +50,7 @@ pub trait Work: Sync {
     /// Takes what became of a command.
     fn ended(&self, job: Self::Job, result: Result<Report>);
 
-    /// What to poll for reading while there is nothing to start.
+    /// What to poll for reading while there is nothing to start yet.
     fn news(&self) -> Option<BorrowedFd<'_>> {
         None
     }

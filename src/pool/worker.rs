@@ -57,6 +57,7 @@ enum Why {
     /// One could not be started: others may have ended meanwhile.
     Failed,
     Later(Instant),
+    NotYet,
     Over,
 }
 
@@ -89,6 +90,7 @@ impl<'a, W: Work> Worker<'a, W> {
                     }
                 }
                 Next::Later(at) => return Why::Later(at),
+                Next::NotYet => return Why::NotYet,
                 Next::Over => return Why::Over,
             }
         }
@@ -118,7 +120,7 @@ impl<'a, W: Work> Worker<'a, W> {
         let mut until = match why {
             Why::Later(at) => Some(*at),
             Why::Failed => Some(Instant::now()),
-            Why::Full | Why::Over => None,
+            Why::Full | Why::NotYet | Why::Over => None,
         };
         let mut fds = Vec::with_capacity(self.running.len() + 2);
         for running in &self.running {
@@ -128,7 +130,7 @@ impl<'a, W: Work> Worker<'a, W> {
         }
         if !self.crew.is_closed() {
             fds.push(PollFd::new(self.bell.as_fd(), PollFlags::POLLIN));
-            let input = self.work.news().filter(|_| matches!(why, Why::Later(_)));
+            let input = self.work.news().filter(|_| matches!(why, Why::NotYet));
             fds.extend(input.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         }
         if news(&mut fds, until).is_err() {

@@ -202,6 +202,11 @@ impl PoolArgs {
         Policy { timeout, kill_after, signal, leaks, settle }
     }
 
+    /// Whether what a command has used is told anywhere.
+    pub(crate) fn is_accounted(&self) -> bool {
+        self.verbose || self.json.is_some() || self.results.is_some()
+    }
+
     /// What ends each record of the input.
     pub(crate) fn delimiter(&self) -> u8 {
         if self.null { 0 } else { self.delimiter.unwrap_or(b'\n') }

@@ -77,6 +77,13 @@ impl Backlog {
         Some(kept)
     }
 
+    /// The next one of those that wait, though what comes before it never will.
+    pub(crate) fn skip_to_next(&mut self) -> bool {
+        let first = self.waiting.keys().next().copied();
+        self.next = first.unwrap_or(self.next);
+        first.is_some()
+    }
+
     /// Gives the disk back what was printed.
     pub(crate) fn forget(&mut self, kept: &Kept) -> io::Result<()> {
         if self.waiting.is_empty() {

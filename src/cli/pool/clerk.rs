@@ -62,6 +62,10 @@ impl<'a> Clerk<'a> {
             }
             self.desk.untold.fetch_sub(1, Ordering::SeqCst);
         }
+        if let Some(mut backlog) = self.books.backlog.take() {
+            let told = self.rest(&mut backlog);
+            told.unwrap_or_else(|failure| self.desk.fail(failure));
+        }
         self.books
     }
 
@@ -123,6 +127,19 @@ impl<'a> Clerk<'a> {
             return backlog.keep(job.order, tag, job.spool.as_ref()).map_err(failed);
         }
         self.print(job.spool.as_ref(), tag.as_deref())?;
+        self.due(backlog)
+    }
+
+    /// Prints what waits for commands that were never started.
+    fn rest(&self, backlog: &mut Backlog) -> Result<(), Failure> {
+        while backlog.skip_to_next() {
+            self.due(backlog)?;
+        }
+        Ok(())
+    }
+
+    fn due(&self, backlog: &mut Backlog) -> Result<(), Failure> {
+        let failed = |error| open_failure("the output that waits for its turn".as_ref(), error);
         while let Some(kept) = backlog.due() {
             let tag = kept.tag.as_deref();
             self.part(backlog.file(), kept.out, tag, &mut Patient(stdout()))?;

@@ -27,9 +27,6 @@ use crate::script;
 /// Until the next question, where only time helps.
 const SOON: Duration = Duration::from_millis(10);
 
-/// Until the next question, where an input has news of its own.
-const SELDOM: Duration = Duration::from_secs(60);
-
 /// Ends that are not told yet: more of them hold up the next start.
 const UNTOLD: usize = 64;
 
@@ -161,7 +158,7 @@ impl<'a> Desk<'a> {
             untold: AtomicUsize::new(0),
             held_up: AtomicUsize::new(0),
             is_paused: AtomicBool::new(false),
-            is_counted: true,
+            is_counted: args.is_accounted(),
             stops_now: AtomicBool::new(false),
             is_unread: AtomicBool::new(false),
             news,
@@ -239,7 +236,7 @@ impl<'a> Desk<'a> {
                 let upcoming = feed.source.next();
                 let args = match upcoming.map_err(|error| open_failure("input".as_ref(), error))? {
                     Upcoming::Is(args) => args,
-                    Upcoming::NotYet => return Ok(Next::Later(now + SELDOM)),
+                    Upcoming::NotYet => return Ok(Next::NotYet),
                     Upcoming::End => return Ok(Next::Over),
                 };
                 feed.number += 1;

@@ -59,8 +59,7 @@ fn run(args: &PoolArgs, signals: &Signals) -> Result<Ended, Failure> {
     }
     let start = Instant::now();
     let Opened { recipe, feed, spools, books } = opened;
-    let account = args.verbose || args.json.is_some() || args.results.is_some();
-    let builder = Supervisor::builder().account(account);
+    let builder = Supervisor::builder().account(args.is_accounted());
     let (builder, proxy) = args.confine.all_of(args.ground.guard(builder))?;
     let wish = args.ground.wish(args.limits.need_controllers(), args.verbose)?;
     let (supervisor, _) = scope::supervisor(builder, &wish)?;
