@@ -108,11 +108,14 @@ impl<'a> Clerk<'a> {
     fn output(&mut self, job: Job) -> Result<(), Failure> {
         let tag = self.desk.args.tag.then(|| tag(&job));
         let Some(mut backlog) = self.books.backlog.take() else {
-            return self.print(job.spool.as_ref(), tag.as_deref());
+            self.print(job.spool.as_ref(), tag.as_deref())?;
+            job.spool.into_iter().for_each(|spool| self.desk.spools.give_back(spool));
+            return Ok(());
         };
         let told = self.in_order(&mut backlog, &job, tag);
         self.desk.held_up.store(backlog.len(), Ordering::SeqCst);
         self.books.backlog = Some(backlog);
+        job.spool.into_iter().for_each(|spool| self.desk.spools.give_back(spool));
         told
     }
 

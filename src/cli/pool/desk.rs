@@ -19,7 +19,7 @@ use crate::pool::backlog;
 use crate::pool::gate::Gate;
 use crate::pool::joblog::Numbers;
 use crate::pool::source::{Args, Recipe, Source, Upcoming};
-use crate::pool::spool::{Spool, Spools};
+use crate::pool::spool::{Spool, Spools, lent};
 use crate::pool::values::{How, What};
 use crate::proxy::Proxy;
 use crate::script;
@@ -113,7 +113,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) recipe: Recipe,
     supervisor: Supervisor,
     proxy: Option<Proxy>,
-    spools: Spools,
+    pub(crate) spools: Spools,
     feed: Mutex<Feed>,
     input: Option<OwnedFd>,
     tally: Mutex<Tally>,
@@ -266,10 +266,10 @@ impl<'a> Desk<'a> {
         // A signal to this process's group is no signal to what runs.
         command.stdin(Stdio::null()).process_group(0);
         if let Some(spool) = &job.spool {
-            let clone = |file: &std::fs::File| {
-                file.try_clone().map_err(|error| open_failure("an output".as_ref(), error))
+            let lent = |file: &std::fs::File| {
+                lent(file).map_err(|error| open_failure("an output".as_ref(), error))
             };
-            command.stdout(clone(&spool.out)?).stderr(clone(&spool.err)?);
+            command.stdout(lent(&spool.out)?).stderr(lent(&spool.err)?);
         }
         if let Some(name) = &args.name {
             let mut name = name.clone();

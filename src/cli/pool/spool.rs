@@ -1,10 +1,12 @@
 //! Where the output of a command goes while it runs: files without names, so that nothing of them
 //! is left whatever happens, or files in a directory of results. Never memory.
 
-use std::fs::{DirBuilder, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -17,6 +19,9 @@ use crate::scratch::{Scratch, directory};
 /// A file may be told to be longer than any disk; so much more than there is of it is believed.
 const HOLES: u64 = 1 << 30;
 
+/// Files that are kept for commands to come: most write nothing.
+const SPARE: usize = 64;
+
 /// Both streams of one command.
 pub(crate) struct Spool {
     pub(crate) out: File,
@@ -28,14 +33,15 @@ pub(crate) struct Spool {
 pub(crate) enum Spools {
     /// Commands write where the tool does.
     Ours,
-    Unnamed(Scratch),
+    /// Files without names; some were not written to, and are kept.
+    Unnamed(Scratch, Mutex<Vec<Spool>>),
     /// A directory that has one for each command.
     Results(PathBuf, OwnedFd),
 }
 
 impl Spools {
     pub(crate) fn unnamed() -> Result<Self, Failure> {
-        Scratch::open().map(Self::Unnamed)
+        Ok(Self::Unnamed(Scratch::open()?, Mutex::default()))
     }
 
     /// Makes the directory, if it is not there.
@@ -49,7 +55,10 @@ impl Spools {
     pub(crate) fn open(&self, number: u64) -> Result<Option<Spool>, Failure> {
         match self {
             Self::Ours => Ok(None),
-            Self::Unnamed(scratch) => {
+            Self::Unnamed(scratch, spare) => {
+                if let Some(spool) = lock(spare).pop() {
+                    return Ok(Some(spool));
+                }
                 Ok(Some(Spool { out: scratch.file()?, err: scratch.file()?, dir: None }))
             }
             Self::Results(path, dir) => {
@@ -59,6 +68,36 @@ impl Spools {
             }
         }
     }
+}
+
+impl Spools {
+    /// Takes files back of which a command has made nothing.
+    pub(crate) fn give_back(&self, spool: Spool) {
+        let Self::Unnamed(_, spare) = self else { return };
+        let mut spare = lock(spare);
+        if spare.len() < SPARE && is_new(&spool.out) && is_new(&spool.err) {
+            spare.push(spool);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a file is as it was made.
+fn is_new(file: &File) -> bool {
+    let is_new =
+        |data: Metadata| data.len() == 0 && data.blocks() == 0 && data.mode() & 0o7777 == 0o600;
+    file.metadata().is_ok_and(is_new)
+}
+
+/// The same file for the command, opened anew: position, flags and locks are its own, and end with
+/// it. Without `/proc` they are shared.
+pub(crate) fn lent(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let anew = OpenOptions::new().read(true).write(true).open(path);
+    anew.or_else(|_| file.try_clone())
 }
 
 /// New files: one that is there already may be a link, a FIFO, or have another name elsewhere.

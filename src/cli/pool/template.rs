@@ -41,8 +41,7 @@ impl Template {
     pub(crate) fn new(words: &[OsString], replace: &str, is_line: bool) -> Self {
         let pieces = |word: &OsString| pieces(word.as_bytes(), replace.as_bytes());
         let mut words: Vec<_> = words.iter().map(pieces).collect();
-        let is_arg = |piece: &Piece| matches!(piece, Piece::Arg(..));
-        if !words.iter().flatten().any(is_arg) {
+        if !words.iter().flatten().any(|piece| !matches!(piece, Piece::Text(_))) {
             words.push(vec![Piece::Arg(None, Part::Whole)]);
         }
         Self { words, is_line }

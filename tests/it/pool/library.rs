@@ -28,7 +28,8 @@ fn every_command_is_told_once_by_its_key() {
             })
             .unwrap();
         assert_eq!(told.into_inner().unwrap(), (0..60).collect());
-        stage.close(Alone::Yes);
+        // Keepers have a fd of /proc for all of this process.
+        stage.close(Alone::No);
     }
 }
 
