@@ -97,7 +97,9 @@ fn memory(options: &Options, jobs: usize) -> Res<f64> {
     drop(stdin);
     tool.wait()?;
     let took = start.elapsed().as_secs_f64();
-    println!("\n{LONG} commands in {took:.0} s: {first} KiB after a thousandth, {last} at the end.");
+    println!(
+        "\n{LONG} commands in {took:.0} s: {first} KiB after a thousandth, {last} at the end."
+    );
     Ok(last - first)
 }
 

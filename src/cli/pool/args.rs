@@ -109,16 +109,17 @@ pub(crate) struct PoolArgs {
     #[arg(long, requires = "joblog")]
     pub(crate) resume_failed: bool,
 
-    /// Keep the output in files: DIR/NUMBER/stdout and stderr, with a report.json beside them
+    /// Keep the output in files, instead of printing it: DIR/NUMBER/stdout and stderr, with a
+    /// report.json beside them
     #[arg(long, value_name = "DIR")]
     pub(crate) results: Option<PathBuf>,
 
     /// Begin each line of output with the command's arguments
-    #[arg(long)]
+    #[arg(long, conflicts_with = "results")]
     pub(crate) tag: bool,
 
     /// Print the output in the order of the commands
-    #[arg(long)]
+    #[arg(long, conflicts_with = "results")]
     pub(crate) keep_order: bool,
 
     /// Let commands write as they like, all at the same time

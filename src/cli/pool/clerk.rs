@@ -166,7 +166,8 @@ impl<'a> Clerk<'a> {
         tag: Option<&[u8]>,
         to: &mut dyn Write,
     ) -> Result<(), Failure> {
-        if place.1 == 0 || self.desk.is_unread.load(Ordering::SeqCst) {
+        let is_kept = self.desk.args.results.is_some();
+        if place.1 == 0 || is_kept || self.desk.is_unread.load(Ordering::SeqCst) {
             return Ok(());
         }
         let copied = self.books.bar.suspend(|| match tag {

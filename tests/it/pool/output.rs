@@ -65,7 +65,7 @@ fn results_are_files_of_each_command() {
     let results = dir.path("a/b");
     let args = ["-q", "--results", &results, "--", "sh", "-c", "echo {}; echo e{} >&2; exit {}"];
     let args = [&args[..], &[":::", "0", "3"]].concat();
-    assert_eq!(exits(&stage, &args, 1), ["0", "3"]);
+    assert_eq!(exits(&stage, &args, 1), [""; 0]);
     assert_eq!((dir.read("a/b/1/stdout"), dir.read("a/b/2/stderr")), ("0\n".into(), "e3\n".into()));
     let report = dir.read("a/b/2/report.json");
     assert!(report.contains("\"exit\":3") && report.contains("\"v\":1"), "{report}");
@@ -88,7 +88,7 @@ fn results_go_through_no_link_and_no_fifo() {
     fs::create_dir(dir.path("elsewhere")).unwrap();
     let results = dir.path("r");
     let args = ["-q", "--results", &results, "--", "echo", ":::", "x"];
-    assert_eq!(exits(&stage, &args, 0), ["x"]);
+    assert_eq!(exits(&stage, &args, 0), [""; 0]);
     assert_eq!((dir.read("precious"), dir.read("r/1/stdout")), ("precious".into(), "x\n".into()));
     // A directory that is a link is refused.
     let output = pool(&stage, &[&args[..], &["y"]].concat());
