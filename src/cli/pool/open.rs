@@ -1,8 +1,10 @@
 //! Opens what the pool reads and writes, before anything is started: a bad path costs nothing.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, stdin};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use tidy_process::cli_support::quoted;
@@ -50,6 +52,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     }
     let is_line = command.is_empty();
     refuse_mixtures(args, is_line, origins.len())?;
+    refuse_line(args, &command)?;
     let shows = args.progress.shows(args.quiet) && !args.dry_run;
     let length = shows.then(|| expected(&origins, args)).flatten();
     let recipe = match is_line {
@@ -96,6 +99,19 @@ fn refuse_mixtures(args: &PoolArgs, is_line: bool, origins: usize) -> Result<(),
         return refuse("-n with several inputs: each of their combinations is a command", hint);
     }
     Ok(())
+}
+
+/// One word with blanks in it is what parallel takes for a line.
+fn refuse_line(args: &PoolArgs, command: &[OsString]) -> Result<(), Failure> {
+    match command {
+        [line] if !args.shell && line.as_bytes().contains(&b' ') && !Path::new(line).exists() => {
+            Err(Failure::Nowhere {
+                what: format!("no program is called {line:?}"),
+                hint: "for a line of sh: tidy-process pool --shell -- 'LINE'".into(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `-` is standard input.

@@ -74,7 +74,8 @@ impl Junit {
         let took = took.as_secs_f64();
         let counts = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"");
         sink.text(&format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts} time=\"{took:.3}\">\n  \
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <testsuites {counts} time=\"{took:.3}\">\n  \
              <testsuite name=\"{suite}\" {counts} time=\"{took:.3}\">\n"
         ))?;
         let mut written = Ok(());

@@ -6,29 +6,7 @@ use crate::print::junit::escaped;
 use crate::print::text::mebibytes;
 use crate::report::gather::{COMMANDS, Command, Found};
 
-const HEAD: &str = "<!DOCTYPE html>
-<html lang=\"en\">
-<meta charset=\"utf-8\">
-<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">
-<meta name=\"viewport\" content=\"width=device-width\">
-<title>tidy-process report</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c2128; --paper: #ffffff; --line: #d0d7de; --soft: #f3f5f7;
-  --bad: #b42318; --warn: #9a6700; --good: #1a7f37; --bar: #9ec5f5; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #30363d;
-  --soft: #161b22; --bad: #ff7b72; --warn: #e3b341; --good: #56d364; --bar: #1f4b82; } }
-body { margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
-  font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; } table { border-collapse: collapse; width: 100%; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-th { position: sticky; top: 0; background: var(--soft); }
-code { font: 13px/1.4 ui-monospace, monospace; } small { display: block; opacity: .75; }
-.bad { color: var(--bad); } .warn { color: var(--warn); } .good { color: var(--good); }
-.bar { display: block; height: 4px; background: var(--bar); margin: 3px 0 0 auto; }
-</style>
-";
+const HEAD: &str = include_str!("head.html");
 
 pub(crate) fn page(found: &Found) -> String {
     let mut commands: Vec<(&String, &Command)> = found.commands.iter().collect();
@@ -42,24 +20,25 @@ pub(crate) fn page(found: &Found) -> String {
     let slowest = slowest.fold(0.0, f64::max);
     let mut page = HEAD.to_owned();
     // Writing to a string does not fail.
-    let _ = write!(
-        page,
-        "<h1>tidy-process report</h1>\n<p>{} runs of {} commands, in {} files: <b class=\"{}\">{failed} \
-         failed</b>, <b class=\"{}\">{leaking} left processes running</b>, <b class=\"{}\">{flaky} \
-         commands are flaky</b>.</p>\n",
-        found.runs,
-        commands.len(),
-        found.files,
-        class(failed > 0, "bad"),
-        class(leaking > 0, "warn"),
-        class(flaky > 0, "warn"),
-    );
-    page += "<table>\n<thead><tr><th>command<th>runs<th>failed<th>flaky<th>median<th>95 %<th>CPU, \
-             median<th>memory, peak<th>leaks</tr></thead>\n<tbody>\n";
+    let (runs, files, count) = (found.runs, found.files, commands.len());
+    let _ = write!(page, "<h1>tidy-process report</h1>\n<p>{runs} runs of {count} commands, ");
+    let _ = write!(page, "in {files} files: {}, ", marked(failed, "bad", "failed"));
+    let left = marked(leaking, "warn", "left processes running");
+    let flaky = marked(flaky as u64, "warn", "commands are flaky");
+    let _ = writeln!(page, "{left}, {flaky}.</p>");
+    let titles = ["command", "runs", "failed", "flaky", "median", "95 %", "CPU, median"];
+    let titles = titles.into_iter().chain(["memory, peak", "leaks"]);
+    let titles: String = titles.map(|title| format!("<th>{title}")).collect();
+    let _ = writeln!(page, "<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>");
     commands.iter().for_each(|(name, command)| page += &row(name, command, slowest));
     page += "</tbody>\n</table>\n";
     page += &notes(found);
     page
+}
+
+/// A number and what it counts, coloured where there is one to count.
+fn marked(count: u64, how: &'static str, what: &str) -> String {
+    format!("<b class=\"{}\">{count} {what}</b>", class(count > 0, how))
 }
 
 fn class(is_amiss: bool, how: &'static str) -> &'static str {
@@ -71,27 +50,36 @@ fn row(name: &str, command: &Command, slowest: f64) -> String {
     let time = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |time| format!("{time:.3} s"));
     let median = command.walls.quantile(50);
     let width = median.filter(|_| slowest > 0.0).map_or(0.0, |median| 100.0 * median / slowest);
-    let causes =
-        command.causes.iter().map(|(cause, count)| format!("{count} × {}", escaped(cause)));
-    let causes = small(&causes.collect::<Vec<_>>().join(", "));
-    let left: Vec<_> =
-        command.left.iter().map(|name| format!("<code>{}</code>", escaped(name))).collect();
+    let bar = format!("<span class=\"bar\" style=\"width:{width:.1}%\"></span>");
     let flaky = match command.is_flaky() {
         true => format!("<b class=\"warn\">{flips} of {}</b>", runs - 1),
         false => "-".to_owned(),
     };
-    format!(
-        "<tr><td><code>{}</code>{}<td>{runs}<td class=\"{}\">{failed}{causes}<td>{flaky}<td>{}<span \
-         class=\"bar\" style=\"width:{width:.1}%\"></span><td>{}<td>{}<td>{}<td class=\"{}\">{leaking}</tr>\n",
-        escaped(name),
-        small(&if left.is_empty() { String::new() } else { format!("left {}", left.join(", ")) }),
-        class(*failed > 0, "bad"),
-        time(median),
-        time(command.walls.quantile(95)),
-        time(command.cpu.quantile(50)),
-        command.peak.map_or("-".to_owned(), mebibytes),
-        class(*leaking > 0, "warn"),
-    )
+    let (causes, left) = (causes(command), left(command));
+    let cells = [
+        format!("<td><code>{}</code>{left}", escaped(name)),
+        format!("<td>{runs}"),
+        format!("<td class=\"{}\">{failed}{causes}", class(*failed > 0, "bad")),
+        format!("<td>{flaky}"),
+        format!("<td>{}{bar}", time(median)),
+        format!("<td>{}", time(command.walls.quantile(95))),
+        format!("<td>{}", time(command.cpu.quantile(50))),
+        format!("<td>{}", command.peak.map_or("-".to_owned(), mebibytes)),
+        format!("<td class=\"{}\">{leaking}", class(*leaking > 0, "warn")),
+    ];
+    format!("<tr>{}</tr>\n", cells.concat())
+}
+
+fn causes(command: &Command) -> String {
+    let all = command.causes.iter();
+    let all = all.map(|(cause, count)| format!("{count} × {}", escaped(cause)));
+    small(&all.collect::<Vec<_>>().join(", "))
+}
+
+fn left(command: &Command) -> String {
+    let all = command.left.iter().map(|name| format!("<code>{}</code>", escaped(name)));
+    let all = all.collect::<Vec<_>>().join(", ");
+    small(&if all.is_empty() { all } else { format!("left {all}") })
 }
 
 fn small(text: &str) -> String {
@@ -101,15 +89,13 @@ fn small(text: &str) -> String {
 /// What is not in the table, and why.
 fn notes(found: &Found) -> String {
     let mut notes = String::from(
-        "<p><small>Flaky: so many times a run came out otherwise than the one before, in the order of \
-         the files' names. -: not known; memory needs the memory controller.</small>\n",
+        "<p><small>Flaky: so many times a run came out otherwise than the one before, in the order \
+         of the files' names. -: not known; memory needs the memory controller.</small>\n",
     );
     if found.others > 0 {
         let others = found.others;
-        let _ = writeln!(
-            notes,
-            "<p class=\"warn\">{others} runs of other commands than the first {COMMANDS} are not shown."
-        );
+        let what = format!("runs of other commands than the first {COMMANDS} are not shown");
+        let _ = writeln!(notes, "<p class=\"warn\">{others} {what}.");
     }
     if found.odd > 0 {
         let odd = found.odd;

@@ -22,6 +22,7 @@ fn the_exit_status_says_whether_all_succeeded() {
         (&["--", "sh", "-c", "sleep 60 &", ":::", "a"], 0),
         (&["--", "true", ":::"], 0),
         (&["--bogus"], 125),
+        (&["--", "echo {} | wc", ":::", "a"], 125),
         (&["-a", "/no/such/file", "--", "true"], 125),
         (&["--halt", "now", "--", "sh", "-c", "exit {}", ":::", "7"], 7),
         (&["--halt", "soon", "-t", "0.1", "--", "sleep", ":::", "60"], 124),
