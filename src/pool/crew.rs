@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::os::fd::BorrowedFd;
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Instant;
 
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, Result, Step, errno_of};
-use crate::pool::worker::Worker;
 use crate::report::Report;
 use crate::sys::poll::lock;
 
@@ -85,35 +82,8 @@ impl fmt::Debug for Crew {
 
 #[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the tool has a pool too"))]
 impl Crew {
-    /// Works until nothing is left to start and nothing runs.
-    ///
-    /// # Errors
-    /// No fd or no thread can be had.
-    pub fn run<W: Work>(&self, work: &W, at_a_time: usize) -> Result<()> {
-        let bell = self.bell()?;
-        let _ringer = Ringer(self);
-        let count = at_a_time.min(thread::available_parallelism().map_or(1, usize::from) + 1);
-        let share = |number: usize| (at_a_time + number) / count;
-        thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for number in 1..count {
-                let bell = &bell;
-                let work = move || Worker::new(self, work, bell, share(number)).work();
-                match thread::Builder::new().spawn_scoped(scope, work) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        self.kill();
-                        return Err(Error::os(Step::Prepare, "a thread", errno_of(&error)));
-                    }
-                }
-            }
-            Worker::new(self, work, &bell, share(0)).work();
-            let mut panics = threads.into_iter().filter_map(|thread| thread.join().err());
-            panics.next().map_or(Ok(()), |panic| resume_unwind(panic))
-        })
-    }
-
-    fn bell(&self) -> Result<PipeReader> {
+    /// The end of a pipe that has news when no more is to be started.
+    pub(crate) fn open_bell(&self) -> Result<PipeReader> {
         let failed = |error: std::io::Error| {
             Error::os(Step::Prepare, "a pipe of the pool", errno_of(&error))
         };
@@ -132,6 +102,10 @@ impl Crew {
     /// Starts no more; what runs goes on.
     pub fn close(&self) {
         self.state.fetch_max(CLOSED, Ordering::SeqCst);
+        self.ring();
+    }
+
+    pub(crate) fn ring(&self) {
         drop(lock(&self.bell).take());
     }
 
@@ -166,14 +140,5 @@ impl Crew {
 
     pub(crate) fn leave(&self, key: u64) {
         lock(&self.running).remove(&key);
-    }
-}
-
-/// A run of the crew: when it is over the next one may begin.
-struct Ringer<'a>(&'a Crew);
-
-impl Drop for Ringer<'_> {
-    fn drop(&mut self) {
-        drop(lock(&self.0.bell).take());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::PipeReader;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::child::Child;
 use crate::child::finish::with_report;
 use crate::child::settle::Rest;
 use crate::command::Command;
-use crate::error::Result;
+use crate::error::{Error, Result, Step, errno_of};
 use crate::pool::crew::{Crew, Next, Work};
 use crate::report::Report;
 use crate::sys::poll::{earlier, news};
@@ -167,6 +168,46 @@ impl<W: Work> Drop for Worker<'_, W> {
             self.crew.leave(running.key);
             let _ = running.child.finish_unread();
         }
+    }
+}
+
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the tool has a pool too"))]
+impl Crew {
+    /// Works until nothing is left to start and nothing runs.
+    ///
+    /// # Errors
+    /// No fd or no thread can be had.
+    pub fn run<W: Work>(&self, work: &W, at_a_time: usize) -> Result<()> {
+        let bell = self.open_bell()?;
+        let _ringer = Ringer(self);
+        let count = at_a_time.min(thread::available_parallelism().map_or(1, usize::from) + 1);
+        let share = |number: usize| (at_a_time + number) / count;
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for number in 1..count {
+                let bell = &bell;
+                let work = move || Worker::new(self, work, bell, share(number)).work();
+                match thread::Builder::new().spawn_scoped(scope, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        self.kill();
+                        return Err(Error::os(Step::Prepare, "a thread", errno_of(&error)));
+                    }
+                }
+            }
+            Worker::new(self, work, &bell, share(0)).work();
+            let mut panics = threads.into_iter().filter_map(|thread| thread.join().err());
+            panics.next().map_or(Ok(()), |panic| resume_unwind(panic))
+        })
+    }
+}
+
+/// A run of the crew: when it is over the next one may begin.
+struct Ringer<'a>(&'a Crew);
+
+impl Drop for Ringer<'_> {
+    fn drop(&mut self) {
+        self.0.ring();
     }
 }
 

@@ -123,31 +123,32 @@ mod tests {
 
     use super::*;
 
-    fn records(text: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
-        let (reader, mut writer) = io::pipe().unwrap_or_else(|error| panic!("{error}"));
-        writer.write_all(text).unwrap_or_default();
+    fn records(text: &[u8], delimiter: u8) -> io::Result<Vec<Vec<u8>>> {
+        let (reader, mut writer) = io::pipe()?;
+        writer.write_all(text)?;
         drop(writer);
         let mut input = Input::new(File::from(std::os::fd::OwnedFd::from(reader)), delimiter);
         let mut all = Vec::new();
         while let Ok(Record::Is(record)) = input.next() {
             all.push(record);
         }
-        all
+        Ok(all)
     }
 
     #[test]
-    fn records_are_bytes_and_the_last_one_needs_no_end() {
-        assert_eq!(records(b"a\n\nb\xff", b'\n'), [&b"a"[..], b"", b"b\xff"]);
-        assert_eq!(records(b"a\nb\0c\0", 0), [&b"a\nb"[..], b"c"]);
-        assert!(records(b"", b'\n').is_empty());
+    fn records_are_bytes_and_the_last_one_needs_no_end() -> io::Result<()> {
+        assert_eq!(records(b"a\n\nb\xff", b'\n')?, [&b"a"[..], b"", b"b\xff"]);
+        assert_eq!(records(b"a\nb\0c\0", 0)?, [&b"a\nb"[..], b"c"]);
+        assert!(records(b"", b'\n')?.is_empty());
+        Ok(())
     }
 
     #[test]
-    fn a_record_without_end_is_refused() {
-        let (reader, _writer) = io::pipe().unwrap_or_else(|error| panic!("{error}"));
+    fn a_record_without_end_is_refused() -> io::Result<()> {
+        let (reader, _writer) = io::pipe()?;
         let mut input = Input::new(File::from(std::os::fd::OwnedFd::from(reader)), b'\n');
         assert!(matches!(input.next(), Ok(Record::NotYet)));
-        let zero = File::open("/dev/zero").unwrap_or_else(|error| panic!("{error}"));
-        assert!(Input::new(zero, b'\n').next().is_err());
+        assert!(Input::new(File::open("/dev/zero")?, b'\n').next().is_err());
+        Ok(())
     }
 }

@@ -19,15 +19,23 @@ fn send(tool: &Child, signal: Signal) {
 }
 
 /// Three at a time of nine, each of which waits for a file.
-const SCRIPT: &str = "until [ -e $D/go ]; do sleep 0.02; done; echo {}";
+const SCRIPT: &str = ": >$D/run-{}; until [ -e $D/go ]; do sleep 0.02; done; echo {}";
+
+/// Whether so many have begun.
+fn have_begun(dir: &Scratch, number: usize) -> bool {
+    let begun = || {
+        let entries = std::fs::read_dir(dir).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-")).count()
+    };
+    until(SOON, || begun() >= number)
+}
 
 fn start(stage: &Stage, dir: &Scratch) -> Child {
     let variable = format!("D={}", dir.path("."));
     let mut command = stage.tool(&["pool", "-j3", "-E", &variable, "--", "sh", "-c", SCRIPT]);
     command.args([":::", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     let tool = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // The shells, without what they start now and then.
-    assert!(until(SOON, || stage.alive().len() >= 7), "{:?}", stage.alive());
+    assert!(have_begun(dir, 3), "{:?}", stage.alive());
     tool
 }
 
@@ -86,7 +94,7 @@ fn ctrl_c_once_and_twice_in_a_terminal() {
     let line = [&line[..], &["sh", "-c", SCRIPT, ":::", "11", "22", "33"]].concat();
     for insists in [false, true] {
         let mut terminal = Terminal::open(&stage, &line);
-        assert!(until(SOON, || stage.alive().len() >= 5), "{:?}", stage.alive());
+        assert!(have_begun(&dir, 2), "{:?}", stage.alive());
         terminal.types(CTRL_C);
         terminal.shows("no more commands are started; 2 run on");
         if insists {
@@ -100,7 +108,9 @@ fn ctrl_c_once_and_twice_in_a_terminal() {
         let (status, _) = terminal.ends();
         assert_eq!(status.signal(), Some(2), "{status}");
         stage.assert_clean("after Ctrl-C");
-        let _ = std::fs::remove_file(dir.path("go"));
+        for file in ["go", "run-11", "run-22", "run-33"] {
+            let _ = std::fs::remove_file(dir.path(file));
+        }
     }
     stage.close(Alone::No);
 }
