@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::exit::Failure;
-use crate::print::ci::{Case, Fault};
+use crate::print::case::{Case, Fault};
 use crate::print::json::Sink;
 use crate::print::text::{line, say};
 

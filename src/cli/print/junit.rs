@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidy_process::cli_support::quoted_lines;
 
 use crate::exit::{Failure, open_failure};
-use crate::print::ci::{Case, Fault};
+use crate::print::case::{Case, Fault};
 use crate::print::json::Sink;
 use crate::scratch::{Scratch, each_piece};
 
