@@ -24,6 +24,7 @@ use crate::explain::Explainer;
 pub use crate::explain::Needs;
 pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
+pub use crate::pool::crew::{Crew, Next, Work};
 use crate::proc::quote;
 use crate::report::Report;
 pub use crate::sandbox::fds::check_handed_over;

@@ -62,6 +62,7 @@ mod overlay;
 // Where the stages are put together.
 mod inherit;
 mod spawn;
+mod pool;
 #[cfg(feature = "tokio")]
 mod runtime;
 mod no_leaks;
@@ -98,6 +99,7 @@ pub use limits::{IoLimit, Limits};
 pub use log::Log;
 pub use log::excerpt::Excerpt;
 pub use no_leaks::NoLeaks;
+pub use pool::Pool;
 pub use proc::info::{Gap, ProcessInfo};
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;

@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 use crate::doctor::DoctorArgs;
 use crate::doctor::attempt::Attempt;
 use crate::late::Late;
+use crate::pool::args::PoolArgs;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
+use crate::report::ReportArgs;
 use crate::run::args::RunArgs;
 use crate::with::args::WithArgs;
 
@@ -23,6 +25,10 @@ pub(crate) enum What {
     Run(Late<Box<RunArgs>>),
     /// Start servers, wait until they are ready, run CMD, end the servers
     With(Late<Box<WithArgs>>),
+    /// Run many commands, so many at a time
+    Pool(Late<Box<PoolArgs>>),
+    /// Make one page of many JSON reports
+    Report(Late<ReportArgs>),
     /// Say what works here, and what to type for what does not
     Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup

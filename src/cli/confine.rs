@@ -164,6 +164,19 @@ impl ConfineArgs {
         }
     }
 
+    /// What several commands do to one directory is not one list of changes, nor one commit.
+    pub(crate) fn refuse_for_many(&self, sub: &str) -> Result<(), Failure> {
+        let why = match self {
+            Self { learn: Some(_), .. } => "learns no profile",
+            Self { changes: Some(_), .. } | Self { commit: true, .. } => "keeps no changes",
+            _ => return Ok(()),
+        };
+        Err(Failure::Nowhere {
+            what: format!("{sub} {why}"),
+            hint: "have each command be a tidy-process run of its own".into(),
+        })
+    }
+
     /// The paths that are named.
     fn named(&self, here: &Path) -> BTreeSet<PathBuf> {
         let all = [&self.read, &self.write, &self.hide, &self.tmpfs, &self.overlay];

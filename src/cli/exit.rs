@@ -16,7 +16,7 @@ use tidy_process::{Cause, Error, Report};
 pub(crate) const FAILED: u8 = 125;
 
 /// The command succeeded, and left something behind.
-const LEAKED: u8 = 123;
+pub(crate) const LEAKED: u8 = 123;
 
 /// The timeout was over.
 const TIMED_OUT: u8 = 124;
@@ -150,9 +150,7 @@ impl Failure {
 
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_found() => 127,
-            Self::Library(error) | Self::Unmeant { error, .. } if error.is_not_executable() => 126,
-            Self::Library(error) if error.is_timed_out() => TIMED_OUT,
+            Self::Library(error) | Self::Unmeant { error, .. } => exit_of(error),
             Self::OpenTimedOut { .. } => TIMED_OUT,
             Self::OpenStopped { signal, .. } | Self::NotStarted(signal) => {
                 seen(FAILED, Some(*signal))
@@ -227,6 +225,16 @@ pub(crate) fn seen(exit: u8, by_signal: Option<Signal>) -> u8 {
 
 pub(crate) fn open_failure(path: &Path, error: io::Error) -> Failure {
     Failure::Open { path: format!("{path:?}"), error }
+}
+
+/// Why a command was not started, or not waited for, as a status.
+pub(crate) fn exit_of(error: &Error) -> u8 {
+    match error {
+        error if error.is_not_found() => 127,
+        error if error.is_not_executable() => 126,
+        error if error.is_timed_out() => TIMED_OUT,
+        _ => FAILED,
+    }
 }
 
 /// As timeout(1) and env(1) have it.

@@ -5,6 +5,8 @@ mod forgotten;
 mod args;
 mod run;
 mod with;
+mod pool;
+mod report;
 mod doctor;
 mod ps;
 mod place;
@@ -22,6 +24,7 @@ mod values;
 mod late;
 mod learn;
 mod ledger;
+mod scratch;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdout};
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
     let ended = match cli.what {
         What::Run(Late(args)) => run::run(&args),
         What::With(Late(args)) => with::with(&args),
+        What::Pool(Late(args)) => pool::pool(&args),
+        What::Report(Late(args)) => ended(report::report(&args)),
         What::Doctor(Late(args)) => doctor::doctor(&args),
         What::Idle => doctor::probe::be_idle(),
         What::Attempt { what } => doctor::confinement::attempt(what),

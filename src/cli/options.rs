@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use tidy_process::{Command, IoLimit, Limits};
+use libc::SIGTERM;
+use tidy_process::{Command, IoLimit, Limits, Supervisor};
 
+use crate::exit::Leaks;
 use crate::values::{cpus, duration, io, memory, number, variable, weight};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -93,6 +95,35 @@ impl SettingArgs {
         }
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
     }
+}
+
+/// How a command ends: by itself, or not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) kill_after: Duration,
+    pub(crate) signal: Option<i32>,
+    pub(crate) leaks: Leaks,
+    pub(crate) settle: Duration,
+}
+
+impl Policy {
+    pub(crate) fn apply(self, command: &mut Command) {
+        command.grace(self.kill_after).stop_signal(self.signal.unwrap_or(SIGTERM));
+        command.linger(self.leaks == Leaks::Wait);
+        command.settle(self.settle).stop_leftovers(self.leaks == Leaks::Stop);
+        if let Some(timeout) = self.timeout.filter(|timeout| !timeout.is_zero()) {
+            command.timeout(timeout);
+        }
+    }
+}
+
+/// The command that these words are.
+pub(crate) fn command_of(words: &[OsString], supervisor: &Supervisor) -> Command {
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
+    command.args(words).supervisor(supervisor);
+    command
 }
 
 /// A parser of what need not be text.

@@ -153,6 +153,11 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c)
 }
 
+/// A command line, as it is typed in a shell.
+pub(crate) fn typed(words: &[OsString]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// As it is typed in a shell.
 fn quoted(word: &OsStr) -> String {
     let text = word.to_string_lossy();

@@ -106,6 +106,44 @@ fn reports_are_as_the_schema_has_them() {
     stage.close(Alone::No);
 }
 
+/// Every event has the fields of its own; those of a command that has ended are a report besides.
+#[test]
+#[parallel]
+fn events_of_a_pool_are_as_their_schema_has_them() {
+    let Some(stage) = Stage::set() else { return };
+    let (_, reports) = strict();
+    let schema: Value = serde_json::from_str(&document("pool.schema.json")).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let events = jsonschema::validator_for(&schema).unwrap();
+    let script = "case $1 in 1) exit 3;; 2) sleep 25 & ;; 3) sleep 25;; 4) kill -9 $$;; esac";
+    let mut command = StdCommand::new(tool());
+    stage.mark_std(command.args(["pool", "-q", "-t", "1", "--retries", "2", "--json", "-", "--"]));
+    command.args(["sh", "-c", script, "sh", ":::", "0", "1", "2", "3", "4"]);
+    let output = command.arg(OsStr::from_bytes(b"\xff")).stderr(Stdio::null()).output().unwrap();
+    let missing = ["pool", "-q", "--json", "-", "--", "no-such-program", ":::", "1"];
+    let mut command = StdCommand::new(tool());
+    stage.mark_std(command.args(missing));
+    let failed = command.stderr(Stdio::null()).output().unwrap();
+    let mut counts = [0, 0, 0];
+    for line in [output.stdout, failed.stdout].concat().split(|&byte| byte == b'\n') {
+        let Ok(mut event) = serde_json::from_slice::<Value>(line) else { continue };
+        assert!(events.is_valid(&event), "{event}");
+        let kinds = ["started", "ended", "over"];
+        counts[kinds.iter().position(|&kind| event["event"] == kind).unwrap()] += 1;
+        if event["event"] == "ended" {
+            let fields = event.as_object_mut().unwrap();
+            let own = ["event", "seq", "try", "retried", "time", "stdout_bytes", "stderr_bytes"];
+            own.iter().for_each(|field| drop(fields.remove(*field)));
+            assert!(reports.is_valid(&event), "{event}");
+        }
+        event["exit"] = 256.into();
+        assert!(event["event"] == "started" || !events.is_valid(&event), "{event}");
+    }
+    // Three of six are tried twice.
+    assert_eq!(counts, [9, 10, 2]);
+    stage.close(Alone::No);
+}
+
 /// A schema that takes anything would say nothing.
 #[test]
 #[parallel]

@@ -51,6 +51,28 @@ fn the_first_programs_do_what_they_say() {
     close(stage);
 }
 
+#[test]
+#[parallel]
+fn the_pool_runs_lines_and_says_what_became_of_them() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let Some(stage) = Stage::set() else { return };
+    let mut command = StdCommand::new(example("pool"));
+    stage.mark_std(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut pool = command.spawn().unwrap();
+    pool.stdin.take().unwrap().write_all(b"exit 3\nsleep 60 &\nkill -9 $$\n").unwrap();
+    let output = pool.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    let ends = ["exit status: 3, 0 left", "signal: 9 (SIGKILL), 0 left", "exit status: 0, 1 left"];
+    let wanted = ["exit 3", "kill -9 $$", "sleep 60 &"];
+    let wanted: Vec<_> =
+        wanted.iter().zip(ends).map(|(line, end)| format!("{line}: {end}")).collect();
+    assert_eq!((lines, output.status.success()), (wanted.iter().map(|it| &**it).collect(), true));
+    close(stage);
+}
+
 /// In force where the controllers are, and else an error that says what to do: never ignored.
 #[test]
 #[parallel]

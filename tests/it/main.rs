@@ -79,6 +79,7 @@ mod levels;
 mod limits;
 mod mischief;
 mod model;
+mod pool;
 mod ports;
 mod pressure;
 mod readiness;

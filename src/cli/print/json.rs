@@ -120,16 +120,20 @@ impl Sink {
         self.write(&value)
     }
 
-    fn write(&self, value: &Value) -> Result<(), Failure> {
+    pub(crate) fn write(&self, value: &Value) -> Result<(), Failure> {
         self.text(&(text(value) + "\n"))
     }
 
     /// Writes lines, if there is a place for them.
     pub(crate) fn text(&self, lines: &str) -> Result<(), Failure> {
+        self.bytes(lines.as_bytes())
+    }
+
+    pub(crate) fn bytes(&self, lines: &[u8]) -> Result<(), Failure> {
         let Some((path, sink)) = &self.0 else {
             return Ok(());
         };
-        let written = forgiving(write_finally(sink, lines.as_bytes()));
+        let written = forgiving(write_finally(sink, lines));
         written.map_err(|error| Failure::Report { path: path.clone(), error })
     }
 }
@@ -247,7 +251,7 @@ pub(crate) fn insert_word(value: &mut Value, key: &str, word: &OsStr) {
 }
 
 /// The same for a list; `KEY_escaped` has the places of those that are no text.
-fn insert_words(value: &mut Value, key: &str, words: &[OsString]) {
+pub(crate) fn insert_words(value: &mut Value, key: &str, words: &[OsString]) {
     let text = |word: &OsString| escaped(word).unwrap_or_else(|| word.to_string_lossy().into());
     let places = words.iter().enumerate().filter(|(_, word)| word.to_str().is_none());
     let places: Vec<Value> = places.map(|(place, _)| place.into()).collect();

@@ -3,3 +3,8 @@
 pub(crate) mod patient;
 pub(crate) mod text;
 pub(crate) mod json;
+pub(crate) mod ci;
+pub(crate) mod case;
+pub(crate) mod junit;
+pub(crate) mod github;
+pub(crate) mod progress;

@@ -3,7 +3,8 @@
 pub(crate) mod args;
 pub(crate) mod files;
 
-use libc::SIGTERM;
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
@@ -11,7 +12,9 @@ use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
 use crate::learn;
 use crate::ledger::Ledger;
+use crate::options::{Policy, command_of};
 use crate::place::scope;
+use crate::print::ci::Ci;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
@@ -34,8 +37,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     let name = args.name.as_deref();
     let subject = Subject { command: &args.command, name, servers: None, changes: None };
     let mut files = Files::new(&opener, args.append);
-    let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
-        Ok(sink) => sink,
+    let (sink, ci) = match sinks(args, &mut files, &opener) {
+        Ok(sinks) => sinks,
         Err(failure) => return failed(&failure),
     };
     if args.confine.plan {
@@ -57,6 +60,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             let exit = exit(&report, args.leaks);
             let subject = Subject { changes: changes.as_ref(), ..subject };
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
+            let told = ci.tell_one(&args.command, seen(exit, by_signal), Some(&report), None);
+            let written = written.and(told);
             if written.is_err() {
                 voice.status_of_failed(&report);
             }
@@ -69,6 +74,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 voice.report_of_failed(report);
             }
             let written = sink.failure(subject, ended.exit, &failure, report.as_deref());
+            let (report, failure) = (report.as_deref(), Some(&failure));
+            let written = written.and(ci.tell_one(&args.command, ended.exit, report, failure));
             (ended, written)
         }
     };
@@ -76,6 +83,19 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
+}
+
+/// Opens what the report is written to.
+fn sinks(
+    args: &RunArgs,
+    files: &mut Files<'_>,
+    opener: &Opener<'_>,
+) -> Result<(Sink, Ci), Failure> {
+    let sink = Sink::open(args.json.as_deref(), |path| files.writing(path))?;
+    let mut summary = Files::new(opener, true);
+    let add = |path: &Path| summary.writing(path);
+    let ci = Ci::open(&args.ci, "tidy-process run", |path| files.writing(path), add)?;
+    Ok((sink, ci))
 }
 
 /// What has happened.
@@ -145,17 +165,12 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
-    let mut words = args.command.iter();
-    let mut command = Command::new(words.next().map_or("".as_ref(), |program| program.as_os_str()));
-    command.args(words).supervisor(supervisor);
-    command.grace(args.kill_after).stop_signal(args.signal.unwrap_or(SIGTERM));
+    let RunArgs { timeout, kill_after, signal, leaks, settle, .. } = *args;
+    let mut command = command_of(&args.command, supervisor);
+    Policy { timeout, kill_after, signal, leaks, settle }.apply(&mut command);
     command.stop_main_only(args.forward == Forward::Main);
     command.force_join(args.force_join).delegate(args.delegate);
-    command.limits(args.limits.limits()).linger(args.leaks == Leaks::Wait);
-    command.settle(args.settle).stop_leftovers(args.leaks == Leaks::Stop);
-    if let Some(timeout) = args.timeout.filter(|timeout| !timeout.is_zero()) {
-        command.timeout(timeout);
-    }
+    command.limits(args.limits.limits());
     if let Some(name) = &args.name {
         command.name(name);
     }

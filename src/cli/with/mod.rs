@@ -17,6 +17,7 @@ use crate::exit::{Broken, Ended, FAILED, Failure, Leaks, exit, seen};
 use crate::ledger::Ledger;
 use crate::options::LimitArgs;
 use crate::place::scope;
+use crate::print::ci::Ci;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::files::Files;
@@ -47,7 +48,18 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Ok(ledger) => ledger,
         Err(failure) => return failed(&failure),
     };
-    drop(files);
+    let mut summary = Files::new(&opener, true);
+    let ci = Ci::open(
+        &args.ci,
+        "tidy-process with",
+        |path| files.writing(path),
+        |path| summary.writing(path),
+    );
+    let ci = match ci {
+        Ok(ci) => ci,
+        Err(failure) => return failed(&failure),
+    };
+    drop((files, summary));
     if args.confine.plan {
         let subject = Subject { command: &args.command, name: None, servers: None, changes: None };
         return args.confine.say_plan(&sink, subject);
@@ -67,7 +79,10 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         modes.put_back();
     }
     outcome.say(args, ended.exit);
-    match outcome.write(args, &sink, seen(ended.exit, ended.by_signal)) {
+    let exit = seen(ended.exit, ended.by_signal);
+    let written = outcome.write(args, &sink, exit);
+    let (report, failure) = (outcome.report.as_ref(), outcome.failure.as_ref());
+    match written.and(ci.tell_one(&args.command, exit, report, failure)) {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }

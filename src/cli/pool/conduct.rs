@@ -1,0 +1,167 @@
+//! The main thread of the pool: signals, and the end.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use tidy_process::cli_support;
+
+use crate::exit::Failure;
+use crate::pool::clerk::{Books, Clerk};
+use crate::pool::desk::{Desk, Event};
+use crate::print::text::line;
+use crate::wait::request::{Answer, Requests};
+use crate::wait::signals::{Asked, Signals, end_by, is_init, suspend};
+
+/// How long the last words may take, once a second signal has come: their reader may read no more.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub(crate) struct Conduct<'a> {
+    desk: &'a Desk<'a>,
+    signals: &'a Signals,
+    requests: Requests,
+    /// When what runs is killed.
+    kill_at: Option<Instant>,
+    /// When the last words are given up.
+    leave_at: Option<Instant>,
+}
+
+impl<'a> Conduct<'a> {
+    pub(crate) fn new(desk: &'a Desk<'a>, signals: &'a Signals) -> Self {
+        Self { desk, signals, requests: Requests::default(), kill_at: None, leave_at: None }
+    }
+
+    /// Runs all commands; returns what was told of them, and the signal to end by.
+    pub(crate) fn run(
+        mut self,
+        at_a_time: usize,
+        (books, events): (Books, Receiver<Event>),
+    ) -> Result<(Books, Option<Signal>), Failure> {
+        let desk = self.desk;
+        let over = (AtomicBool::new(false), AtomicBool::new(false));
+        let (has_run, has_told) = (&over.0, &over.1);
+        thread::scope(|scope| {
+            let clerk = scope.spawn(move || {
+                let books = Clerk::new(desk, books).work(&events);
+                has_told.store(true, Ordering::SeqCst);
+                desk.wake();
+                books
+            });
+            let crew = scope.spawn(move || {
+                let ran = desk.crew.run(desk, at_a_time);
+                desk.hang_up();
+                has_run.store(true, Ordering::SeqCst);
+                desk.wake();
+                ran
+            });
+            let conducted = self.until(has_run, has_told);
+            if conducted.is_err() {
+                desk.crew.kill();
+            }
+            let ran = crew.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let books = clerk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            conducted?;
+            ran?;
+            self.requests.note_late(self.signals)?;
+            Ok((books, self.requests.asked))
+        })
+    }
+
+    fn until(&mut self, has_run: &AtomicBool, has_told: &AtomicBool) -> Result<(), Failure> {
+        while !has_told.load(Ordering::SeqCst) {
+            self.sleep()?;
+            self.answer()?;
+            let now = Instant::now();
+            if self.desk.stops_now() && self.kill_at.is_none() {
+                self.kill_at = now.checked_add(self.desk.args.kill_after);
+                let grace = self.desk.args.kill_after;
+                self.desk.crew.each(|child| cli_support::begin_stop(child, grace));
+            }
+            if self.kill_at.is_some_and(|at| now >= at) {
+                self.kill_at = None;
+                self.desk.crew.kill();
+            }
+            if has_run.load(Ordering::SeqCst) && self.leave_at.is_some_and(|at| now >= at) {
+                self.leave();
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep(&mut self) -> Result<(), Failure> {
+        let until = self.kill_at.into_iter().chain(self.leave_at).min();
+        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let fds = [self.signals.as_fd(), self.desk.as_fd()];
+        match poll(&mut fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)), left) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.desk.hush();
+        if is_init() {
+            let mut ours = Vec::new();
+            self.desk.crew.each(|child| ours.push(child.id()));
+            cli_support::reap_all_but(&ours);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<(), Failure> {
+        for came in self.signals.take()? {
+            match came.asked {
+                Asked::Suspend => self.suspend()?,
+                // It is no command's in particular.
+                Asked::Pass(..) => {}
+                Asked::Stop(signal) => match self.requests.answer(signal, false) {
+                    Answer::Nothing => {}
+                    Answer::Stop => self.close(signal),
+                    Answer::Kill => {
+                        self.leave_at = Instant::now().checked_add(LAST_WORDS);
+                        self.desk.crew.kill();
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, signal: Signal) {
+        self.desk.crew.close();
+        let mut running = 0;
+        self.desk.crew.each(|_| running += 1);
+        if !self.desk.args.quiet && running > 0 {
+            line(format_args!(
+                "{signal}: no more commands are started; {running} run on, once more kills them"
+            ));
+        }
+    }
+
+    /// Stops this process and all that runs; returns when it is continued.
+    fn suspend(&self) -> Result<(), Failure> {
+        let desk = self.desk;
+        desk.is_paused.store(true, Ordering::SeqCst);
+        // A second look finds what was being started during the first one.
+        for _ in 0..2 {
+            desk.crew.each(|child| drop(cli_support::set_still(child.tree(), true)));
+        }
+        suspend()?;
+        desk.crew.each(|child| drop(cli_support::set_still(child.tree(), false)));
+        desk.is_paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// All commands are gone, and what reads of them does not read. The guard removes the rest.
+    fn leave(&self) {
+        if let Some(signal) = self.requests.asked {
+            end_by(signal);
+        }
+        std::process::exit(i32::from(crate::exit::FAILED));
+    }
+}
