@@ -76,6 +76,8 @@ pub(crate) enum Failure {
     NoAnswer { after: &'static str, patience: Duration },
     #[error("{what}")]
     Nowhere { what: String, hint: Cow<'static, str> },
+    #[error("complete: {0}")]
+    Complete(String),
     #[error("wait for signals: {} ({:?})", .0.desc(), .0)]
     Signals(#[from] Errno),
 }

@@ -20,6 +20,8 @@ mod ears;
 mod load;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "cli")]
+mod screen;
 mod server;
 mod skipped;
 mod support;
@@ -86,6 +88,8 @@ mod ready;
 mod ready_places;
 mod recipes;
 mod settle;
+#[cfg(feature = "cli")]
+mod shells;
 #[cfg(feature = "cli")]
 mod signals;
 mod soak;

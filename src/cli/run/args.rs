@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use clap_complete::ArgValueCompleter;
 
+use crate::candidates;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
@@ -126,6 +128,7 @@ pub(crate) struct RunArgs {
 
     /// The command and its arguments; the first word that is no option starts it
     #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
+    #[arg(add = ArgValueCompleter::new(candidates::CommandLine))]
     pub(crate) command: Vec<OsString>,
 }
 

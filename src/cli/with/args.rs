@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use crate::candidates;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
@@ -110,6 +112,7 @@ pub(crate) struct WithArgs {
 
     /// The command and its arguments
     #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
+    #[arg(add = ArgValueCompleter::new(candidates::CommandLine))]
     pub(crate) command: Vec<OsString>,
 }
 
