@@ -18,6 +18,7 @@ mod confine;
 mod options;
 mod script;
 mod wait;
+mod progress;
 mod print;
 mod proxy;
 mod profile;

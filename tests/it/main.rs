@@ -83,6 +83,8 @@ mod mischief;
 mod model;
 mod ports;
 mod pressure;
+#[cfg(feature = "cli")]
+mod progress;
 mod readiness;
 mod ready;
 mod ready_places;

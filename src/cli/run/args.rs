@@ -12,6 +12,7 @@ use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
+use crate::progress::ProgressArgs;
 use crate::values::{duration, signal};
 
 const EXIT_STATUS: &str = "\
@@ -113,6 +114,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
+
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
 
     /// Fork and join instead of being born in the cgroup; for tests of that path
     #[arg(long, hide = true)]

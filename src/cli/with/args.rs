@@ -11,6 +11,7 @@ use crate::candidates;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
+use crate::progress::ProgressArgs;
 use crate::values::{duration, signal};
 use crate::with::servers::Servers;
 
@@ -101,6 +102,9 @@ pub(crate) struct WithArgs {
 
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
+
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
