@@ -13,6 +13,7 @@ use crate::late::Late;
 use crate::man::ManArgs;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
 use crate::run::args::RunArgs;
+use crate::top::TopArgs;
 use crate::with::args::WithArgs;
 
 /// The colours of help and of usage errors, on a terminal and without NO_COLOR: as cargo has them.
@@ -45,6 +46,8 @@ pub(crate) enum What {
     Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup
     Ps(Late<PsArgs>),
+    /// Show the trees that are supervised, live, with keys to stop, kill, freeze and thaw them
+    Top(Late<TopArgs>),
     /// Kill and remove what supervisors that are gone have left
     Sweep(Late<SweepArgs>),
     /// Kill everything in the trees of this name

@@ -11,6 +11,7 @@ mod run;
 mod with;
 mod doctor;
 mod ps;
+mod top;
 mod place;
 mod systemd;
 mod words;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         What::Idle => doctor::probe::be_idle(),
         What::Attempt { what } => doctor::confinement::attempt(what),
         What::Ps(Late(args)) => ended(ps::ps(&args)),
+        What::Top(Late(args)) => top::top(&args),
         What::Sweep(Late(args)) => ended(ps::sweep(&args)),
         What::Kill(Late(args)) => ended(ps::kill(&args)),
     };

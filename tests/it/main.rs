@@ -105,6 +105,12 @@ mod teardown;
 #[cfg(feature = "cli")]
 mod terminal;
 mod tidy;
+#[cfg(feature = "cli")]
+mod top;
+#[cfg(feature = "cli")]
+mod top_keys;
+#[cfg(feature = "cli")]
+mod top_terminal;
 mod tree;
 mod usage;
 mod victims;

@@ -15,8 +15,8 @@ const TOPICS: [(&str, &str); 4] = [
 ];
 
 /// What may be explained beside topics.
-const SUBCOMMANDS: [&str; 7] =
-    ["run", "with", "doctor", "ps", "sweep", "kill", "completions"];
+const SUBCOMMANDS: [&str; 8] =
+    ["run", "with", "doctor", "ps", "top", "sweep", "kill", "completions"];
 
 #[derive(Debug, Args)]
 pub(crate) struct HelpArgs {

@@ -188,6 +188,8 @@ fn nothing_is_printed_past_the_quoting() {
         ("cli/print/text.rs", 2),
         ("cli/progress.rs", 2),
         ("cli/run/files.rs", 2),
+        ("cli/top/mod.rs", 1),
+        ("cli/top/screen.rs", 1),
         ("cli/wait/bar.rs", 2),
         ("cli/wait/terminal.rs", 1),
         ("exec/stdio.rs", 2),
