@@ -1,7 +1,7 @@
 //! What the command-line tool takes from the library beyond its public API. No stability is
 //! promised.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::cgroup::beneath::open_cgroup;
 pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
+use crate::cgroup::names::KILLED;
 use crate::cgroup::nesting;
 pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
 pub use crate::cgroup::own::{Place, place, top};
@@ -29,13 +30,15 @@ use crate::proc::quote;
 use crate::report::Report;
 pub use crate::sandbox::fds::check_handed_over;
 use crate::supervisor::environment;
+pub use crate::supervisor::held::Held;
 use crate::supervisor::list::TreeInfo;
+pub use crate::supervisor::lookout::{CgroupId, Lookout, Pulse, SeenTree, is_plain};
 pub use crate::supervisor::orphans::reap_all_but;
 pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
 pub use crate::sys::standin::{SignalMask, StandIn, handles};
-pub use crate::sys::{ignores, is_refused, reset_sigchld, signal_set};
+pub use crate::sys::{ignores, is_refused, reset_sigchld, signal_set, terminal_size};
 use crate::tree::Tree;
 
 /// Where a supervisor would make its run root. Makes nothing.
@@ -87,9 +90,6 @@ pub fn wind_down<E>(
     Ok(())
 }
 
-/// The attribute of a tree's directory that says that the tool was asked to kill it.
-const KILLED: &CStr = c"user.tidy-process.killed";
-
 /// Kills a tree, and notes in its directory that it was killed by name.
 ///
 /// # Errors
@@ -129,6 +129,7 @@ pub fn forward(
 ) -> Result<()> {
     let tree = child.tree();
     let main = child.id();
+    tree.container().note_stopping();
     let reached = match main_only {
         true => Ok(0),
         false => tree.signal_where(signal, &is_meant),

@@ -21,7 +21,7 @@ mod outside;
 #[cfg(feature = "cli")]
 pub(crate) mod own;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,8 +37,8 @@ use nix::unistd::{faccessat, read, write};
 use crate::cgroup::beneath::{DIRECTORY, gone_is_fine, reach};
 use crate::cgroup::walk::{Manner, Stuck, Visited};
 use crate::error::{Error, Result, Step};
-use crate::sys::above_two;
 use crate::sys::poll::{BackOff, timeout_until};
+use crate::sys::{self, above_two};
 
 /// Bytes of a buffer that takes `cpu.stat` (at most 300) in one read.
 pub(crate) const SHORT_FILE: usize = 512;
@@ -109,6 +109,14 @@ impl Cgroup {
         })
     }
 
+    /// Holds a cgroup by its own directory, not by its name in the one above: another that takes
+    /// the name is never reached.
+    #[cfg(feature = "cli")]
+    pub(crate) fn pin(dir: OwnedFd, path: &Path) -> Result<Self, Errno> {
+        let pinned = Self::open(&Arc::new(dir), path, ".".as_ref())?;
+        Ok(Self { path: path.to_owned(), ..pinned })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -125,6 +133,14 @@ impl Cgroup {
     /// of `cgroup.kill` and `cgroup.events` stay: ending it must not depend on there being one.
     pub(crate) fn close_dir(&mut self) {
         self.dir = None;
+    }
+
+    /// Notes something in an extended attribute of its directory. Kernels before 5.7 have none on
+    /// cgroups: then it is not noted.
+    pub(crate) fn note(&self, what: &CStr) {
+        if let Ok(dir) = self.dir() {
+            let _ = sys::set_attribute(dir.as_fd(), what, b"1");
+        }
     }
 
     /// Opens a control file, or a directory below; by its path from the parent, which takes one

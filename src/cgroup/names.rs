@@ -17,6 +17,13 @@ pub(crate) const PREFIX: &str = "tidy-process-";
 /// The extended attribute of a run root that identifies its owner.
 pub(crate) const RECORD: &CStr = c"user.tidy-process";
 
+/// The extended attribute of a tree that the command line tool was asked to kill.
+#[cfg(feature = "cli")]
+pub(crate) const KILLED: &CStr = c"user.tidy-process.killed";
+
+/// The extended attribute of a tree that was asked to end.
+pub(crate) const STOPPING: &CStr = c"user.tidy-process.stopping";
+
 /// The leaf into which a supervisor moves itself, so that its delegated cgroup holds no process.
 pub(crate) const ASIDE: &str = "tidy-process-supervisor";
 

@@ -1,19 +1,38 @@
 //! The command line: what may be asked for.
 
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
 use clap::{Parser, Subcommand};
 
+use crate::completions::CompletionsArgs;
 use crate::doctor::DoctorArgs;
 use crate::doctor::attempt::Attempt;
+use crate::help::HelpArgs;
 use crate::late::Late;
+#[cfg(feature = "man")]
+use crate::man::ManArgs;
 use crate::pool::args::PoolArgs;
 use crate::ps::{KillArgs, PsArgs, SweepArgs};
 use crate::report::ReportArgs;
 use crate::run::args::RunArgs;
+use crate::top::TopArgs;
 use crate::with::args::WithArgs;
+
+/// The colours of help and of usage errors, on a terminal and without NO_COLOR: as cargo has them.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default())
+    .error(AnsiColor::Red.on_default().bold())
+    .valid(AnsiColor::Green.on_default())
+    .invalid(AnsiColor::Yellow.on_default());
 
 /// Run a command in a fresh cgroup: when it ends, nothing it started is left.
 #[derive(Debug, Parser)]
-#[command(name = "tidy-process", version, about, max_term_width = 100)]
+#[command(name = "tidy-process", version, propagate_version = true, about, max_term_width = 100)]
+#[command(styles = STYLES, disable_help_subcommand = true)]
+#[command(after_help = "tidy-process help SUBCOMMAND explains one; help topics lists what else.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) what: What,
@@ -33,10 +52,20 @@ pub(crate) enum What {
     Doctor(Late<DoctorArgs>),
     /// List the trees that are supervised below a cgroup
     Ps(Late<PsArgs>),
+    /// Show the trees that are supervised, live, with keys to stop, kill, freeze and thaw them
+    Top(Late<TopArgs>),
     /// Kill and remove what supervisors that are gone have left
     Sweep(Late<SweepArgs>),
     /// Kill everything in the trees of this name
     Kill(Late<KillArgs>),
+    /// Print a script that completes words, names of trees too, in bash, zsh or fish
+    Completions(Late<CompletionsArgs>),
+    /// Explain a subcommand or a topic; "help topics" lists the topics
+    Help(Late<HelpArgs>),
+    /// Write the manual pages
+    #[cfg(feature = "man")]
+    #[command(hide = true)]
+    Man(Late<ManArgs>),
     /// Read standard input to its end, for doctor to try things on
     #[command(hide = true)]
     Idle,

@@ -76,6 +76,12 @@ pub(crate) enum Failure {
     NoAnswer { after: &'static str, patience: Duration },
     #[error("{what}")]
     Nowhere { what: String, hint: Cow<'static, str> },
+    #[error("top: --all-users is for root: other users' trees cannot be seen")]
+    NotRoot,
+    #[error("the terminal: {}", reason(.0))]
+    Terminal(io::Error),
+    #[error("complete: {0}")]
+    Complete(String),
     #[error("wait for signals: {} ({:?})", .0.desc(), .0)]
     Signals(#[from] Errno),
 }

@@ -3,12 +3,17 @@
 // Each imports only what stands below it.
 mod forgotten;
 mod args;
+mod help;
+mod completions;
+#[cfg(feature = "man")]
+mod man;
 mod run;
 mod with;
 mod pool;
 mod report;
 mod doctor;
 mod ps;
+mod top;
 mod place;
 mod systemd;
 mod words;
@@ -16,12 +21,14 @@ mod confine;
 mod options;
 mod script;
 mod wait;
+mod progress;
 mod print;
 mod proxy;
 mod profile;
 mod exit;
 mod values;
 mod late;
+mod candidates;
 mod learn;
 mod ledger;
 mod scratch;
@@ -31,8 +38,8 @@ use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 use tidy_process::cli_support;
 
-use clap::Parser;
 use clap::error::{ContextKind, Error, ErrorKind};
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, What};
 use crate::exit::{Ended, FAILED, Failure};
@@ -43,11 +50,21 @@ use crate::wait::signals;
 fn main() -> ExitCode {
     cli_support::reset_sigchld();
     let argv: Vec<OsString> = std::env::args_os().collect();
+    if let Some(completed) = completions::complete(&argv, Cli::command) {
+        return ExitCode::from(ended(completed).exit);
+    }
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(answer(&error, &argv)),
     };
     let ended = match cli.what {
+        What::Completions(Late(args)) => ended(completions::print_script(&args, &argv)),
+        What::Help(Late(args)) => match help::topic(&args.words) {
+            Some(text) => ended(write(text)),
+            None => return ExitCode::from(help_of(&args.words)),
+        },
+        #[cfg(feature = "man")]
+        What::Man(Late(args)) => ended(man::write_pages(Cli::command(), &args)),
         What::Run(Late(args)) => run::run(&args),
         What::With(Late(args)) => with::with(&args),
         What::Pool(Late(args)) => pool::pool(&args),
@@ -56,6 +73,7 @@ fn main() -> ExitCode {
         What::Idle => doctor::probe::be_idle(),
         What::Attempt { what } => doctor::confinement::attempt(what),
         What::Ps(Late(args)) => ended(ps::ps(&args)),
+        What::Top(Late(args)) => top::top(&args),
         What::Sweep(Late(args)) => ended(ps::sweep(&args)),
         What::Kill(Late(args)) => ended(ps::kill(&args)),
     };
@@ -63,6 +81,16 @@ fn main() -> ExitCode {
         signals::end_by(signal);
     }
     ExitCode::from(exit::seen(ended.exit, ended.by_signal))
+}
+
+/// The help of the tool, or of a subcommand.
+fn help_of(words: &[OsString]) -> u8 {
+    let words = words.iter().cloned().chain(["--help".into()]);
+    let argv: Vec<OsString> = ["tidy-process".into()].into_iter().chain(words).collect();
+    match Cli::try_parse_from(&argv) {
+        Err(error) => answer(&error, &argv),
+        Ok(_) => FAILED,
+    }
 }
 
 /// Help, or what is wrong with a command line.
@@ -82,9 +110,8 @@ fn answer(error: &Error, argv: &[OsString]) -> u8 {
 }
 
 fn rendered(error: &Error, on_terminal: bool) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let text = error.render();
-    if on_terminal && !plain { text.ansi().to_string() } else { text.to_string() }
+    if on_terminal && print::has_colours() { text.ansi().to_string() } else { text.to_string() }
 }
 
 fn ended(result: Result<(), Failure>) -> Ended {

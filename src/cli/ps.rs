@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use tidy_process::cli_support::{LINE, kill_by_name, quoted, shortened};
 use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
+use crate::candidates;
 use crate::exit::Failure;
 use crate::place::scope::everywhere;
 use crate::print::json::{VERSION, insert_word, process};
@@ -46,6 +48,7 @@ pub(crate) struct KillArgs {
     /// The name given by --name, a tree's number if only one has it, OWNER/NAME as ps shows them,
     /// or its directory
     #[arg(value_parser = clap::builder::OsStringValueParser::new())]
+    #[arg(add = ArgValueCompleter::new(candidates::trees))]
     pub(crate) name: OsString,
 
     /// Kill other users' trees of this name too (as root); not needed with a tree's whole path

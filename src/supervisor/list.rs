@@ -95,7 +95,7 @@ fn root(base: &Base, path: PathBuf, owner: u32) -> Option<(RunRoot, Vec<Vec<i32>
 }
 
 /// Whether a child of a run root is a tree, and not another run root.
-fn is_tree(name: &OsStr) -> bool {
+pub(crate) fn is_tree(name: &OsStr) -> bool {
     owner(name).is_none()
 }
 

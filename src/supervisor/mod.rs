@@ -9,6 +9,10 @@ pub(crate) mod owner;
 pub(crate) mod orphans;
 pub(crate) mod sweep;
 pub(crate) mod list;
+#[cfg(feature = "cli")]
+pub(crate) mod held;
+#[cfg(feature = "cli")]
+pub(crate) mod lookout;
 pub(crate) mod environment;
 
 use std::path::{Path, PathBuf};

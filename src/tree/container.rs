@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::names::STOPPING;
 use crate::cgroup::usage::{Counters, cpu_demand, cpu_time};
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
@@ -251,6 +252,13 @@ impl Container {
         match self {
             Self::Cgroup(cgroup, _) => cgroup.events_fd(),
             Self::Keeper(kept) => kept.end_fd(),
+        }
+    }
+
+    /// Notes in its directory that it was asked to end, for `top` to show.
+    pub(crate) fn note_stopping(&self) {
+        if let Self::Cgroup(cgroup, _) = self {
+            cgroup.note(STOPPING);
         }
     }
 

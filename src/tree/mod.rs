@@ -256,6 +256,7 @@ impl Tree {
         is_meant: impl Fn(u32) -> bool,
     ) -> Result<()> {
         let is_meant = |pid: i32| is_meant(pid.cast_unsigned());
+        self.container.note_stopping();
         let reached = self.container.signal_each(&stop_signals(signal), &is_meant);
         self.thaw_all();
         reached.map(drop)

@@ -20,6 +20,8 @@ mod ears;
 mod load;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "cli")]
+mod screen;
 mod server;
 mod skipped;
 mod support;
@@ -82,11 +84,15 @@ mod model;
 mod pool;
 mod ports;
 mod pressure;
+#[cfg(feature = "cli")]
+mod progress;
 mod readiness;
 mod ready;
 mod ready_places;
 mod recipes;
 mod settle;
+#[cfg(feature = "cli")]
+mod shells;
 #[cfg(feature = "cli")]
 mod signals;
 mod soak;
@@ -100,6 +106,12 @@ mod teardown;
 #[cfg(feature = "cli")]
 mod terminal;
 mod tidy;
+#[cfg(feature = "cli")]
+mod top;
+#[cfg(feature = "cli")]
+mod top_keys;
+#[cfg(feature = "cli")]
+mod top_terminal;
 mod tree;
 mod usage;
 mod victims;

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use clap_complete::ArgValueCompleter;
 
+use crate::candidates;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
+use crate::progress::ProgressArgs;
 use crate::values::{duration, signal};
 
 const EXIT_STATUS: &str = "\
@@ -116,6 +119,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
+
     /// Fork and join instead of being born in the cgroup; for tests of that path
     #[arg(long, hide = true)]
     pub(crate) force_join: bool,
@@ -130,6 +136,7 @@ pub(crate) struct RunArgs {
 
     /// The command and its arguments; the first word that is no option starts it
     #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
+    #[arg(add = ArgValueCompleter::new(candidates::CommandLine))]
     pub(crate) command: Vec<OsString>,
 }
 

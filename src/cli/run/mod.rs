@@ -19,6 +19,7 @@ use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
+use crate::wait::bar::Bar;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
@@ -131,6 +132,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     if let Some(signal) = signals.answer_alone()? {
         return Err(Failure::NotStarted(signal).into());
     }
+    let bar = Bar::new(args.progress, args.quiet || args.verbose, args.timeout);
     let mut child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     proxy.iter().for_each(|proxy| proxy.serve(&mut child));
@@ -140,7 +142,8 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     let main_only = args.forward == Forward::Main;
     let stop = Stop { signal: args.signal, kill_after: args.kill_after, main_only };
     let mut requests = Requests::default();
-    let watched = Watch::command(&child, signals, stop).and_then(|mut watch| {
+    let watched = Watch::command(&child, signals, stop).and_then(|watch| {
+        let mut watch = watch.with_bar(bar);
         let mut watched = watch.until_main_ended();
         if args.leaks == Leaks::Wait {
             watched = watched.and_then(|()| watch.until_empty());

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use tidy_process::{Child, cli_support};
 
 use crate::exit::Failure;
+use crate::wait::bar::Bar;
 use crate::wait::request::{Answer, Requests};
 use crate::wait::signals::{Asked, Came, Reached, Signals, is_init, suspend};
 use crate::wait::terminal::{group_of, is_beside_us, is_ours};
@@ -48,6 +49,7 @@ pub(crate) struct Watch<'a> {
     is_over: bool,
     requests: Requests,
     kill_at: Option<Instant>,
+    bar: Option<Bar>,
 }
 
 impl<'a> Watch<'a> {
@@ -93,6 +95,7 @@ impl<'a> Watch<'a> {
             is_over: false,
             requests: Requests::default(),
             kill_at: None,
+            bar: None,
         }
     }
 
@@ -103,6 +106,11 @@ impl<'a> Watch<'a> {
     /// Goes on with the requests of a watch before this one.
     pub(crate) fn after(self, requests: Requests) -> Self {
         Self { requests, ..self }
+    }
+
+    /// Shows the time that it has.
+    pub(crate) fn with_bar(self, bar: Option<Bar>) -> Self {
+        Self { bar, ..self }
     }
 
     /// What has asked this process to end so far.
@@ -120,6 +128,7 @@ impl<'a> Watch<'a> {
 
     /// What the terminal has told it before its end was for it to handle.
     fn end_of_main(&mut self) -> Result<(), Failure> {
+        self.bar = None;
         self.take_signals()?;
         self.is_over = true;
         Ok(())
@@ -239,9 +248,10 @@ impl<'a> Watch<'a> {
         flags: PollFlags,
         until: Option<Instant>,
     ) -> Result<(), Failure> {
-        let mut next = earlier(self.kill_at, until);
+        let mut next = earlier(earlier(self.kill_at, until), self.bar.as_ref().map(Bar::due));
         let mut fds =
             vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.bar.as_ref().map(|bar| PollFd::new(bar.news(), PollFlags::POLLIN)));
         for server in self.servers {
             // Its limit of CPU time is watched here alone.
             next = [next, server.enforce()].into_iter().flatten().min();
@@ -253,6 +263,7 @@ impl<'a> Watch<'a> {
             }
         }
         cli_support::rest(self.child, &mut fds, next)?;
+        self.bar.take_if(|bar| !bar.show());
         self.take_signals()?;
         if self.kill_at.is_some_and(|at| Instant::now() >= at) {
             self.kill()?;
@@ -264,6 +275,9 @@ impl<'a> Watch<'a> {
         match came.asked {
             Asked::Suspend => self.suspend(came.reached),
             Asked::Pass(signal, value) => {
+                if signal == Signal::SIGWINCH as i32 {
+                    self.bar.iter_mut().for_each(Bar::is_resized);
+                }
                 let is_told =
                     came.reached == Reached::All || self.has_told_command(came.reached)?;
                 if self.is_command && !is_told {
@@ -331,7 +345,10 @@ impl<'a> Watch<'a> {
         for child in all() {
             cli_support::set_still(child.tree(), true)?;
         }
+        self.bar.iter_mut().for_each(Bar::hide);
         suspend()?;
+        // The shell has written meanwhile, and the command has not.
+        self.bar.iter_mut().for_each(Bar::hide);
         for child in all() {
             // While they stand still it is one with the shell's own.
             let _ = child.tree().signal(SIGCONT);

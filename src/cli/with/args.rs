@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use crate::candidates;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
+use crate::progress::ProgressArgs;
 use crate::values::{duration, signal};
 use crate::with::servers::Servers;
 
@@ -104,6 +107,9 @@ pub(crate) struct WithArgs {
     #[command(flatten)]
     pub(crate) ground: GroundArgs,
 
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
+
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -114,6 +120,7 @@ pub(crate) struct WithArgs {
 
     /// The command and its arguments
     #[arg(required_unless_present = "plan", trailing_var_arg = true, value_name = "CMD")]
+    #[arg(add = ArgValueCompleter::new(candidates::CommandLine))]
     pub(crate) command: Vec<OsString>,
 }
 

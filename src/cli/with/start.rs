@@ -37,12 +37,12 @@ impl<'a> Up<'a> {
     /// process to end.
     pub(crate) fn bring_up(&mut self) -> Result<bool, Failure> {
         let (mut bell, rings) = pipe().map_err(Failure::Print)?;
-        let mut progress = Progress::new(self.args.quiet || self.args.verbose);
+        let mut progress = Progress::new(self.args.progress, self.args.quiet || self.args.verbose);
         loop {
             while let Some((number, server)) = self.next() {
                 self.start(number, server, &rings)?;
             }
-            let due = progress.show(|| self.awaited());
+            let due = progress.show(&self.awaits());
             self.look(&bell, due)?;
             if self.requests.asked.is_some() {
                 return Ok(false);
@@ -157,6 +157,15 @@ impl<'a> Up<'a> {
         let awaited = self.running.iter().filter(|running| !running.is_ready());
         let names: Vec<String> = awaited.map(|running| running.awaited()).collect();
         names.join(", ")
+    }
+
+    /// Each with its number, what it is waited for, and since when.
+    fn awaits(&self) -> Vec<(usize, String, Instant)> {
+        let each = self.waits.iter().filter_map(|wait| {
+            let running = self.running.get(wait.number)?;
+            Some((running.number, running.awaited(), wait.since))
+        });
+        each.collect()
     }
 
     /// Sleeps until the bell rings, a signal comes, or a server that is ready may have ended.

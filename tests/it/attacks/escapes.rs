@@ -180,14 +180,18 @@ fn nothing_is_printed_past_the_quoting() {
     found.sort();
     // Whether help and usage go to a terminal; a report for `--json -`, whose text is escaped; the
     // lines and the text of the tool; the streams themselves, compared with files and handed to a
-    // child; whether progress is shown; whether one of them is the terminal.
+    // child; whether and where progress is shown, and `top`, whose texts are quoted; whether one of
+    // them is the terminal.
     let known = [
         ("cli/main.rs", 2),
         ("cli/print/json.rs", 1),
         ("cli/print/text.rs", 2),
+        ("cli/progress.rs", 2),
         ("cli/run/files.rs", 2),
+        ("cli/top/mod.rs", 1),
+        ("cli/top/screen.rs", 1),
+        ("cli/wait/bar.rs", 2),
         ("cli/wait/terminal.rs", 1),
-        ("cli/with/progress.rs", 1),
         ("exec/stdio.rs", 2),
     ];
     assert_eq!(found, known.map(|(path, used)| (path.to_owned(), used)));

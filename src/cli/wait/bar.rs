@@ -1,0 +1,263 @@
+//! A bar of the time that a command has, for one that is silent.
+//!
+//! The command may write to the same terminal at any moment, and this process learns of that once
+//! it has happened: by inotify(7), which tells of writes to a terminal as of those to a file (what
+//! the terminal echoes is none). So the bar stands where no text of the command's can run into it:
+//! in the last row, which is taken out of the region that scrolls (DECSTBM), with the cursor left
+//! where it was above it. At the first write the bar goes, for good: a program that writes may as
+//! well want the whole screen.
+
+use std::fs::File;
+use std::io::{self, stderr, stdout};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd::{getpgrp, isatty, tcgetpgrp};
+
+use crate::print::text::say;
+use crate::progress::{self, ProgressArgs};
+
+/// A command that takes less, or writes in this time, has no bar.
+const AFTER: Duration = Duration::from_secs(2);
+
+/// The time between two drawings.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A smaller terminal has none.
+const SMALLEST: (u16, u16) = (40, 5);
+
+/// What makes room for the bar: the cursor goes down and up again, so that it is not in the last
+/// row; then the region that scrolls ends above that (which moves the cursor: it is saved).
+const SAVE: &str = "\x1b7";
+const RESTORE: &str = "\x1b8";
+const ROOM: &str = "\x1bD\x1bM";
+
+pub(crate) struct Bar {
+    since: Instant,
+    timeout: Duration,
+    due: Instant,
+    /// Whether it was in the foreground when that was last looked at.
+    foreground: bool,
+    writes: Inotify,
+    bar: ProgressBar,
+    last_row: Arc<LastRow>,
+}
+
+impl Bar {
+    /// A bar of this time, from now on; none where it is not to be shown, or could not be taken
+    /// away in time.
+    pub(crate) fn new(args: ProgressArgs, silent: bool, timeout: Option<Duration>) -> Option<Self> {
+        let timeout = timeout.filter(|timeout| *timeout > AFTER && *timeout < NEVER)?;
+        if !args.is_shown(silent) {
+            return None;
+        }
+        let writes = watch().ok()?;
+        let last_row = Arc::new(LastRow::default());
+        let target = ProgressDrawTarget::term_like(Box::new(Pen(Arc::clone(&last_row))));
+        let template = "{wide_bar} {msg} ";
+        let style = ProgressStyle::with_template(template).ok()?.progress_chars("=> ");
+        let length = u64::try_from(timeout.as_millis()).ok()?;
+        let bar = ProgressBar::with_draw_target(Some(length), target).with_style(style);
+        let since = Instant::now();
+        let (due, foreground) = (since + AFTER, is_in_foreground());
+        Some(Self { since, timeout, due, foreground, writes, bar, last_row })
+    }
+
+    /// When it is to be shown next.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Has news when something is written to the terminal.
+    pub(crate) fn news(&self) -> BorrowedFd<'_> {
+        self.writes.as_fd()
+    }
+
+    /// Shows it if that is due; false if it is to be dropped, since something was written.
+    pub(crate) fn show(&mut self) -> bool {
+        let (before, foreground) = (self.foreground, is_in_foreground());
+        self.foreground = foreground;
+        let is_written = self.writes.read_events().is_ok_and(|events| !events.is_empty());
+        // In the background it is others that write, and the shell that brings it back from there.
+        if is_written && before && foreground {
+            return false;
+        }
+        let now = Instant::now();
+        if now < self.due {
+            return true;
+        }
+        self.due = now + INTERVAL;
+        let size = progress::size();
+        if !foreground || size.0 < SMALLEST.0 || size.1 < SMALLEST.1 {
+            self.hide();
+            return true;
+        }
+        let spent = now.saturating_duration_since(self.since).min(self.timeout);
+        self.last_row.take(size);
+        let position = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+        self.bar.set_message(format!("{} of {}", clock(spent), clock(self.timeout)));
+        self.bar.set_position(position);
+        self.bar.tick();
+        // These writes are this process's own.
+        let _ = self.writes.read_events();
+        true
+    }
+
+    /// Takes it away until it is due again: the terminal is as it was.
+    pub(crate) fn hide(&mut self) {
+        self.last_row.give_back();
+        let _ = self.writes.read_events();
+    }
+
+    /// The terminal has another size, and has moved its rows as it likes.
+    pub(crate) fn is_resized(&mut self) {
+        self.last_row.give_back_resized();
+        self.due = Instant::now() + INTERVAL;
+        let _ = self.writes.read_events();
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.last_row.give_back();
+        // It draws once more when it is dropped.
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+}
+
+/// A hundred years stand for no timeout.
+const NEVER: Duration = Duration::from_secs(50 * 365 * 86_400);
+
+/// Watches the terminal by every name that the command may write to it by.
+fn watch() -> nix::Result<Inotify> {
+    let writes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    writes.add_watch("/proc/self/fd/2", AddWatchFlags::IN_MODIFY)?;
+    if isatty(stdout())? {
+        writes.add_watch("/proc/self/fd/1", AddWatchFlags::IN_MODIFY)?;
+    }
+    // A device of its own. Where there is none nothing is written to it.
+    if File::open("/dev/tty").is_ok() {
+        writes.add_watch("/dev/tty", AddWatchFlags::IN_MODIFY)?;
+    }
+    Ok(writes)
+}
+
+fn is_in_foreground() -> bool {
+    tcgetpgrp(stderr()).is_ok_and(|group| group == getpgrp())
+}
+
+/// `1:05`, `2:00:00`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// The last row of the terminal, and the size that this had when the row was taken.
+#[derive(Debug, Default)]
+struct LastRow(Mutex<Option<(u16, u16)>>);
+
+impl LastRow {
+    fn size(&self) -> Option<(u16, u16)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, size: Option<(u16, u16)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = size;
+    }
+
+    fn take(&self, size: (u16, u16)) {
+        if self.size().is_none() {
+            let above = size.1.saturating_sub(1);
+            say(&format!("{ROOM}{SAVE}\x1b[1;{above}r{RESTORE}"));
+            self.set(Some(size));
+        }
+    }
+
+    /// In one write, so that nothing of the command's comes between.
+    fn draw(&self, text: &str) {
+        let Some((_, row)) = self.size() else { return };
+        say(&format!("{SAVE}\x1b[{row};1H{}\x1b[K{RESTORE}", text.trim_end()));
+    }
+
+    fn give_back(&self) {
+        if let Some((_, row)) = self.size() {
+            self.set(None);
+            say(&format!("{SAVE}\x1b[r\x1b[{row};1H\x1b[2K{RESTORE}"));
+        }
+    }
+
+    /// Wherever the bar is now it is below the cursor, and nothing else is: the command has written
+    /// nothing yet.
+    fn give_back_resized(&self) {
+        if self.size().is_some() {
+            self.set(None);
+            say(&format!("{SAVE}\x1b[r{RESTORE}\x1b[J"));
+        }
+    }
+}
+
+/// Draws there what indicatif lays out: one line.
+#[derive(Debug)]
+struct Pen(Arc<LastRow>);
+
+impl TermLike for Pen {
+    fn width(&self) -> u16 {
+        self.0.size().map_or(SMALLEST.0, |(columns, _)| columns)
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.write_str(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        if !text.trim().is_empty() {
+            self.0.draw(text);
+        }
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_a_clock_shows_them() {
+        let said = |seconds| clock(Duration::from_secs(seconds));
+        assert_eq!(
+            (said(5), said(65), said(7205)),
+            ("0:05".into(), "1:05".into(), "2:00:05".into())
+        );
+    }
+}
