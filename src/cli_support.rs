@@ -25,6 +25,7 @@ pub use crate::explain::Needs;
 pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 use crate::proc::quote;
+use crate::record::timeline::EventKind;
 use crate::report::Report;
 pub use crate::sandbox::fds::check_handed_over;
 use crate::supervisor::environment;
@@ -128,6 +129,7 @@ pub fn forward(
 ) -> Result<()> {
     let tree = child.tree();
     let main = child.id();
+    child.recorded.note(EventKind::StopSignal(signal));
     let reached = match main_only {
         true => Ok(0),
         false => tree.signal_where(signal, &is_meant),

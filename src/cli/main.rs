@@ -14,6 +14,7 @@ mod confine;
 mod options;
 mod script;
 mod wait;
+mod timeline;
 mod print;
 mod proxy;
 mod profile;
@@ -21,6 +22,7 @@ mod exit;
 mod values;
 mod late;
 mod learn;
+mod whole;
 mod ledger;
 
 use std::ffi::OsString;

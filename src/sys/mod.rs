@@ -13,6 +13,7 @@ pub(crate) mod inmates;
 pub(crate) mod opening;
 pub(crate) mod pass;
 pub(crate) mod poll;
+pub(crate) mod proc_events;
 pub(crate) mod raw;
 pub(crate) mod identity;
 mod safe;

@@ -10,6 +10,7 @@ use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
+use crate::timeline::TimelineArgs;
 use crate::values::{duration, signal};
 
 const EXIT_STATUS: &str = "\
@@ -96,6 +97,9 @@ pub(crate) struct RunArgs {
     /// Write a report to FILE, or to standard output with "-"; see docs/json.md
     #[arg(long, value_name = "FILE", group = "files")]
     pub(crate) json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) timeline: TimelineArgs,
 
     /// Name the tree
     #[arg(long)]

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::confine::ConfineArgs;
 use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
+use crate::timeline::TimelineArgs;
 use crate::values::{duration, signal};
 use crate::with::servers::Servers;
 
@@ -93,6 +94,9 @@ pub(crate) struct WithArgs {
     /// Write a report to FILE, or to standard output with "-"; see docs/json.md
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) timeline: TimelineArgs,
 
     #[command(flatten)]
     pub(crate) confine: ConfineArgs,

@@ -20,6 +20,7 @@ use crate::place::scope;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::files::Files;
+use crate::timeline::Sheet;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
@@ -52,8 +53,12 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         let subject = Subject { command: &args.command, name: None, servers: None, changes: None };
         return args.confine.say_plan(&sink, subject);
     }
+    let sheet = match Sheet::open(&args.timeline) {
+        Ok(sheet) => sheet,
+        Err(failure) => return failed(&failure),
+    };
     let mut outcome = Outcome::default();
-    let ended = match supervise(args, &opener, &ledger, &mut outcome) {
+    let ended = match supervise(args, &opener, (&ledger, &sheet), &mut outcome) {
         Err(failure) => outcome.fails(failure),
         Ok(()) => match &outcome.report {
             Some(report) => {
@@ -67,7 +72,8 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         modes.put_back();
     }
     outcome.say(args, ended.exit);
-    match outcome.write(args, &sink, seen(ended.exit, ended.by_signal)) {
+    let written = outcome.write(args, &sink, seen(ended.exit, ended.by_signal));
+    match written.and(sheet.write(&args.command, outcome.failure.as_ref())) {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
@@ -135,7 +141,7 @@ impl Outcome {
 fn supervise(
     args: &WithArgs,
     opener: &Opener<'_>,
-    ledger: &Ledger,
+    (ledger, sheet): (&Ledger, &Sheet),
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     let mut servers = args.servers.clone();
@@ -143,7 +149,7 @@ fn supervise(
         file::add(path, opener, &mut servers)?;
     }
     // Whoever asks how it ended wants to know what it used.
-    let account = args.verbose || args.json.is_some();
+    let account = args.verbose || args.json.is_some() || sheet.is_open();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
     args.confine.refuse_learning()?;
     let (builder, proxy) = args.confine.all_of(builder)?;
@@ -155,7 +161,8 @@ fn supervise(
         text::unawaited(&servers.unawaited());
     }
     let (running, waits, requests) = (Vec::new(), Vec::new(), Requests::default());
-    let mut up = Up { args, plan: &servers, supervisor, proxy, opener, running, waits, requests };
+    let plan = &servers;
+    let mut up = Up { args, plan, supervisor, proxy, opener, sheet, running, waits, requests };
     let ran = match up.bring_up() {
         Ok(true) => up.main(outcome, ledger),
         Ok(false) => Ok(()),
