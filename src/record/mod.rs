@@ -4,6 +4,7 @@
 //! processes (see `sys/proc_events.rs`) and reads command lines. Neither holds a tree, nor is
 //! waited for by what kills. What is made of a recording (a page, a picture) is not here.
 
+mod ending;
 mod lane;
 mod origin;
 mod past;

@@ -29,6 +29,8 @@ pub(crate) struct Origin {
     pub(crate) init: Option<i32>,
     pub(crate) memory_from: Source,
     pub(crate) io_from: Source,
+    /// Whether it counts processes and threads.
+    counts_pids: bool,
     /// Each process is looked at for what neither the cgroup nor the kernel tells.
     looks_at_all: bool,
 }
@@ -40,8 +42,16 @@ impl Origin {
             _ => Source::Processes,
         };
         let (memory_from, io_from) = (has("memory.current"), has("io.stat"));
+        let counts_pids = has("pids.events") == Source::Cgroup;
         let sums = [memory_from, io_from].contains(&Source::Processes);
-        Arc::new(Self { holder, init, memory_from, io_from, looks_at_all: sums || !told })
+        Arc::new(Self {
+            holder,
+            init,
+            memory_from,
+            io_from,
+            counts_pids,
+            looks_at_all: sums || !told,
+        })
     }
 
     /// Its processes, in order.
@@ -74,7 +84,7 @@ impl Origin {
     pub(crate) fn count(&self, pids: &[i32], seen: &[Glance]) -> Counted {
         let whole = pids.len() <= LOOKED_AT;
         let mut row = match &self.holder {
-            Holder::Cgroup(view) => counters(view),
+            Holder::Cgroup(view) => self.counters(view),
             Holder::Keeper(_) => Counted::default(),
         };
         if self.memory_from == Source::Processes && whole {
@@ -85,6 +95,28 @@ impl Origin {
             row.io = seen.iter().filter_map(|one| one.io).reduce(add);
         }
         row
+    }
+
+    /// Reads no file that is not there: what is missing at the start stays so.
+    fn counters(&self, view: &View) -> Counted {
+        let read = |there: bool, file| there.then(|| view.read(file).ok()).flatten();
+        let has_memory = self.memory_from == Source::Cgroup;
+        let cpu = read(true, "cpu.stat").unwrap_or_default();
+        let memory = read(has_memory, "memory.events").unwrap_or_default();
+        let pids = read(self.counts_pids, "pids.events").unwrap_or_default();
+        let bytes = |text: String| (sum(&text, "rbytes="), sum(&text, "wbytes="));
+        let event = |kind, text: &str, key| (Some(kind), value(text, key).unwrap_or(0));
+        Counted {
+            cpu: value(&cpu, "usage_usec").map(Duration::from_micros),
+            memory: read(has_memory, "memory.current").and_then(|it| it.trim().parse().ok()),
+            io: read(self.io_from == Source::Cgroup, "io.stat").map(bytes),
+            events: [
+                event(EventKind::OutOfMemory, &memory, "oom_kill"),
+                event(EventKind::MemoryHigh, &memory, "high"),
+                event(EventKind::Throttled, &cpu, "nr_throttled"),
+                event(EventKind::PidsExhausted, &pids, "max"),
+            ],
+        }
     }
 
     /// The limits of its own cgroup.
@@ -103,25 +135,5 @@ impl Origin {
             cpus: share(),
             ..LaneLimits::default()
         }
-    }
-}
-
-fn counters(view: &View) -> Counted {
-    let cpu = view.read("cpu.stat").unwrap_or_default();
-    let memory = view.read("memory.events").unwrap_or_default();
-    let pids = view.read("pids.events").unwrap_or_default();
-    let number = |file| view.read(file).ok()?.trim().parse().ok();
-    let bytes = |text: String| (sum(&text, "rbytes="), sum(&text, "wbytes="));
-    let event = |kind, text: &str, key| (Some(kind), value(text, key).unwrap_or(0));
-    Counted {
-        cpu: value(&cpu, "usage_usec").map(Duration::from_micros),
-        memory: number("memory.current"),
-        io: view.read("io.stat").ok().map(bytes),
-        events: [
-            event(EventKind::OutOfMemory, &memory, "oom_kill"),
-            event(EventKind::MemoryHigh, &memory, "high"),
-            event(EventKind::Throttled, &cpu, "nr_throttled"),
-            event(EventKind::PidsExhausted, &pids, "max"),
-        ],
     }
 }

@@ -61,11 +61,11 @@ impl Past {
         let (mut all, mut omitted) = (self.spans.clone(), self.omitted.clone());
         all.extend(alive);
         prune(self.main, &mut all, &mut omitted);
-        all.sort_by_key(|span| (span.born, span.pid));
+        all.sort_unstable_by_key(|span| (span.born, span.pid));
         let each = omitted.into_iter();
         let mut told: Vec<Omitted> =
             each.map(|(name, (count, running))| Omitted { name, count, running }).collect();
-        told.sort_by(|one, other| (other.count, &one.name).cmp(&(one.count, &other.name)));
+        told.sort_unstable_by(|one, other| (other.count, &one.name).cmp(&(one.count, &other.name)));
         told.truncate(TOLD);
         (all, told)
     }
@@ -75,7 +75,7 @@ fn prune(main: u32, spans: &mut Vec<Span>, omitted: &mut Counts) {
     if spans.len() <= KEPT {
         return;
     }
-    spans.sort_by_key(|span| Reverse(weight(span, main)));
+    spans.sort_unstable_by_key(|span| Reverse(weight(span, main)));
     for span in spans.drain(KEPT..) {
         let running = span.ended.unwrap_or(span.born).saturating_sub(span.born);
         count(omitted, span.name, running);

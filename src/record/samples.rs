@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn what_goes_on_is_one_event_and_all_are_bounded() {
         let (mut events, short) = (Events::default(), Duration::from_millis(100));
-        let at = |number| Duration::from_millis(number * 50);
+        let at = |number: u64| Duration::from_millis(number * 50);
         (0..100).for_each(|number| events.note(at(number), EventKind::Throttled, 2, short));
         assert_eq!((events.all().len(), events.count()), (1, 1));
         assert_eq!((events.all()[0].count, events.all()[0].until), (200, at(99)));

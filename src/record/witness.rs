@@ -18,8 +18,8 @@ use crate::sys::poll::{self, Deadline};
 use crate::sys::proc_events::ProcEvents;
 
 /// The share of a CPU that this thread may take, in parts; and what it may take at once.
-const SHARE: u32 = 200;
-const BURST: Duration = Duration::from_millis(20);
+const SHARE: u32 = 300;
+const BURST: Duration = Duration::from_millis(4);
 
 /// News are read at such intervals where reading each at once takes more.
 const PAUSE: Duration = Duration::from_millis(25);

@@ -7,6 +7,7 @@
 //!
 //! [proc connector]: https://docs.kernel.org/driver-api/connector.html
 #![expect(unsafe_code, reason = "netlink sockets, their addresses and filters")]
+#![expect(clippy::cast_possible_truncation, reason = "sizes of structs, and numbers of C headers")]
 
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -99,6 +99,8 @@ mod teardown;
 #[cfg(feature = "cli")]
 mod terminal;
 mod tidy;
+#[cfg(feature = "cli")]
+mod timeline;
 mod tree;
 mod usage;
 mod victims;

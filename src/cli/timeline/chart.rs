@@ -23,7 +23,7 @@ const LANES: usize = 40;
 const BARS_HEIGHT: f64 = 3600.0;
 
 /// Width of a character, roughly.
-const CHAR: f64 = 6.3;
+const CHAR: f64 = 6.7;
 
 /// Colours of programs.
 const COLOURS: usize = 8;
@@ -257,9 +257,9 @@ fn drawn(lane: &Lane, most: usize) -> (Vec<&Span>, usize) {
         let length =
             |span: &Span| span.ended.map_or(Duration::MAX, |end| end.saturating_sub(span.born));
         let first = |span: &Span| (span.pid == lane.main, span.left || span.killed, length(span));
-        all.sort_by_key(|span| std::cmp::Reverse(first(span)));
+        all.sort_unstable_by_key(|span| std::cmp::Reverse(first(span)));
         all.truncate(most.max(1));
-        all.sort_by_key(|span| (span.born, span.pid));
+        all.sort_unstable_by_key(|span| (span.born, span.pid));
     }
     let left_out = lane.process_count.saturating_sub(all.len());
     (all, left_out)

@@ -14,6 +14,7 @@ const COMMAND: usize = 300;
 pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
+        0 if time.is_zero() => "0".to_owned(),
         0 if time < Duration::from_millis(10) => format!("{:.1} ms", time.as_secs_f64() * 1e3),
         0 => format!("{:.0} ms", time.as_secs_f64() * 1e3),
         1..60 => format!("{:.2} s", time.as_secs_f64()),
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn times_and_sizes_are_short() {
         let words = |ms| time(Duration::from_millis(ms));
-        assert_eq!([words(0), words(1), words(250)], ["0.0 ms", "1.0 ms", "250 ms"]);
+        assert_eq!([words(0), words(1), words(250)], ["0", "1.0 ms", "250 ms"]);
         assert_eq!([words(1200), words(123_000)], ["1.20 s", "2 min 3 s"]);
         assert_eq!([words(12_000_000), words(400_000_000)], ["3 h 20 min", "4 d 15 h"]);
         let day = |seconds| date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
