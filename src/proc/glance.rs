@@ -9,7 +9,10 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::proc::read::{Start, since_boot, stat_of, ticks, words};
+use crate::proc::read::{Start, since_boot, ticks, understood, words};
+
+/// Bytes of a `stat`, which has some 300.
+const STAT_BYTES: usize = 2048;
 
 /// Bytes of a command line that are kept.
 const COMMAND_BYTES: usize = 1024;
@@ -33,7 +36,8 @@ pub(crate) struct Glance {
 
 /// Looks at a process; none if it is gone, or hidden.
 pub(crate) fn glance(pid: i32) -> Option<Glance> {
-    let stat = stat_of(pid)?;
+    let text = first_bytes(pid, "stat", STAT_BYTES).ok()?;
+    let stat = understood(&String::from_utf8_lossy(&text))?;
     let page =
         sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
     Some(Glance {

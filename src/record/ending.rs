@@ -20,6 +20,7 @@ impl LaneState {
             self.describe(pid, process);
             self.listens(at, pid, &process.ports);
         }
+        self.lane.left_count = left.count;
         let all = left.count > left.named.len();
         self.alive.values_mut().filter(|_| all).for_each(|live| live.span.left = true);
     }

@@ -95,6 +95,7 @@ impl LaneState {
             cause: None,
             processes: Vec::new(),
             process_count: 0,
+            left_count: 0,
             omitted: Vec::new(),
             births: start.births,
             samples: Vec::new(),

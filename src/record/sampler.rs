@@ -44,6 +44,8 @@ pub(crate) struct Sampler {
     shift: u64,
     wake: Arc<PipeReader>,
     began: Duration,
+    /// What looking for ports has cost, which has a share of its own.
+    ports: Duration,
     /// When each lane is due.
     due: HashMap<usize, Due>,
 }
@@ -59,7 +61,7 @@ impl Sampler {
     pub(crate) fn new(inner: &Arc<Inner>, shift: u64, wake: &Arc<PipeReader>) -> Self {
         let (inner, wake) = (Arc::clone(inner), Arc::clone(wake));
         let began = inner.now();
-        Self { inner, shift, wake, began, due: HashMap::new() }
+        Self { inner, shift, wake, began, ports: Duration::ZERO, due: HashMap::new() }
     }
 
     pub(crate) fn work(mut self) {
@@ -78,6 +80,7 @@ impl Sampler {
                     let before = own_time();
                     find_ports(&self.inner, place, &origin);
                     let cost = own_time().saturating_sub(before);
+                    self.ports += cost;
                     due.pace = (due.pace * 2).min(PORTS_LAST).max(cost * PORTS_SHARE);
                     due.ports = now + due.pace;
                 }
@@ -96,7 +99,7 @@ impl Sampler {
             self.due.retain(|place, _| state.running.contains_key(place));
             let now = self.inner.now();
             // What was used beyond the share is waited for.
-            let used = own_time().saturating_sub(BURST);
+            let used = own_time().saturating_sub(self.ports + BURST);
             let earliest = self.began + used.saturating_mul(SHARE);
             let when = |place: &usize| self.due.get(place).map_or(now, |due| due.sample);
             let next = state.running.keys().map(when).min();

@@ -49,6 +49,8 @@ pub struct Lane {
     pub processes: Vec<Span>,
     /// How many there were.
     pub process_count: usize,
+    /// How many were alive when the main process had ended, and had to be killed or stopped.
+    pub left_count: usize,
     /// The others, by their name: the 100 that were most often left out.
     pub omitted: Vec<Omitted>,
     /// Whether the kernel told of each birth and each end ([`Births::Told`]).

@@ -21,8 +21,10 @@ use crate::sys::proc_events::ProcEvents;
 const SHARE: u32 = 300;
 const BURST: Duration = Duration::from_millis(4);
 
-/// News are read at such intervals where reading each at once takes more.
+/// News are read at such intervals where reading each at once takes more; where all of them do, at
+/// longer ones. The socket holds them meanwhile.
 const PAUSE: Duration = Duration::from_millis(25);
+const LONG_PAUSE: Duration = Duration::from_millis(250);
 
 /// Bytes of a thread's stack: it reads a few files.
 pub(crate) const STACK: usize = 256 * 1024;
@@ -73,8 +75,10 @@ impl Witness {
     /// Sleeps until it is woken or there are news; where those come too fast, for a while.
     fn sleep(&self, events: Option<&ProcEvents>) {
         let allowed = self.inner.now().saturating_sub(self.began) / SHARE + BURST;
-        let hurried = own_time() > allowed;
-        let pause = (hurried && events.is_some()).then(|| Deadline::from(PAUSE).0).flatten();
+        let debt = own_time().saturating_sub(allowed);
+        let hurried = !debt.is_zero();
+        let pause = debt.saturating_mul(SHARE).clamp(PAUSE, LONG_PAUSE);
+        let pause = (hurried && events.is_some()).then(|| Deadline::from(pause).0).flatten();
         let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
         let heard = events.filter(|_| !hurried);
         fds.extend(heard.map(|events| PollFd::new(events.as_fd(), PollFlags::POLLIN)));

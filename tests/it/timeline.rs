@@ -121,7 +121,7 @@ fn a_run_is_recorded_with_its_processes_and_how_they_ended() {
         assert!((0.25..10.0).contains(&lasted), "{sleep}");
         assert_eq!((&sleep["left"], &sleep["killed"]), (&false.into(), &false.into()));
     }
-    let [left] = with_word(lane, "71")[..] else { panic!("{lane}") };
+    let left = with_word(lane, "71").into_iter().find(|span| span["name"] == "sleep").unwrap();
     assert_eq!((&left["left"], &left["killed"]), (&true.into(), &true.into()));
     let events: Vec<_> = lane["events"].as_array().unwrap().iter().map(|it| &it["event"]).collect();
     assert!(events.contains(&&"main-ended".into()) && events.contains(&&"killed".into()));
@@ -146,6 +146,7 @@ fn a_timeout_its_signal_and_its_kill_are_on_the_axis() {
     command.timeout(Duration::from_millis(200)).grace(Duration::from_millis(50));
     let report = command.record(&recording).run().unwrap();
     assert_eq!(report.cause, Cause::TimedOut);
+    drop(command);
     let lane = recording.timeline().lanes.remove(0);
     for kind in [EventKind::TimedOut, EventKind::StopSignal(15), EventKind::Killed] {
         assert!(has(&lane, kind), "{kind:?}: {:?}", lane.events);
@@ -167,6 +168,7 @@ fn no_process_is_too_short_lived_where_the_kernel_tells() {
     let recording = Recording::new();
     let mut command = stage.sh("n=0; while [ $n -lt 200 ]; do n=$((n+1)); /bin/true; done");
     command.record(&recording).run().unwrap();
+    drop(command);
     let lane = recording.timeline().lanes.remove(0);
     if lane.births == Births::Told {
         assert_eq!(lane.process_count, 201);
@@ -213,7 +215,10 @@ time.sleep(0.3)";
     assert!(text.len() < 4 << 20, "{} bytes", text.len());
     let bars = text.matches("class=\"p\"").count();
     assert!((1900..=2000).contains(&bars), "{bars} bars");
-    assert!(text.contains("2001 processes") || text.contains("may be missing"));
+    let count = text.split(" processes, ").next().and_then(|it| it.rsplit(' ').next());
+    let count: usize = count.unwrap().parse().unwrap();
+    // Where python3 is a script there are a few more.
+    assert!((2001..2200).contains(&count) || text.contains("may be missing"), "{count}");
     stage.close(Alone::No);
 }
 
@@ -237,7 +242,7 @@ fn what_processes_call_themselves_means_nothing_in_a_page() {
         assert!(text.len() < 300_000, "{name}: {} bytes", text.len());
         for c in text.chars() {
             assert!(!c.is_control() || c == '\n', "{name} has {c:?}");
-            assert!(!"\u{202e}\u{ffff}".contains(c), "{name} has {c:?}");
+            assert!(c != '\u{202e}' && (c != '\u{ffff}' || name == "a.json"), "{name} has {c:?}");
         }
         match name {
             "a.json" => assert!(json(&file)["lanes"][0]["name"] == "<b>&"),
@@ -339,7 +344,40 @@ fn a_keepers_tree_is_recorded_too() {
     stage.sh("sleep 0.3; setsid -f sleep 75; sleep 0.2").record(&recording).run().unwrap();
     let lane = recording.timeline().lanes.remove(0);
     assert!(lane.processes.iter().any(|span| span.left && span.killed), "{:?}", lane.processes);
-    assert!(lane.samples.len() > 3 && lane.samples.iter().all(|row| row.memory.is_some()));
+    let rows = lane.samples.len();
+    // The last row is of its end.
+    assert!(rows > 3 && lane.samples[..rows - 1].iter().all(|row| row.memory.is_some()));
+    stage.close(Alone::No);
+}
+
+/// In a pid namespace of its own nothing is told: `/proc` is looked at.
+#[test]
+#[parallel]
+fn where_the_kernel_does_not_tell_samples_do_and_the_page_says_so() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Dir::new("sampled");
+    let user: &[&str] = if nix::unistd::getuid().is_root() { &[] } else { &["-Ur"] };
+    for name in ["a.json", "a.html"] {
+        let file = dir.file(name);
+        let mut command = std::process::Command::new("unshare");
+        stage.mark_std(command.args(user).args(["-pf", "--mount-proc", "--kill-child"]));
+        command.args([crate::support::tool(), "run", "--timeline", &file, "--", "sh", "-c"]);
+        // The second one is the shell's pid by an exec.
+        let output =
+            command.arg("sleep 1.4; setsid -f sleep 77; exec sleep 1.42").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        if name == "a.html" {
+            assert!(fs::read_to_string(&file).unwrap().contains("may be missing"));
+            continue;
+        }
+        let lane = &json(&file)["lanes"][0];
+        assert_eq!(lane["births"], "sampled");
+        assert!(with_word(lane, "1.4")[0]["ended"].is_number(), "{lane}");
+        let left = with_word(lane, "77")[0];
+        assert_eq!((&left["left"], &left["killed"]), (&true.into(), &true.into()), "{lane}");
+        let main = with_word(lane, "1.42")[0];
+        assert_eq!((&main["pid"], &main["status"]["code"]), (&lane["main"], &0.into()), "{lane}");
+    }
     stage.close(Alone::No);
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn draw(timeline: &Timeline, title: &str, standalone: bool) -> String
     let mut head = Svg::default();
     head.title(title);
     out += &format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {end:.0}\" role=\"img\"{}>",
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {end:.0}" role="img"{}>"#,
         if standalone { format!(" width=\"{WIDTH}\" height=\"{end:.0}\"") } else { String::new() }
     );
     if standalone {
@@ -204,7 +204,11 @@ impl Chart<'_> {
         let failed = span.status.is_some_and(|status| !status.success());
         let next = self.colours.len();
         let colour = *self.colours.entry(span.name.clone()).or_insert(next % COLOURS);
-        let class = if red { "bar killed".to_owned() } else { format!("bar c{colour}") };
+        let class = if red {
+            format!("bar killed{}", if row < 6.0 { " thin" } else { "" })
+        } else {
+            format!("bar c{colour}")
+        };
         let (pid, ppid) = (span.pid, span.ppid);
         self.svg.group(&format!(r#"class="p" data-pid="{pid}" data-ppid="{ppid}""#));
         self.svg.title(&words::title(span));
@@ -271,7 +275,7 @@ fn facts(lane: &Lane, left_out: usize) -> Vec<String> {
     first.extend(lane.status.map(words::status));
     first.extend(lane.cause.map(|cause| cause.to_string()));
     first.push(format!("{} processes", lane.process_count));
-    let left = lane.processes.iter().filter(|span| span.left).count();
+    let left = lane.left_count;
     first.extend((left > 0).then(|| format!("{left} left over")));
     first.extend(lane.limits.timeout.map(|limit| format!("timeout {}", words::time(limit))));
     let mut lines = vec![first.join(", ")];

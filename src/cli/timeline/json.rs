@@ -32,6 +32,7 @@ fn lane(lane: &Lane) -> Value {
         "began": seconds(lane.began),
         "births": births,
         "process_count": lane.process_count,
+        "left_count": lane.left_count,
         "processes": lane.processes.iter().map(span).collect::<Vec<_>>(),
         "omitted": lane.omitted.iter().map(omitted).collect::<Vec<_>>(),
         "samples": lane.samples.iter().map(sample).collect::<Vec<_>>(),
