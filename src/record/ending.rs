@@ -39,10 +39,10 @@ impl LaneState {
 
     pub(crate) fn note(&mut self, at: Duration, kind: EventKind) {
         if kind == EventKind::Killed {
-            self.killed.get_or_insert(at);
-            if !self.has_living() {
+            if !self.has_living() || self.killed.is_some() {
                 return;
             }
+            self.killed = Some(at);
         }
         self.events.note(at, kind, 1, Duration::ZERO);
     }

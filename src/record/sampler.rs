@@ -14,9 +14,10 @@ use crate::record::state::{Inner, own_time};
 use crate::record::timeline::EventKind;
 use crate::record::witness;
 
-/// The share of a CPU that this thread may take, in parts; and what it may take at once. With the
+/// The share of a CPU that this thread may take, in parts (a debug build takes several times as long
+/// for the same); and what it may take at once. With the
 /// other thread that is less than a hundredth.
-const SHARE: u32 = 300;
+const SHARE: u32 = if cfg!(debug_assertions) { 60 } else { 300 };
 const BURST: Duration = Duration::from_millis(4);
 
 /// The part of a run that is between two samples, at the least.

@@ -17,8 +17,9 @@ use crate::sys::SignalsBlocked;
 use crate::sys::poll::{self, Deadline};
 use crate::sys::proc_events::ProcEvents;
 
-/// The share of a CPU that this thread may take, in parts; and what it may take at once.
-const SHARE: u32 = 300;
+/// The share of a CPU that this thread may take, in parts (a debug build takes several times as long
+/// for the same); and what it may take at once.
+const SHARE: u32 = if cfg!(debug_assertions) { 60 } else { 300 };
 const BURST: Duration = Duration::from_millis(4);
 
 /// News are read at such intervals where reading each at once takes more; where all of them do, at

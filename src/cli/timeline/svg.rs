@@ -36,8 +36,9 @@ impl Svg {
         let Area { x, y, width, height } = area;
         let _ = write!(
             self.0,
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" class="{class}"/>"#
+            r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" "#
         );
+        let _ = write!(self.0, r#"class="{class}"/>"#);
     }
 
     pub(crate) fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
