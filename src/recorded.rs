@@ -17,6 +17,11 @@ impl Command {
         self
     }
 
+    /// Whether what becomes of it is kept, which takes a tree.
+    pub(crate) fn keeps(&self) -> bool {
+        self.log.is_some() || self.recording.is_some()
+    }
+
     /// Prepares the recording for a spawn, if there is one.
     pub(crate) fn pending(&self) -> Result<Option<Pending>> {
         self.recording.as_ref().map_or(Ok(None), Recording::prepare)

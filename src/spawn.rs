@@ -115,8 +115,7 @@ impl Command {
     fn exec_calling(&self, closures: &mut [Closure]) -> Result<Infallible> {
         let watched = self.policy.timeout.is_some() || !self.limits.is_none();
         let piped = self.streams.iter().flatten().any(Stdio::is_piped);
-        let kept = self.log.is_some() || self.recording.is_some();
-        if watched || piped || kept || self.delegate {
+        if watched || piped || self.keeps() || self.delegate {
             let why = "exec makes no tree: no limit, timeout, log, pipe or delegation is possible";
             let subject = format!("{:?}", self.program.program);
             return Err(Error::invalid(Step::Prepare, subject, why));

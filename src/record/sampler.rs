@@ -1,4 +1,4 @@
-//! The thread that takes samples. It never blocks, and takes a three-hundredth of a CPU at the most:
+//! The thread that takes samples. It never blocks, and takes a small part of a CPU at the most:
 //! where a look costs more it looks less often.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,8 +14,8 @@ use crate::record::state::{Inner, own_time};
 use crate::record::timeline::EventKind;
 use crate::record::witness;
 
-/// The share of a CPU that this thread may take, in parts (a debug build takes several times as long
-/// for the same); and what it may take at once. With the
+/// The share of a CPU that this thread may take, in parts (more in a debug build, which is
+/// slower); and what it may take at once. With the
 /// other thread that is less than a hundredth.
 const SHARE: u32 = if cfg!(debug_assertions) { 60 } else { 300 };
 const BURST: Duration = Duration::from_millis(4);

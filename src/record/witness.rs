@@ -17,8 +17,8 @@ use crate::sys::SignalsBlocked;
 use crate::sys::poll::{self, Deadline};
 use crate::sys::proc_events::ProcEvents;
 
-/// The share of a CPU that this thread may take, in parts (a debug build takes several times as long
-/// for the same); and what it may take at once.
+/// The share of a CPU that this thread may take, in parts (more in a debug build, which is
+/// slower); and what it may take at once.
 const SHARE: u32 = if cfg!(debug_assertions) { 60 } else { 300 };
 const BURST: Duration = Duration::from_millis(4);
 

@@ -22,8 +22,8 @@ const ROWS: usize = 2000;
 
 const KEY: &str = "<p class=\"key\">Each bar is a process, below the one that started it; its \
 colour is its program's, pale before its exec. <span class=\"k2\"></span>left over or killed \
-<span class=\"k3\"></span>ended with a failure <span class=\"k4\"></span>listens on a port. Point at \
-a bar or at an event to see what it is.</p>";
+<span class=\"k3\"></span>ended with a failure <span class=\"k4\"></span>listens on a port. Point \
+at a bar or at an event to see what it is.</p>";
 
 /// The whole page.
 pub(crate) fn page(timeline: &Timeline, title: &str, note: Option<&str>) -> String {
