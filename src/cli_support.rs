@@ -27,6 +27,7 @@ pub use crate::limits::{CONTROLLERS, Controller, Example};
 pub use crate::log::log_into;
 pub use crate::pool::crew::{Crew, Next, Work};
 use crate::proc::quote;
+use crate::record::timeline::EventKind;
 use crate::report::Report;
 pub use crate::sandbox::fds::check_handed_over;
 use crate::supervisor::environment;
@@ -130,6 +131,7 @@ pub fn forward(
     let tree = child.tree();
     let main = child.id();
     tree.container().note_stopping();
+    child.recorded.note(EventKind::StopSignal(signal));
     let reached = match main_only {
         true => Ok(0),
         false => tree.signal_where(signal, &is_meant),

@@ -13,6 +13,7 @@ use crate::exec::program::Program;
 use crate::exec::stdio::Stdio;
 use crate::limits::Limits;
 use crate::log::Log;
+use crate::record::Recording;
 use crate::sandbox::Sandbox;
 use crate::supervisor::Supervisor;
 
@@ -57,6 +58,7 @@ pub struct Command {
     pub(crate) delegate: bool,
     pub(crate) force_join: bool,
     pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) recording: Option<Recording>,
 }
 
 impl Command {
@@ -84,6 +86,7 @@ impl Command {
             delegate: false,
             force_join: false,
             sandbox: None,
+            recording: None,
         }
     }
 

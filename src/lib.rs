@@ -57,12 +57,14 @@ mod child;
 mod ready;
 mod log;
 mod report;
+mod record;
 #[cfg(feature = "sandbox")]
 mod overlay;
 // Where the stages are put together.
 mod inherit;
 mod spawn;
 mod pool;
+mod recorded;
 #[cfg(feature = "tokio")]
 mod runtime;
 mod no_leaks;
@@ -104,6 +106,10 @@ pub use proc::info::{Gap, ProcessInfo};
 pub use proc::port::{ListeningPort, Protocol};
 pub use ready::Ready;
 pub use ready::steps::Readiness;
+pub use record::Recording;
+pub use record::timeline::{
+    Births, Event, EventKind, Lane, LaneLimits, Omitted, Sample, SeenPort, Source, Span, Timeline,
+};
 pub use report::{Cause, Metric, Missing, Note, Report, TreeReport, Usage};
 #[cfg(feature = "tokio")]
 pub use runtime::child::AsyncChild;

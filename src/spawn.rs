@@ -115,7 +115,7 @@ impl Command {
     fn exec_calling(&self, closures: &mut [Closure]) -> Result<Infallible> {
         let watched = self.policy.timeout.is_some() || !self.limits.is_none();
         let piped = self.streams.iter().flatten().any(Stdio::is_piped);
-        if watched || piped || self.log.is_some() || self.delegate {
+        if watched || piped || self.keeps() || self.delegate {
             let why = "exec makes no tree: no limit, timeout, log, pipe or delegation is possible";
             let subject = format!("{:?}", self.program.program);
             return Err(Error::invalid(Step::Prepare, subject, why));
@@ -182,7 +182,7 @@ impl Command {
         let spawned = Instant::now();
         self.check_request()?;
         let mut image = Image::new(&self.program)?;
-        let log = self.record(collects)?;
+        let log = self.kept_output(collects)?;
         let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
@@ -210,6 +210,7 @@ impl Command {
             }
         };
         supervisor.check_open()?;
+        let pending = self.pending()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
             self.may_be_kept(entry.is_some())?;
             let (newborn, kept) = launch(Home::Kept).hire(&keepers.proc)?;
@@ -230,10 +231,11 @@ impl Command {
         let notices = entry.as_ref().and_then(Entry::take_notices);
         child.explainer = Explainer::of(prepared.as_deref(), notices, line)?;
         child.log = log.start()?;
+        self.record_child(pending, &mut child);
         Ok(child)
     }
 
-    fn record(&self, collects: Collects) -> Result<Record> {
+    fn kept_output(&self, collects: Collects) -> Result<Record> {
         let [_, stdout, stderr] = &self.streams;
         match collects {
             Collects::No => Record::open(self.log.as_ref()),
@@ -314,7 +316,6 @@ impl Command {
         if enters {
             return Err(Error::unsupported("a sandbox", false));
         }
-
         self.name.as_deref().map(checked).transpose()?;
         refuse(&self.limits)?;
         if self.delegate {

@@ -17,6 +17,7 @@ pub(crate) mod teardown;
 pub(crate) mod thaw;
 pub(crate) mod leftovers;
 pub(crate) mod names;
+pub(crate) mod view;
 mod outside;
 #[cfg(feature = "cli")]
 pub(crate) mod own;
@@ -35,6 +36,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{faccessat, read, write};
 
 use crate::cgroup::beneath::{DIRECTORY, gone_is_fine, reach};
+use crate::cgroup::view::View;
 use crate::cgroup::walk::{Manner, Stuck, Visited};
 use crate::error::{Error, Result, Step};
 use crate::sys::poll::{BackOff, timeout_until};
@@ -277,6 +279,11 @@ impl Cgroup {
     /// are left out.
     pub(crate) fn pids(&self) -> Result<Vec<i32>, Errno> {
         walk::members(self.parent.as_fd(), &self.name, Manner::Own)
+    }
+
+    /// A view of it that owns and keeps nothing.
+    pub(crate) fn view(&self) -> View {
+        View::new(&self.parent, &self.name)
     }
 
     /// The pids in it and below, with a 0 for each process that has none in our pid namespace.

@@ -10,6 +10,7 @@ use nix::poll::PollFd;
 use crate::child::Child;
 use crate::child::deadline::{Due, EndState, KILL_RETRY, Scope};
 use crate::error::Result;
+use crate::record::timeline::EventKind;
 use crate::report::Cause;
 use crate::sys::poll::{self, earlier, lock};
 
@@ -115,6 +116,10 @@ impl Child {
         state: &mut EndState,
     ) -> Option<Instant> {
         self.note_interrupted();
+        self.recorded.note(match cause {
+            Cause::CpuTimeExceeded => EventKind::CpuTimeExceeded,
+            _ => EventKind::TimedOut,
+        });
         // A look that takes its whole budget does not shorten the grace.
         let kill_at = grace.map(|grace| Instant::now().checked_add(grace));
         let Some(kill_at) = kill_at else { return Some(self.kill_for(cause, state)) };

@@ -48,6 +48,7 @@ impl Child {
                 }
             }
         };
+        self.recorded.kills(&leftovers);
         let (usage, torn) = self.tree().tear_down(counters);
         let status = match taken {
             true => Ok((taken_status(), false)),

@@ -28,6 +28,8 @@ use crate::error::{Error, Result, Step};
 use crate::explain::Explainer;
 use crate::log::reader::Record;
 use crate::proc::info::Survey;
+use crate::record::handle::Recorded;
+use crate::record::timeline::EventKind;
 use crate::report::{Cause, Report};
 use crate::sys::inmates::{AtEnd, Inmates};
 use crate::sys::poll::{self, Deadline, lock};
@@ -81,6 +83,7 @@ pub struct Child {
     /// What it writes in its overlays.
     #[cfg(feature = "sandbox")]
     pub(crate) changes: Vec<Changes>,
+    pub(crate) recorded: Recorded,
     /// What says what it was denied.
     pub(crate) explainer: Option<Explainer>,
     /// The processes that were stopped or killed after the main process's end.
@@ -118,6 +121,7 @@ impl Child {
             confined: None,
             #[cfg(feature = "sandbox")]
             changes: Vec::new(),
+            recorded: Recorded::default(),
             explainer: None,
             left: Mutex::default(),
             interrupted: Mutex::default(),
@@ -226,6 +230,7 @@ impl Child {
         let mut status = lock(&self.status);
         if status.is_none() {
             *status = self.tree.container().reap(self.pidfd.as_fd(), self.pid)?;
+            status.iter().for_each(|status| self.recorded.main_ended(*status));
         }
         Ok(*status)
     }
@@ -288,6 +293,7 @@ impl Child {
     /// Sends the stop signal; ignores errors, since the kill follows when the grace is over.
     pub(crate) fn send_stop_signal(&self) {
         let StopPolicy { stop_signal, stop_main_only, .. } = self.policy();
+        self.recorded.note(EventKind::StopSignal(stop_signal));
         if stop_main_only {
             let _ = self.ask_main_to_end(stop_signal);
             self.tree.thaw_all();
@@ -311,6 +317,7 @@ impl Child {
     }
 
     pub(crate) fn kill_all(&self) -> Result<()> {
+        self.recorded.note(EventKind::Killed);
         let killed = self.tree.kill();
         // The main process is a zombie by now, unless it had left the tree.
         let _ = self.signal(libc::SIGKILL);
@@ -349,7 +356,11 @@ impl Child {
         let mut report = lock(&self.report);
         match &*report {
             Some(report) => Ok(report.clone()),
-            None => Ok(report.insert(self.tear_down(named, counters)?).clone()),
+            None => {
+                let torn = self.tear_down(named, counters);
+                self.recorded.close_with(&torn);
+                Ok(report.insert(torn?).clone())
+            }
         }
     }
 

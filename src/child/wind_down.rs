@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::child::Child;
 use crate::child::deadline::EndState;
 use crate::child::settle::{After, Rest, Settling, WORK_PAUSE};
+use crate::record::timeline::EventKind;
 use crate::sys::poll::{earlier, lock};
 
 impl Child {
@@ -69,6 +70,7 @@ impl Child {
     fn stop_leftovers(&self) -> Option<Instant> {
         let kill_at = Instant::now().checked_add(self.policy().grace.unwrap_or_default());
         *lock(&self.left) = self.tree().leftovers();
+        self.recorded.note(EventKind::StopSignal(self.policy().stop_signal));
         let _ = self.tree().ask_to_end(self.policy().stop_signal);
         kill_at
     }

@@ -19,6 +19,7 @@ use crate::print::text::{failed, print};
 use crate::profile::{self, Profile};
 use crate::proxy::rules::{Host, Rules};
 use crate::proxy::{self, Proxy};
+use crate::whole::WholeFile;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(group = ArgGroup::new("layers").multiple(true))]
@@ -189,7 +190,7 @@ impl ConfineArgs {
         command: &[OsString],
         child: &Child,
         report: &Report,
-        (file, quiet): (Option<&learn::Place>, bool),
+        (file, quiet): (Option<&WholeFile>, bool),
     ) -> Result<(), Failure> {
         let Some(file) = file else { return Ok(()) };
         let here = absolute(".").map_err(|error| open_failure(Path::new("."), error))?;

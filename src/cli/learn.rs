@@ -6,23 +6,19 @@
 //! effects outside of any overlay.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
-use std::io::{ErrorKind, Write as _};
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, UnlinkatFlags, access, unlinkat};
+use nix::unistd::{AccessFlags, access};
 use tidy_process::cli_support::{Mount, Needs, mounts, steers};
 use tidy_process::{Report, Sandbox};
 
 use crate::exit::{Failure, open_failure};
 use crate::print::text::line;
 use crate::profile;
+use crate::whole::WholeFile;
 
 /// Overlays, at the most; a sandbox takes so many.
 const OVERLAYS: usize = 16;
@@ -135,45 +131,9 @@ fn is_plain(dir: &Path, mounts: &[Mount]) -> bool {
     over.is_some_and(|mount| PLAIN.contains(&&*mount.kind))
 }
 
-/// Where the profile goes: its directory is opened before the command runs, which may be able to
-/// put another one, or links, in its place.
-pub(crate) struct Place {
-    path: PathBuf,
-    dir: OwnedFd,
-    name: OsString,
-}
-
-impl Place {
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(parent.unwrap_or(Path::new(".")), flags, Mode::empty());
-        let dir = dir.map_err(|errno| open_failure(path, errno.into()))?;
-        let name = path.file_name().unwrap_or_default().to_owned();
-        Ok(Self { path: path.to_owned(), dir, name })
-    }
-
-    /// A reader finds the old profile or the whole new one.
-    fn put(&self, text: &str) -> std::io::Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let mode = Mode::from_bits_truncate(0o666);
-        let mut name = self.name.clone();
-        // A name that nothing could have been put at.
-        name.push(format!(".{:x}.tmp", RandomState::new().hash_one(0)));
-        let file = openat(&self.dir, &*name, flags | OFlag::O_CLOEXEC, mode)?;
-        let written = File::from(file).write_all(text.as_bytes());
-        let renamed = written.and_then(|()| {
-            renameat(&self.dir, &*name, &self.dir, &*self.name).map_err(std::io::Error::from)
-        });
-        renamed.inspect_err(|_| {
-            let _ = unlinkat(&self.dir, &*name, UnlinkatFlags::NoRemoveDir);
-        })
-    }
-}
-
 /// Writes the profile, and says so.
 pub(crate) fn write(
-    place: &Place,
+    place: &WholeFile,
     asked: &Asked<'_>,
     needs: &Needs,
     report: &Report,
@@ -182,7 +142,7 @@ pub(crate) fn write(
     let write = fewest(&needs.write, &BTreeSet::new());
     let read = fewest(&needs.read, &write);
     let text = text(asked, needs, (&read, &write));
-    let path = &place.path;
+    let path = place.path();
     place.put(&text).map_err(|error| open_failure(path, error))?;
     if !quiet {
         let (reads, writes) = (read.len(), write.len());

@@ -22,6 +22,7 @@ mod options;
 mod script;
 mod wait;
 mod progress;
+mod timeline;
 mod print;
 mod proxy;
 mod profile;
@@ -30,6 +31,7 @@ mod values;
 mod late;
 mod candidates;
 mod learn;
+mod whole;
 mod ledger;
 mod scratch;
 

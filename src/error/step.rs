@@ -46,6 +46,7 @@ steps! {
     Prepare: "prepare",
     Stdio: "set up stdio",
     Log: "open log",
+    Record: "record",
     Fork: "fork",
     Clone: "clone into cgroup",
     Join: "join cgroup",

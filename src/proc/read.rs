@@ -167,12 +167,12 @@ fn split(bytes: &[u8]) -> Vec<String> {
 }
 
 /// The clock that start times are told by. Not `/proc/uptime`: a container may have its own there.
-fn since_boot() -> Duration {
+pub(crate) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
     now.unwrap_or_default()
 }
 
-fn ticks(ticks: u64) -> Duration {
+pub(crate) fn ticks(ticks: u64) -> Duration {
     let second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|n| u64::try_from(n).ok());
     Duration::from_millis(ticks.saturating_mul(1000) / second.unwrap_or(100).max(1))
 }

@@ -30,6 +30,7 @@ use crate::ready::probe::{Change, Goal, Http, Line};
 use crate::ready::tcp::Tcp;
 use crate::ready::unix::Unix;
 use crate::ready::url::Host;
+use crate::record::timeline::EventKind;
 use crate::sys::poll::Deadline;
 
 /// What a child has done when it is ready; for [`Child::wait_ready`].
@@ -193,6 +194,7 @@ impl Child {
             };
             let behind = matches!(found, Found::Behind);
             if search.judge(found)? {
+                self.recorded.note(EventKind::Ready);
                 return Ok(());
             }
             if !behind {

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::ready::condition::Found;
 use crate::ready::interval::Pace;
 use crate::ready::{Ready, Search, http};
+use crate::record::timeline::EventKind;
 use crate::sys::poll::{Deadline, earlier};
 
 /// [`Child::wait_ready`] cut into its checks; see [`Child::readiness`].
@@ -65,6 +66,7 @@ impl Readiness<'_> {
         };
         let behind = matches!(found, Found::Behind);
         if self.search.judge(found)? {
+            self.child.recorded.note(EventKind::Ready);
             return Ok(None);
         }
         let due = if behind { Instant::now() } else { self.pace.due() };

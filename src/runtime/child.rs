@@ -279,7 +279,9 @@ impl AsyncChild {
     /// Whether finishing takes microseconds: the main process and the tree have ended, and no
     /// thread reads for its log.
     fn is_quick(&self) -> bool {
-        matches!(self.is_over(), Ok(true)) && !self.child.log.has_reader()
+        matches!(self.is_over(), Ok(true))
+            && !self.child.log.has_reader()
+            && !self.child.recorded.is_on()
     }
 
     pub(super) async fn aside<T: Send + 'static>(

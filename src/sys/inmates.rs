@@ -43,6 +43,11 @@ impl Inmates {
         self.init.pid == pid
     }
 
+    /// The pid of init, for as long as that is not reaped.
+    pub(crate) fn init(&self) -> i32 {
+        self.init.pid
+    }
+
     /// Reaps main if it has ended; the status is remembered.
     pub(crate) fn reap_main(&self) -> Result<Option<ExitStatus>, Errno> {
         let mut status = lock(&self.status);

@@ -13,6 +13,7 @@ pub(crate) mod inmates;
 pub(crate) mod opening;
 pub(crate) mod pass;
 pub(crate) mod poll;
+pub(crate) mod proc_events;
 pub(crate) mod raw;
 pub(crate) mod identity;
 mod safe;
@@ -354,7 +355,6 @@ pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) -> bool {
 }
 
 /// Makes the fd stand for what is open under this number, closed by exec.
-#[expect(clippy::needless_pass_by_ref_mut, reason = "it stands for another file then")]
 pub(crate) fn dup_to(from: RawFd, to: &mut OwnedFd) -> Result<(), Errno> {
     // SAFETY: plain integers; `to` is this caller's alone, and stays open.
     let answer = unsafe { libc::dup3(from, to.as_raw_fd(), libc::O_CLOEXEC) };

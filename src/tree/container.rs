@@ -23,6 +23,7 @@ use crate::proc::activity::{self, Activity};
 use crate::proc::info::Survey;
 #[cfg(feature = "cli")]
 use crate::proc::read;
+use crate::record::handle::Holder;
 use crate::report::Usage;
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -70,6 +71,16 @@ impl Container {
         match self {
             Self::Cgroup(cgroup, _) => Some(cgroup.path()),
             Self::Keeper(_) => None,
+        }
+    }
+
+    /// What a recording looks at; with the init of a sandbox, which is not of what was started.
+    pub(crate) fn looked_at(&self) -> (Holder, Option<i32>) {
+        match self {
+            Self::Cgroup(cgroup, inmates) => {
+                (Holder::Cgroup(cgroup.view()), inmates.as_ref().map(|all| all.init()))
+            }
+            Self::Keeper(kept) => (Holder::Keeper(Arc::downgrade(kept)), None),
         }
     }
 

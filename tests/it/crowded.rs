@@ -22,7 +22,7 @@ const MANY: usize = 2000;
 /// Opens so many files, half of them not marked to be closed by exec.
 fn crowd(count: usize) -> Option<Vec<OwnedFd>> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let wanted = hard.max(count as u64 + 500);
+    let wanted = hard.max(u64::try_from(count).unwrap() + 500);
     if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
         skip("the hard limit of open files is too low");
         return None;
@@ -117,8 +117,8 @@ fn the_callers_locks_stay() {
     let file = File::create(&path).unwrap();
     crowd.push(file.try_clone().unwrap().into());
     let lock = libc::flock {
-        l_type: libc::F_WRLCK as i16,
-        l_whence: libc::SEEK_SET as i16,
+        l_type: libc::F_WRLCK.try_into().unwrap(),
+        l_whence: libc::SEEK_SET.try_into().unwrap(),
         l_start: 0,
         l_len: 0,
         l_pid: 0,

@@ -112,6 +112,8 @@ mod top;
 mod top_keys;
 #[cfg(feature = "cli")]
 mod top_terminal;
+#[cfg(feature = "cli")]
+mod timeline;
 mod tree;
 mod usage;
 mod victims;

@@ -12,7 +12,7 @@ use crate::options::{LimitArgs, Policy, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::pool::values::{Busy, Halt, Jobs, count, delimiter, halt, jobs, load, tries};
 use crate::print::ci::CiArgs;
-use crate::print::progress::When;
+use crate::progress::ProgressArgs;
 use crate::values::{duration, memory, signal};
 
 const POOL: &str = "\
@@ -138,9 +138,8 @@ pub(crate) struct PoolArgs {
     #[command(flatten)]
     pub(crate) ci: CiArgs,
 
-    /// Show a bar on the terminal
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
-    pub(crate) progress: When,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
 
     /// End a command after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 is never)
     #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]

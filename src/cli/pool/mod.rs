@@ -59,7 +59,8 @@ fn run(args: &PoolArgs, signals: &Signals) -> Result<Ended, Failure> {
     }
     let start = Instant::now();
     let Opened { recipe, feed, spools, books } = opened;
-    let builder = Supervisor::builder().account(args.is_accounted());
+    // No command has a file of the pool, or pays for one.
+    let builder = Supervisor::builder().account(args.is_accounted()).close_fds(true);
     let (builder, proxy) = args.confine.all_of(args.ground.guard(builder))?;
     let wish = args.ground.wish(args.limits.need_controllers(), args.verbose)?;
     let (supervisor, _) = scope::supervisor(builder, &wish)?;

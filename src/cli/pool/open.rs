@@ -53,7 +53,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     let is_line = command.is_empty();
     refuse_mixtures(args, is_line, origins.len())?;
     refuse_line(args, &command)?;
-    let shows = args.progress.shows(args.quiet) && !args.dry_run;
+    let shows = args.progress.is_shown(args.quiet) && !args.dry_run;
     let length = shows.then(|| expected(&origins, args)).flatten();
     let recipe = match is_line {
         true => Recipe::Line,

@@ -261,7 +261,7 @@ pub(crate) fn insert_words(value: &mut Value, key: &str, words: &[OsString]) {
     insert(value, key, words.iter().map(text).collect());
 }
 
-fn cause(cause: Cause) -> &'static str {
+pub(crate) fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::Exited => "exited",
         Cause::Signaled(_) => "signaled",

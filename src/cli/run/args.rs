@@ -14,6 +14,7 @@ use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
+use crate::timeline::TimelineArgs;
 use crate::values::{duration, signal};
 
 const EXIT_STATUS: &str = "\
@@ -103,6 +104,8 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) ci: CiArgs,
+    #[command(flatten)]
+    pub(crate) timeline: TimelineArgs,
 
     /// Name the tree
     #[arg(long)]

@@ -10,7 +10,6 @@ use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
 use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
-use crate::learn;
 use crate::ledger::Ledger;
 use crate::options::{Policy, command_of};
 use crate::place::scope;
@@ -19,12 +18,14 @@ use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::args::RunArgs;
 use crate::run::files::Files;
+use crate::timeline::Sheet;
 use crate::wait::bar::Bar;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
 use crate::wait::terminal::{Modes, choose_group, stays};
 use crate::wait::watch::{Stop, Watch};
+use crate::whole::WholeFile;
 use crate::{script, words};
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
@@ -49,7 +50,11 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         Ok(ledger) => ledger,
         Err(failure) => return failed(&failure),
     };
-    let (ended, written) = match supervise(args, files, &ledger) {
+    let sheet = match Sheet::open(&args.timeline) {
+        Ok(sheet) => sheet,
+        Err(failure) => return failed(&failure),
+    };
+    let (ended, written) = match supervise(args, files, &ledger, &sheet) {
         Ok(Run { report, scope, by_signal, killed, changes }) => {
             if report.cause != Cause::Exited {
                 modes.put_back();
@@ -62,7 +67,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             let subject = Subject { changes: changes.as_ref(), ..subject };
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
             let told = ci.tell_one(&args.command, seen(exit, by_signal), Some(&report), None);
-            let written = written.and(told);
+            let written = written.and(told).and(sheet.write(&args.command, None));
             if written.is_err() {
                 voice.status_of_failed(&report);
             }
@@ -75,8 +80,10 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 voice.report_of_failed(report);
             }
             let written = sink.failure(subject, ended.exit, &failure, report.as_deref());
+            let drawn = sheet.write(&args.command, Some(&failure));
             let (report, failure) = (report.as_deref(), Some(&failure));
-            let written = written.and(ci.tell_one(&args.command, ended.exit, report, failure));
+            let told = ci.tell_one(&args.command, ended.exit, report, failure);
+            let written = written.and(told).and(drawn);
             (ended, written)
         }
     };
@@ -112,12 +119,17 @@ struct Run {
 }
 
 /// Everything that was made is gone when this returns.
-fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Run, Broken> {
+fn supervise(
+    args: &RunArgs,
+    mut files: Files<'_>,
+    ledger: &Ledger,
+    sheet: &Sheet,
+) -> Result<Run, Broken> {
     let signals = files.signals();
     // Whoever asks how it ended wants to know what it used.
-    let account = args.verbose || args.json.is_some();
+    let account = args.verbose || args.json.is_some() || sheet.is_open();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
-    let learned = args.confine.learn.as_deref().map(learn::Place::open).transpose()?;
+    let learned = args.confine.learn.as_deref().map(WholeFile::open).transpose()?;
     let (builder, proxy) = args.confine.all_of(builder)?;
     let wish = args.ground.wish(args.needs_controllers(), args.verbose)?;
     let (supervisor, scope) = scope::supervisor(builder, &wish)?;
@@ -127,6 +139,7 @@ fn supervise(args: &RunArgs, mut files: Files<'_>, ledger: &Ledger) -> Result<Ru
     let mut command = command(args, &supervisor);
     proxy.iter().for_each(|proxy| proxy.tell(&mut command));
     args.setting.apply(&mut command);
+    sheet.record(&mut command);
     files.redirect(args, &mut command)?;
     let leader = choose_group(&mut command, signals);
     if let Some(signal) = signals.answer_alone()? {

@@ -13,6 +13,7 @@ use crate::exit::{Forward, Leaks};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
+use crate::timeline::TimelineArgs;
 use crate::values::{duration, signal};
 use crate::with::servers::Servers;
 
@@ -100,6 +101,8 @@ pub(crate) struct WithArgs {
 
     #[command(flatten)]
     pub(crate) ci: CiArgs,
+    #[command(flatten)]
+    pub(crate) timeline: TimelineArgs,
 
     #[command(flatten)]
     pub(crate) confine: ConfineArgs,

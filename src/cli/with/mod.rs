@@ -21,6 +21,7 @@ use crate::print::ci::Ci;
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{self, Last, Voice, failed};
 use crate::run::files::Files;
+use crate::timeline::Sheet;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
 use crate::wait::signals::Signals;
@@ -64,8 +65,12 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         let subject = Subject { command: &args.command, name: None, servers: None, changes: None };
         return args.confine.say_plan(&sink, subject);
     }
+    let sheet = match Sheet::open(&args.timeline) {
+        Ok(sheet) => sheet,
+        Err(failure) => return failed(&failure),
+    };
     let mut outcome = Outcome::default();
-    let ended = match supervise(args, &opener, &ledger, &mut outcome) {
+    let ended = match supervise(args, &opener, (&ledger, &sheet), &mut outcome) {
         Err(failure) => outcome.fails(failure),
         Ok(()) => match &outcome.report {
             Some(report) => {
@@ -82,7 +87,8 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
     let exit = seen(ended.exit, ended.by_signal);
     let written = outcome.write(args, &sink, exit);
     let (report, failure) = (outcome.report.as_ref(), outcome.failure.as_ref());
-    match written.and(ci.tell_one(&args.command, exit, report, failure)) {
+    let told = ci.tell_one(&args.command, exit, report, failure);
+    match written.and(told).and(sheet.write(&args.command, failure)) {
         Ok(()) => ended,
         Err(failure) => Ended { by_signal: ended.by_signal, ..failed(&failure) },
     }
@@ -150,7 +156,7 @@ impl Outcome {
 fn supervise(
     args: &WithArgs,
     opener: &Opener<'_>,
-    ledger: &Ledger,
+    (ledger, sheet): (&Ledger, &Sheet),
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     let mut servers = args.servers.clone();
@@ -158,7 +164,7 @@ fn supervise(
         file::add(path, opener, &mut servers)?;
     }
     // Whoever asks how it ended wants to know what it used.
-    let account = args.verbose || args.json.is_some();
+    let account = args.verbose || args.json.is_some() || sheet.is_open();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
     args.confine.refuse_learning()?;
     let (builder, proxy) = args.confine.all_of(builder)?;
@@ -170,7 +176,8 @@ fn supervise(
         text::unawaited(&servers.unawaited());
     }
     let (running, waits, requests) = (Vec::new(), Vec::new(), Requests::default());
-    let mut up = Up { args, plan: &servers, supervisor, proxy, opener, running, waits, requests };
+    let plan = &servers;
+    let mut up = Up { args, plan, supervisor, proxy, opener, sheet, running, waits, requests };
     let ran = match up.bring_up() {
         Ok(true) => up.main(outcome, ledger),
         Ok(false) => Ok(()),

@@ -12,6 +12,7 @@ use tidy_process::{Child, Command, Result, Supervisor};
 
 use crate::exit::Forward;
 use crate::proxy::Proxy;
+use crate::timeline::Sheet;
 use crate::wait::open::Opener;
 use crate::wait::request::Requests;
 use crate::wait::watch::Stop;
@@ -29,6 +30,8 @@ pub(crate) struct Up<'a> {
     pub(crate) proxy: Option<Proxy>,
     /// Its deadline bounds the opening of files; the timeout of CMD begins with CMD.
     pub(crate) opener: &'a Opener<'a>,
+    /// What records them, if that is asked for.
+    pub(crate) sheet: &'a Sheet,
     pub(crate) running: Vec<Running<'a>>,
     /// What has asked this process to end.
     pub(crate) requests: Requests,
@@ -59,6 +62,7 @@ impl<'a> Up<'a> {
         command.grace(self.args.kill_after).stop_signal(self.stop_signal());
         command.stop_main_only(self.args.forward == Forward::Main);
         self.proxy.iter().for_each(|proxy| proxy.tell(&mut command));
+        self.sheet.record(&mut command);
         command.envs(known.iter().flat_map(|running| running.variables()));
         if !known.is_empty() {
             let names: Vec<&str> = known.iter().map(|running| running.name()).collect();

@@ -1,0 +1,104 @@
+//! `--timeline FILE`: what was recorded of a run, as a page, a picture or JSON.
+//!
+//! The recording itself is the library's (`src/record/`); here it is only drawn.
+
+mod chart;
+mod curves;
+mod json;
+mod layout;
+mod page;
+mod svg;
+mod words;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use tidy_process::cli_support::{quoted, shortened};
+use tidy_process::{Command, Recording};
+
+use crate::exit::{Failure, open_failure};
+use crate::whole::WholeFile;
+
+/// Characters of the command in the title.
+const TITLE: usize = 160;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TimelineArgs {
+    /// Draw what runs over time (processes, CPU, memory, io, events) into FILE, by its ending a
+    /// page (.html), a picture (.svg) or numbers (.json); see docs/timeline.md
+    #[arg(long, value_name = "FILE", value_parser = named())]
+    pub(crate) timeline: Option<PathBuf>,
+}
+
+/// What is written.
+#[derive(Clone, Copy)]
+enum Form {
+    Page,
+    Picture,
+    Json,
+}
+
+fn named() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|word| {
+        let path = PathBuf::from(word);
+        match form(&path) {
+            Some(_) => Ok(path),
+            None => Err("its name has to end in .html, .svg or .json"),
+        }
+    })
+}
+
+fn form(path: &Path) -> Option<Form> {
+    let ending = path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase();
+    match &*ending {
+        "html" | "htm" => Some(Form::Page),
+        "svg" => Some(Form::Picture),
+        "json" => Some(Form::Json),
+        _ => None,
+    }
+}
+
+/// Where a timeline goes, and what records it; nothing unless it is asked for.
+pub(crate) struct Sheet(Option<(Form, WholeFile, Recording)>);
+
+impl Sheet {
+    /// Fails where the file could not be written, before the command is started.
+    pub(crate) fn open(args: &TimelineArgs) -> Result<Self, Failure> {
+        let Some(path) = &args.timeline else { return Ok(Self(None)) };
+        let file = WholeFile::open(path)?.check()?;
+        let form = form(path).unwrap_or(Form::Page);
+        Ok(Self(Some((form, file, Recording::new()))))
+    }
+
+    /// Whether more than a command's end is of interest.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn record(&self, command: &mut Command) {
+        if let Some((_, _, recording)) = &self.0 {
+            command.record(recording);
+        }
+    }
+
+    /// Writes what was recorded; `failure` is why there may be nothing.
+    pub(crate) fn write(
+        &self,
+        command: &[OsString],
+        failure: Option<&Failure>,
+    ) -> Result<(), Failure> {
+        let Some((form, file, recording)) = &self.0 else { return Ok(()) };
+        let timeline = recording.timeline();
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        let title = shortened(&quoted(&words.join(" ")), TITLE);
+        let note = failure.map(|failure| quoted(&failure.to_string()));
+        let text = match form {
+            Form::Page => page::page(&timeline, &title, note.as_deref()),
+            Form::Picture => chart::draw(&timeline, &title, true),
+            Form::Json => json::json(&timeline, note.as_deref()),
+        };
+        file.put(&text).map_err(|error| open_failure(file.path(), error))
+    }
+}
