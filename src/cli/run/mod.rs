@@ -46,12 +46,10 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
     if args.confine.plan {
         return args.confine.say_plan(&sink, subject);
     }
-    let ledger = match Ledger::open(&args.confine, |path| files.writing(path)) {
-        Ok(ledger) => ledger,
-        Err(failure) => return failed(&failure),
-    };
-    let sheet = match Sheet::open(&args.timeline) {
-        Ok(sheet) => sheet,
+    let ledger = Ledger::open(&args.confine, |path| files.writing(path));
+    let opened = ledger.and_then(|ledger| Ok((ledger, Sheet::open(&args.timeline)?)));
+    let (ledger, sheet) = match opened {
+        Ok(opened) => opened,
         Err(failure) => return failed(&failure),
     };
     let (ended, written) = match supervise(args, files, &ledger, &sheet) {
@@ -83,8 +81,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             let drawn = sheet.write(&args.command, Some(&failure));
             let (report, failure) = (report.as_deref(), Some(&failure));
             let told = ci.tell_one(&args.command, ended.exit, report, failure);
-            let written = written.and(told).and(drawn);
-            (ended, written)
+            (ended, written.and(told).and(drawn))
         }
     };
     match written {
