@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 pub(crate) mod backlog;
+mod bar;
 mod clerk;
 mod conduct;
 pub(crate) mod desk;

@@ -7,7 +7,6 @@ pub(crate) mod ci;
 pub(crate) mod case;
 pub(crate) mod junit;
 pub(crate) mod github;
-pub(crate) mod progress;
 
 /// Whether a terminal is to be shown colours.
 pub(crate) fn has_colours() -> bool {
