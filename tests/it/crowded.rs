@@ -19,20 +19,34 @@ use crate::support::skip;
 /// More than a child keeps of a table that it shares.
 const MANY: usize = 2000;
 
-/// Opens so many files, half of them not marked to be closed by exec.
-fn crowd(count: usize) -> Option<Vec<OwnedFd>> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+/// Many open files, half of them not marked to be closed by exec.
+struct Crowd {
+    files: Vec<OwnedFd>,
+    /// The limit that was there before, which other tests are to find again.
+    limit: u64,
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.files.clear();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, self.limit, hard).unwrap();
+    }
+}
+
+fn crowd(count: usize) -> Option<Crowd> {
+    let (limit, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let wanted = hard.max(u64::try_from(count).unwrap() + 500);
     if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
         skip("the hard limit of open files is too low");
         return None;
     }
     let null: OwnedFd = File::open("/dev/null").unwrap().into();
-    let all: Vec<OwnedFd> = (0..count).map(|_| null.try_clone().unwrap()).collect();
-    for fd in all.iter().step_by(2) {
+    let files: Vec<OwnedFd> = (0..count).map(|_| null.try_clone().unwrap()).collect();
+    for fd in files.iter().step_by(2) {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     }
-    Some(all)
+    Some(Crowd { files, limit })
 }
 
 fn closing() -> Option<Supervisor> {
@@ -56,7 +70,7 @@ fn a_child_has_its_streams_and_what_is_listed() {
     let Some(supervisor) = closing() else { return skip("no cgroup") };
     let low = File::open("/dev/null").unwrap();
     let Some(crowd) = crowd(MANY) else { return };
-    let high = crowd.last().unwrap().as_raw_fd();
+    let high = crowd.files.last().unwrap().as_raw_fd();
     for _ in 0..3 {
         assert_eq!(listed(&supervisor, &[]), [0, 1, 2, 3]);
         assert!(listed(&supervisor, &[low.as_raw_fd()]).contains(&low.as_raw_fd()));
@@ -99,7 +113,7 @@ fn a_spawn_that_fails_closes_nothing() {
         command.current_dir(dir).stdout(Stdio::piped()).spawn().unwrap_err();
     }
     assert_eq!(fds(), before);
-    assert!(crowd.iter().all(|fd| fcntl(fd, FcntlArg::F_GETFD).is_ok()));
+    assert!(crowd.files.iter().all(|fd| fcntl(fd, FcntlArg::F_GETFD).is_ok()));
     assert_eq!(listed(&supervisor, &[]), [0, 1, 2, 3]);
 }
 
@@ -115,7 +129,7 @@ fn the_callers_locks_stay() {
     let Some(mut crowd) = crowd(MANY) else { return };
     let path = std::env::temp_dir().join(format!("tidy-lock-{}", std::process::id()));
     let file = File::create(&path).unwrap();
-    crowd.push(file.try_clone().unwrap().into());
+    crowd.files.push(file.try_clone().unwrap().into());
     let lock = libc::flock {
         l_type: libc::F_WRLCK.try_into().unwrap(),
         l_whence: libc::SEEK_SET.try_into().unwrap(),
