@@ -49,6 +49,9 @@ def test_a_helper_is_known_by_its_command_and_its_parent(tmp_path: Path, mark: s
     # As loky starts its workers.
     package = tmp_path / "loky" / "backend"
     package.mkdir(parents=True)
+    # Found before the one that is installed, which a package without this is not.
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
     (package / "popen_loky_posix.py").write_text("import time; time.sleep(300)\n")
     ran = pytest_on(
         """

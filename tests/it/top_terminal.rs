@@ -46,7 +46,7 @@ fn the_terminal_is_as_before_however_it_ends() {
         screen.close();
     }
     let Some(screen) = Screen::shell(&stage, (80, 24)) else { return };
-    screen.enters("stty -a >$HERE/before; $T top --panic; echo status $?");
+    screen.enters("stty -a >$HERE/before; RUST_BACKTRACE=0 $T top --panic; echo status $?");
     screen.shows("status 101");
     // What it says is to be read.
     assert!(screen.text().contains("as was asked for by --panic"), "{}", screen.text());

@@ -345,8 +345,8 @@ fn what_is_awaited_is_shown_on_a_terminal() {
         tool()
     );
     let mut terminal = Terminal::open(&stage, &["sh", "-c", &script]);
-    terminal.shows("\r\x1b[K\x1b[?7lwaiting for db (log line \"up\"), 1 s\x1b[?7h");
-    terminal.shows("\r\x1b[Kdone\r\n");
+    terminal.shows("waiting for db (log line \"up\"), ");
+    terminal.shows("\r\x1b[2Kdone\r\n");
     let (status, rest) = terminal.ends();
     assert!(status.success() && rest.is_empty(), "{rest:?}");
     stage.close(Alone::No);
