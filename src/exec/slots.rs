@@ -82,8 +82,8 @@ impl Places {
     }
 }
 
-/// The places, while a child is born. They hold nothing of it afterwards: who reads a pipe sees its
-/// end.
+/// The places, while a child is born. They hold nothing of it afterwards: the reader of a pipe sees
+/// its end.
 pub(crate) struct Taken<'a> {
     state: MutexGuard<'a, State>,
     used: [bool; 3],

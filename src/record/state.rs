@@ -121,7 +121,7 @@ impl Inner {
 const LOST: &str = "the kernel told of more births and ends than were read: some are missing";
 
 impl State {
-    /// Notes who belongs to a lane that begins.
+    /// Notes the processes of a lane that begins.
     pub(crate) fn join(&mut self, lane: usize, pid: i32) {
         self.members.insert(pid, lane);
     }

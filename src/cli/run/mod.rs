@@ -123,7 +123,7 @@ fn supervise(
     sheet: &Sheet,
 ) -> Result<Run, Broken> {
     let signals = files.signals();
-    // Whoever asks how it ended wants to know what it used.
+    // A report of how it ended says what it used.
     let account = args.verbose || args.json.is_some() || sheet.is_open();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
     let learned = args.confine.learn.as_deref().map(WholeFile::open).transpose()?;
@@ -146,7 +146,7 @@ fn supervise(
     let mut child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     proxy.iter().for_each(|proxy| proxy.serve(&mut child));
-    // The files are the command's: who reads a pipe is to see its end.
+    // The files are the command's: the reader of a pipe is to see its end.
     drop((command, files));
     let leader = stays(leader, &child);
     let main_only = args.forward == Forward::Main;

@@ -27,7 +27,7 @@ impl Svg {
         self.0.push_str("</g>\n");
     }
 
-    /// What a browser shows to the one who points at the element.
+    /// What a browser shows while the pointer is over the element.
     pub(crate) fn title(&mut self, words: &str) {
         let _ = write!(self.0, "<title>{}</title>", escaped(words));
     }

@@ -96,7 +96,7 @@ pub(crate) fn end(span: &Span) -> String {
     }
 }
 
-/// All that is known of a process, for the one who points at it.
+/// All that is known of a process, as a pointer over it shows it.
 pub(crate) fn title(span: &Span) -> String {
     let lasted = span.ended.map(|ended| ended.saturating_sub(span.born));
     let mut lines = vec![format!("{} {}", span.pid, command(span))];

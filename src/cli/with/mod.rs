@@ -163,7 +163,7 @@ fn supervise(
     if let Some(path) = &args.file {
         file::add(path, opener, &mut servers)?;
     }
-    // Whoever asks how it ended wants to know what it used.
+    // A report of how it ended says what it used.
     let account = args.verbose || args.json.is_some() || sheet.is_open();
     let builder = args.ground.guard(Supervisor::builder()).account(account);
     args.confine.refuse_learning()?;
