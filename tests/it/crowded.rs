@@ -6,6 +6,7 @@ use std::io::{Read, Write, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command as StdCommand;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,9 +96,14 @@ fn a_pipe_ends_with_the_child() {
     let mut command = supervisor.command("echo");
     let child = command.arg("hi").stdout(writer).spawn().unwrap();
     drop(command);
-    let mut text = String::new();
-    reader.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "hi\n");
+    let (sender, read) = channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        sender.send(reader.read_to_string(&mut text).map(|_| text)).unwrap();
+    });
+    // Without the end it would wait for ever.
+    let text = read.recv_timeout(Duration::from_secs(20)).expect("the pipe has no end");
+    assert_eq!(text.unwrap(), "hi\n");
     drop((child, crowd));
 }
 
