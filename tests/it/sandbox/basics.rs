@@ -244,6 +244,25 @@ fn what_is_covered_below_a_writable_path_stays_covered() {
 
 #[test]
 #[serial]
+fn no_capability_is_left_nor_can_come_back() {
+    let Some(stage) = stage() else { return };
+    let sets = said(
+        &stage,
+        "grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs):' /proc/self/status; true",
+        &plain(),
+    );
+    let none = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t{:016x}\n", 0));
+    assert_eq!(sets, format!("{}NoNewPrivs:\t1\n", none.concat()));
+    // Nor is uid 0 more than others, whatever becomes of no_new_privs.
+    let bits = said(&stage, "setpriv --dump | grep '^Securebits'", &plain());
+    for bit in ["noroot", "no_setuid_fixup", "keep_caps_locked"] {
+        assert!(bits.contains(bit) && bits.contains("noroot_locked"), "{bits}");
+    }
+    stage.close(Alone::Yes);
+}
+
+#[test]
+#[serial]
 fn the_environment_is_cleared_but_for_what_is_kept() {
     let Some(stage) = stage() else { return };
     let own: Vec<String> = std::env::vars().map(|(key, _)| key).collect();
