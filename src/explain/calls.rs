@@ -83,12 +83,20 @@ fn paths(name: &str) -> Vec<(Place, (Action, How))> {
         "renameat" | "renameat2" => vec![((Some(0), 1), gone), ((Some(2), 3), put)],
         "link" => vec![((None, 0), looks(false)), ((None, 1), made)],
         "linkat" => vec![((Some(0), 1), looks(false)), ((Some(2), 3), made)],
-        "truncate" | "chmod" | "chown" => vec![((None, 0), changed)],
-        "fchmodat" | "fchmodat2" | "fchownat" => vec![((Some(0), 1), changed)],
-        "lchown" => vec![((None, 0), gone)],
-        "stat" | "access" | "chdir" | "statfs" => vec![((None, 0), looks(true))],
-        "lstat" | "readlink" => vec![((None, 0), looks(false))],
-        "newfstatat" | "statx" | "faccessat" | "faccessat2" => vec![((Some(0), 1), looks(true))],
+        "truncate" | "chmod" | "chown" | "utime" | "utimes" | "setxattr" | "removexattr" => {
+            vec![((None, 0), changed)]
+        }
+        "fchmodat" | "fchmodat2" | "fchownat" | "utimensat" | "futimesat" | "setxattrat"
+        | "removexattrat" => vec![((Some(0), 1), changed)],
+        "lchown" | "lsetxattr" | "lremovexattr" => vec![((None, 0), gone)],
+        "stat" | "access" | "chdir" | "statfs" | "getxattr" | "listxattr" => {
+            vec![((None, 0), looks(true))]
+        }
+        "lstat" | "readlink" | "lgetxattr" | "llistxattr" => vec![((None, 0), looks(false))],
+        "newfstatat" | "statx" | "faccessat" | "faccessat2" | "getxattrat" | "listxattrat" => {
+            vec![((Some(0), 1), looks(true))]
+        }
+        "inotify_add_watch" => vec![((None, 1), looks(true))],
         "readlinkat" => vec![((Some(0), 1), looks(false))],
         _ => Vec::new(),
     }
@@ -159,8 +167,8 @@ fn about(name: &str, call: &Call, process: &Process, all: &mut Vec<What>) {
     };
     const NO_FOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
     let flags = match name {
-        "newfstatat" | "faccessat2" => int(argument(3)),
-        "statx" => int(argument(2)),
+        "newfstatat" | "faccessat2" | "utimensat" => int(argument(3)),
+        "statx" | "setxattrat" | "removexattrat" | "getxattrat" | "listxattrat" => int(argument(2)),
         _ => 0,
     };
     for ((dir, at), (action, how)) in places {

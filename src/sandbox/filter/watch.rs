@@ -28,10 +28,22 @@ const WRITES: &str = "creat mkdir mkdirat mknod mknodat unlink unlinkat rmdir re
     renameat2 link linkat symlink symlinkat truncate";
 
 /// The same, to attributes: nothing in a fence refuses those.
-const CHANGES: &str = "chmod fchmodat fchmodat2 chown lchown fchownat";
+const CHANGES: &str = "chmod fchmodat fchmodat2 chown lchown fchownat utime utimes setxattr \
+    lsetxattr removexattr lremovexattr";
 
 /// Calls that look at a path.
-const READS: &str = "stat lstat access faccessat faccessat2 readlink readlinkat chdir statfs";
+const READS: &str = "stat lstat access faccessat faccessat2 readlink readlinkat chdir statfs \
+    getxattr lgetxattr listxattr llistxattr inotify_add_watch";
+
+/// Calls that are about a path, or with a flag at this argument about an open file.
+const BY_PATH_OR_FILE: [(&str, u8); 6] = [
+    ("newfstatat", 3),
+    ("statx", 2),
+    ("setxattrat", 2),
+    ("removexattrat", 2),
+    ("getxattrat", 2),
+    ("listxattrat", 2),
+];
 
 const ADDRESSES: &str = "connect bind";
 
@@ -50,14 +62,16 @@ fn watched(level: Level) -> Vec<(&'static str, Vec<Vec<Check>>)> {
         Level::Sandbox => {
             all.extend(always("open openat"));
             all.extend([CHANGES, READS, ADDRESSES].into_iter().flat_map(always));
-            // With an empty path both look at an open file.
             let by_path = Is::Lacks(AT_EMPTY_PATH.cast_unsigned());
             all.extend(
-                [("newfstatat", 3), ("statx", 2)]
-                    .map(|(name, at)| (name, vec![vec![low(at, by_path)]])),
+                BY_PATH_OR_FILE.map(|(name, flags)| (name, vec![vec![low(flags, by_path)]])),
             );
-            let addressed = Is::Other(0);
-            all.push(("sendto", vec![vec![low(4, addressed)], vec![high(4, addressed)]]));
+            let is_given = Is::Other(0);
+            all.extend([("sendto", 4), ("utimensat", 1), ("futimesat", 1)].map(
+                |(name, pointer)| {
+                    (name, vec![vec![low(pointer, is_given)], vec![high(pointer, is_given)]])
+                },
+            ));
         }
     }
     all

@@ -36,7 +36,7 @@ fn remedies(report: &Report) -> BTreeMap<String, &Denied> {
 
 /// Each way to change a directory `$D/NAME` that has a file `f` in it, and the words of calls of
 /// which one is told.
-const CHANGES: [(&str, &str, &str); 12] = [
+const CHANGES: [(&str, &str, &str); 15] = [
     ("create", "echo >$D/create/new", "openat"),
     ("append", "echo >>$D/append/f", "openat"),
     ("mkdir", "mkdir $D/mkdir/new", "mkdir mkdirat"),
@@ -49,6 +49,9 @@ const CHANGES: [(&str, &str, &str); 12] = [
     ("chmod", "chmod 600 $D/chmod/f", "fchmodat fchmodat2 chmod"),
     ("chown", "chown $(id -u) $D/chown/f", "fchownat chown"),
     ("truncate", "truncate -s 9 $D/truncate/f", "openat truncate"),
+    ("time", "set_on time 'utime(f)'", "utimensat"),
+    ("attribute", r#"set_on attribute "setxattr(f, 'user.x', b'y')""#, "setxattr"),
+    ("less", r#"set_on less "removexattr(f, 'user.x', follow_symlinks=False)""#, "lremovexattr"),
 ];
 
 /// As an actor: every kind of denial, as the user that it is.
@@ -62,7 +65,8 @@ pub(crate) fn play() {
     let explained = Sandbox::new().system().explain();
     let seen = explained.clone().read_only(&dir);
     let all: Vec<&str> = CHANGES.iter().map(|(_, script, _)| *script).collect();
-    let report = denied(&supervisor, &seen, &dir, &all.join("\n"));
+    let set_on = "set_on() { python3 -c \"import os; f = '$D/$1/f'; os.$2\"; }\n";
+    let report = denied(&supervisor, &seen, &dir, &format!("{set_on}{}", all.join("\n")));
     let told = remedies(&report);
     for (name, _, calls) in CHANGES {
         let remedy = format!("--write {}/{name}", dir.display());
