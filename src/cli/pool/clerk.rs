@@ -50,11 +50,13 @@ impl<'a> Clerk<'a> {
         for event in events {
             let told = match event {
                 Event::Started { number, attempt, words, pid, start } => {
-                    let mut value = json!({ "v": form::VERSION, "event": "started" });
-                    about(&mut value, (number, attempt), &words);
-                    insert(&mut value, "pid", pid.into());
-                    insert(&mut value, "time", seconds(start).into());
-                    self.books.json.write(&value)
+                    self.books.json.write(|| {
+                        let mut value = json!({ "v": form::VERSION, "event": "started" });
+                        about(&mut value, (number, attempt), &words);
+                        insert(&mut value, "pid", pid.into());
+                        insert(&mut value, "time", seconds(start).into());
+                        value
+                    })
                 }
                 Event::Ended(end) => self.ended(*end),
             };
@@ -71,7 +73,7 @@ impl<'a> Clerk<'a> {
     }
 
     fn ended(&mut self, end: End) -> Result<(), Failure> {
-        self.books.json.write(&event(&end))?;
+        self.books.json.write(|| event(&end))?;
         if end.is_retried {
             return Ok(());
         }

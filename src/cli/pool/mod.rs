@@ -143,7 +143,7 @@ fn end(
     ];
     counts.into_iter().for_each(|(key, entry)| insert(&mut value, key, entry));
     insert(&mut value, "exit", crate::exit::seen(exit, by_signal).into());
-    let told = books.json.write(&value).and(books.ci.close(took));
+    let told = books.json.write(|| value).and(books.ci.close(took));
     match told {
         Ok(()) => Ok(Ended { exit, by_signal }),
         Err(failure) if tally.failure.is_some() && exit == FAILED => {

@@ -84,7 +84,7 @@ impl Sink {
         };
         let layers: Vec<Value> = plan.layers.iter().map(layer).collect();
         let plan = json!({ "level": plan.level.to_string(), "layers": layers });
-        self.write(&json!({ "v": VERSION, "plan": plan }))
+        self.write(|| json!({ "v": VERSION, "plan": plan }))
     }
 
     pub(crate) fn report(
@@ -94,12 +94,14 @@ impl Sink {
         report: &Report,
         scope: Option<String>,
     ) -> Result<(), Failure> {
-        let mut value = subject.value(exit);
-        ended(&mut value, report);
-        if let Some(scope) = scope {
-            insert(&mut value, "scope", scope.into());
-        }
-        self.write(&value)
+        self.write(|| {
+            let mut value = subject.value(exit);
+            ended(&mut value, report);
+            if let Some(scope) = scope {
+                insert(&mut value, "scope", scope.into());
+            }
+            value
+        })
     }
 
     pub(crate) fn failure(
@@ -109,19 +111,25 @@ impl Sink {
         failure: &Failure,
         report: Option<&Report>,
     ) -> Result<(), Failure> {
-        let mut value = subject.value(exit);
-        insert(&mut value, "error", failure.to_string().into());
-        if let Some(hint) = failure.hint() {
-            insert(&mut value, "hint", hint.into());
-        }
-        if let Some(report) = report {
-            ended(&mut value, report);
-        }
-        self.write(&value)
+        self.write(|| {
+            let mut value = subject.value(exit);
+            insert(&mut value, "error", failure.to_string().into());
+            if let Some(hint) = failure.hint() {
+                insert(&mut value, "hint", hint.into());
+            }
+            if let Some(report) = report {
+                ended(&mut value, report);
+            }
+            value
+        })
     }
 
-    pub(crate) fn write(&self, value: &Value) -> Result<(), Failure> {
-        self.text(&(text(value) + "\n"))
+    /// Writes this, if there is a place for it: to make it costs a run more than its teardown.
+    pub(crate) fn write(&self, value: impl FnOnce() -> Value) -> Result<(), Failure> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        self.text(&(text(&value()) + "\n"))
     }
 
     /// Writes lines, if there is a place for them.
