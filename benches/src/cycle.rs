@@ -66,7 +66,7 @@ fn entries<'a>(
 ) -> Res<Vec<Entry<'a>>> {
     let raw = Raw::new(supervisor.path().unwrap())?;
     let mut python = Python::start(&options.python, supervisor, ballast)?;
-    let mut entries = vec![Entry::new(LIMIT, move || raw.cycle())];
+    let mut entries = vec![Entry::new(LIMIT, move || raw.cycle(c"raw", &[]))];
     entries.extend(peers::entries(supervisor)?);
     let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
     entries.push(Entry::new("tidy-process, by a keeper", move || {

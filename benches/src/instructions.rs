@@ -52,7 +52,7 @@ pub(crate) fn play(words: &[&str]) -> Res {
     let raw = Raw::new(supervisor.path().unwrap())?;
     let cycle = || -> Res {
         match words {
-            [LIMIT] => raw.cycle()?,
+            [LIMIT] => raw.cycle(c"raw", &[])?,
             [OURS] => drop(Command::new("/bin/true").supervisor(&supervisor).run()?),
             [STD] => drop(StdCommand::new("/bin/true").status()?),
             other => return Err(format!("no way is called {other:?}").into()),

@@ -154,7 +154,7 @@ pub(crate) fn play(words: &[&str]) -> Res {
             Command::new("/bin/true").supervisor(&supervisor).run()?;
             Ok(())
         }),
-        _ => series(count, || raw.cycle()),
+        _ => series(count, || raw.cycle(c"raw", &[])),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many short commands, as many at a time as there are CPUs.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command as StdCommand, Stdio};
@@ -11,12 +12,14 @@ use tidy_process::{Command, Pool, Supervisor};
 
 use crate::Res;
 use crate::options::Options;
+use crate::raw::Raw;
 use crate::sample::{Entry, Rounds, interleave};
 use crate::table;
 use crate::targets::Targets;
 
 const TOOL: &str = "tidy-process pool -j";
 const XARGS: &str = "xargs -P";
+const LIMIT: &str = "raw system calls, a thread for each";
 
 /// Commands after which memory is looked at: 10^6 with --long.
 const LONG: u64 = 1_000_000;
@@ -25,6 +28,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let count = options.rounds(400);
     let jobs = thread::available_parallelism()?.get();
     let supervisor = Supervisor::builder().build()?;
+    let raw = Raw::new(supervisor.path().ok_or("no cgroup")?)?;
     let makefile = Makefile::new(count)?;
     let numbers = format!("seq {count} |");
     let tool = options.tool.display();
@@ -36,8 +40,15 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     ];
     let mut entries = vec![
         Entry::partly("Pool of the library", || library(&supervisor, jobs, count)),
+        Entry::partly(LIMIT, || {
+            let last = AtomicUsize::new(0);
+            threads(jobs, count, || {
+                let name = format!("raw-{}", last.fetch_add(1, Ordering::Relaxed));
+                raw.cycle(&CString::new(name)?, &[c"1"])
+            })
+        }),
         Entry::partly("std, a thread for each", || {
-            threads(jobs, count, || Ok(StdCommand::new("/bin/true").status().map(drop)?))
+            threads(jobs, count, || Ok(StdCommand::new("/bin/true").arg("1").status().map(drop)?))
         }),
     ];
     for (name, line) in &lines {
@@ -45,8 +56,9 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     }
     interleave(&mut entries, Rounds::tight(options.rounds(10)))?;
     let title = format!("Pool: /bin/true, {jobs} at a time, wall time for each of {count}");
-    table::print(&title, &entries, &[XARGS]);
+    table::print(&title, &entries, &[XARGS, LIMIT]);
     targets.at_most("a pool over xargs -P", 0.6, "", table::ratio(&entries, TOOL, XARGS));
+    targets.at_most("a pool over raw system calls", 1.15, "", table::ratio(&entries, TOOL, LIMIT));
     if options.long {
         let grown = memory(options, jobs)?;
         targets.at_most("growth of a pool over 10^6 commands", 1024.0, "KiB", grown);
@@ -58,7 +70,7 @@ fn library(supervisor: &Supervisor, jobs: usize, count: usize) -> Res<Duration> 
     let start = Instant::now();
     let commands = (0..count).map(|number| {
         let mut command = Command::new("/bin/true");
-        command.supervisor(supervisor);
+        command.arg("1").supervisor(supervisor);
         (number, command)
     });
     let failed = AtomicUsize::new(0);
@@ -144,7 +156,7 @@ impl Makefile {
         let path = std::env::temp_dir().join(format!("tidy-bench-{}.mk", std::process::id()));
         let all: Vec<String> = (0..count).map(|number| format!("t{number}")).collect();
         let all = all.join(" ");
-        fs::write(&path, format!("all: {all}\n.PHONY: all {all}\n{all}:\n\t@/bin/true\n"))?;
+        fs::write(&path, format!("all: {all}\n.PHONY: all {all}\n{all}:\n\t@/bin/true 1\n"))?;
         Ok(Self(path.display().to_string()))
     }
 }

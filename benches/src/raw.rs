@@ -43,9 +43,9 @@ impl Raw {
     }
 
     /// mkdir, clone3 + execve, waitid, cgroup.kill, rmdir.
-    pub(crate) fn cycle(&self) -> Res {
-        let cgroup = self.make(c"raw")?;
-        let pid = cgroup.spawn(c"/bin/true", &[])?;
+    pub(crate) fn cycle(&self, name: &CStr, args: &[&CStr]) -> Res {
+        let cgroup = self.make(name)?;
+        let pid = cgroup.spawn(c"/bin/true", args)?;
         reap(pid)?;
         cgroup.teardown()
     }
