@@ -312,6 +312,20 @@ fn in_a_container_every_escape_fails_in_a_fence() {
     suite(Cgroupfs::Writable, 0, "every_escape_that_works_without_a_fence_fails_in_one");
 }
 
+/// A default container's own /proc is covered in part, so the kernel mounts no other one in it.
+#[test]
+#[serial]
+fn in_a_container_a_sandbox_is_refused_by_name_and_in_a_privileged_one_it_holds() {
+    let run = [tool(), "run", "--sandbox", "--", "true"];
+    let Some(container) = Container::make(Cgroupfs::Writable, 0, &run) else { return };
+    let output = container.run();
+    drop(container);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(125), "{told}");
+    assert!(told.contains("/proc") && told.contains("hint: "), "{told}");
+    suite(Cgroupfs::Privileged, 0, "every_escape_fails_in_a_sandbox_too");
+}
+
 /// `docker run --privileged --cgroupns=private`.
 #[test]
 #[serial]
