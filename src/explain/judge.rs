@@ -40,7 +40,8 @@ pub(super) fn hear(judge: &Mutex<Judge>, seen: Seen) {
         What::Path(path) => {
             let Some(made) = lock(judge).is_news(&path) else { return };
             let Some(walked) = walk(&path.path, path.how.follows) else { return };
-            let deed = Deed { path: &path, walked: &walked, made: &made };
+            let home = watch.home.as_deref();
+            let deed = Deed { path: &path, walked: &walked, made: &made, home };
             let (needs, finding) = judged(&watch.scope, &deed);
             let mut judge = lock(judge);
             judge.learn(needs);
@@ -55,7 +56,7 @@ pub(super) fn hear(judge: &Mutex<Judge>, seen: Seen) {
             if let (Shown::Absent | Shown::Private, true) =
                 (watch.scope.shown(&path), path.exists())
             {
-                lock(judge).needs.read.insert(near(&path, false));
+                lock(judge).needs.read.insert(near(&path, false, watch.home.as_deref()));
             }
             return;
         }

@@ -40,6 +40,7 @@ pub(super) struct Deed<'a> {
     pub(super) path: &'a PathUse,
     pub(super) walked: &'a Walked,
     pub(super) made: &'a [PathBuf],
+    pub(super) home: Option<&'a Path>,
 }
 
 /// What a path needs, and how it is denied.
@@ -113,7 +114,7 @@ impl Deed<'_> {
         let Walked { real, exists, is_dir, .. } = self.walked;
         let parent = real.parent().unwrap_or(real);
         let changes_it = self.path.how.follows && *exists;
-        match changes_it && (*is_dir || is_broad(parent)) {
+        match changes_it && (*is_dir || is_broad(parent, self.home)) {
             true => real.clone(),
             false => parent.to_owned(),
         }
@@ -144,9 +145,9 @@ fn read(deed: &Deed<'_>, needs: &mut Needs) -> Option<Finding> {
         // Where libc asks for the name of a user that it does not know: no program needs that.
         return None;
     }
-    let place = near(real, *is_dir);
+    let place = near(real, *is_dir, deed.home);
     let remedy = option("read", &place);
-    match *is_dir && is_broad(real) {
+    match *is_dir && is_broad(real, deed.home) {
         true => needs.looked.insert(place),
         false => needs.read.insert(place),
     };
@@ -158,22 +159,21 @@ const IN_A_FENCE: &str = "a fence keeps writing out of the kernel's file systems
 const IN_ROOT: &str = "nothing can be made in the root of a sandbox";
 
 /// What is to be named for reading: the directory that a file is in, unless that holds much else.
-pub(super) fn near(path: &Path, is_dir: bool) -> PathBuf {
+pub(super) fn near(path: &Path, is_dir: bool, home: Option<&Path>) -> PathBuf {
     match path.parent() {
-        Some(parent) if !is_dir && !is_broad(parent) => parent.to_owned(),
+        Some(parent) if !is_dir && !is_broad(parent, home) => parent.to_owned(),
         _ => path.to_owned(),
     }
 }
 
 /// Whether a directory holds many things that have nothing to do with each other.
-fn is_broad(dir: &Path) -> bool {
+fn is_broad(dir: &Path, home: Option<&Path>) -> bool {
     const BROAD: [&str; 12] = [
         "/", "/home", "/root", "/tmp", "/var", "/var/tmp", "/run", "/dev", "/mnt", "/media",
         "/opt", "/srv",
     ];
     let is_home = dir.parent() == Some(Path::new("/home"));
-    let own_home = std::env::var_os("HOME").is_some_and(|home| dir == Path::new(&home));
-    is_home || own_home || BROAD.iter().any(|broad| dir == Path::new(broad))
+    is_home || home == Some(dir) || BROAD.iter().any(|broad| dir == Path::new(broad))
 }
 
 /// Whether the caller could do it without a sandbox.

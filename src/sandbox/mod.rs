@@ -158,7 +158,10 @@ impl Sandbox {
     /// [seccomp_unotify(2)]: https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html
     #[must_use]
     pub fn explain(self) -> Self {
-        self.with(|request| request.explain = true)
+        self.with(|request| {
+            request.explain = true;
+            request.home = std::env::var_os("HOME").map(Into::into);
+        })
     }
 
     /// What it would do here: each layer, path and call. Nothing is run.

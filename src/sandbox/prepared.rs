@@ -160,7 +160,7 @@ fn watch(machine: Machine, request: &Request, writes: Option<&Writes>) -> Result
         }
     };
     let answers = Answers::new(machine, request)?;
-    Ok(Watch { answers, scope, learns: request.narrow.is_some() })
+    Ok(Watch { answers, scope, learns: request.narrow.is_some(), home: request.home.clone() })
 }
 
 /// What `enter.rs` drops.

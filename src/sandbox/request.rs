@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use crate::confinement::Level;
 use crate::error::{Error, Result, Step};
@@ -25,6 +26,9 @@ pub(crate) struct Request {
     pub(crate) kept: BTreeSet<OsString>,
     /// Whether what is denied is to be explained.
     pub(crate) explain: bool,
+    /// The caller's home, where denials are explained. It is asked for when that is set: at a
+    /// spawn another language's threads may be changing the environment.
+    pub(crate) home: Option<PathBuf>,
     /// The view that a profile is to be made for, where that is being learned in a wider one.
     pub(crate) narrow: Option<Wanted>,
     /// The step of the set-up program that is to fail, for tests; else 0.
@@ -42,6 +46,7 @@ impl Request {
             view: Wanted::default(),
             kept: BTreeSet::new(),
             explain: false,
+            home: None,
             narrow: None,
             fail: 0,
         }

@@ -14,6 +14,8 @@ pub(crate) struct Watch {
     pub(crate) scope: Scope,
     /// Whether a profile is to come of it.
     pub(crate) learns: bool,
+    /// The caller's home, which is too much to be named.
+    pub(crate) home: Option<PathBuf>,
 }
 
 /// What paths and addresses a level allows.
