@@ -43,7 +43,7 @@ impl Options {
             times: 1,
             only: Vec::new(),
             root: path("BENCH_ROOT")?,
-            tool: target.join("release/tidy-process"),
+            tool: path("BENCH_TOOL")?,
             python: target.join("bench-venv/bin/python"),
             package: target.join("bench-venv-package/bin/python"),
             target,
