@@ -4,6 +4,7 @@
 
 mod build;
 mod capture;
+mod ceiling;
 mod cli;
 mod confined;
 mod cycle;

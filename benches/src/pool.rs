@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tidy_process::{Command, Pool, Supervisor};
 
 use crate::Res;
+use crate::ceiling;
 use crate::options::Options;
 use crate::raw::Raw;
 use crate::sample::{Entry, Rounds, interleave};
@@ -59,6 +60,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     table::print(&title, &entries, &[XARGS, LIMIT]);
     targets.at_most("a pool over xargs -P", 0.6, "", table::ratio(&entries, TOOL, XARGS));
     targets.at_most("a pool over raw system calls", 1.15, "", table::ratio(&entries, TOOL, LIMIT));
+    ceiling::measure(options, supervisor.path().ok_or("no cgroup")?)?;
     if options.long {
         let grown = memory(options, jobs)?;
         targets.at_most("growth of a pool over 10^6 commands", 1024.0, "KiB", grown);
