@@ -16,13 +16,13 @@ use crate::exit::{Failure, open_failure};
 use crate::pool::backlog::Backlog;
 use crate::pool::desk::{Desk, End, Event, Job};
 use crate::pool::joblog::Row;
-use crate::pool::spool::{Spool, length, new_file};
+use crate::pool::spool::{Spool, new_file};
 use crate::pool::table::Table;
 use crate::print::case::Case;
 use crate::print::ci::Ci;
 use crate::print::json::{self as form, Sink, Subject, insert};
 use crate::print::patient::Patient;
-use crate::scratch::each_piece;
+use crate::scratch::{each_piece, length};
 
 /// Where it is told.
 pub(crate) struct Books {
