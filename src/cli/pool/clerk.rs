@@ -50,7 +50,7 @@ impl<'a> Clerk<'a> {
         for event in events {
             let told = match event {
                 Event::Started { number, attempt, words, pid, start } => {
-                    self.books.json.write(|| {
+                    self.books.json.write_meanwhile(|| {
                         let mut value = json!({ "v": form::VERSION, "event": "started" });
                         about(&mut value, (number, attempt), &words);
                         insert(&mut value, "pid", pid.into());
@@ -73,7 +73,7 @@ impl<'a> Clerk<'a> {
     }
 
     fn ended(&mut self, end: End) -> Result<(), Failure> {
-        self.books.json.write(|| event(&end))?;
+        self.books.json.write_meanwhile(|| event(&end))?;
         if end.is_retried {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl<'a> Clerk<'a> {
             signal: signal.unwrap_or(0),
             command,
         };
-        self.books.joblog.bytes(&row.line())
+        self.books.joblog.bytes_meanwhile(&row.line())
     }
 
     /// Prints the output, if it is its turn, and that of those that have waited for it.
