@@ -23,6 +23,7 @@ pub(crate) mod permissions;
 pub(crate) mod reports;
 #[cfg(feature = "cli")]
 mod readiness;
+mod recordings;
 #[cfg(feature = "cli")]
 mod roles;
 mod stopped;
