@@ -10,6 +10,8 @@ mod frozen;
 #[cfg(feature = "cli")]
 mod escapes;
 #[cfg(feature = "cli")]
+mod files;
+#[cfg(feature = "cli")]
 mod guard;
 pub(crate) mod leases;
 mod looking;
