@@ -28,6 +28,8 @@ mod readiness;
 mod recordings;
 #[cfg(feature = "cli")]
 mod roles;
+#[cfg(feature = "cli")]
+mod spoofed;
 mod stopped;
 pub(crate) mod strangers;
 #[cfg(feature = "cli")]
