@@ -13,6 +13,8 @@ mod escapes;
 mod files;
 #[cfg(feature = "cli")]
 mod guard;
+#[cfg(feature = "cli")]
+mod impatient;
 pub(crate) mod leases;
 mod looking;
 #[cfg(feature = "cli")]
