@@ -272,7 +272,7 @@ impl Command {
         sandbox.prepare().map(Some)
     }
 
-    /// Prepares for a view of its own: another environment, and who the command is there.
+    /// Prepares for a view of its own: another environment, and the user that the command is there.
     #[cfg(feature = "sandbox")]
     fn entry<'a>(
         &self,

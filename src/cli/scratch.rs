@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, remove_file};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +14,9 @@ use crate::exit::{Failure, open_failure};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 64 << 10;
+
+/// A file may be told to be longer than any disk; so much more than there is of it is believed.
+const HOLES: u64 = 1 << 30;
 
 /// Names that are tried where a file needs one for a moment.
 const NAMES: u32 = 1000;
@@ -62,6 +65,11 @@ fn briefly_named(dir: &Path) -> io::Result<File> {
         }
     }
     Err(ErrorKind::AlreadyExists.into())
+}
+
+/// How much was written to a file.
+pub(crate) fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |data| data.len().min(data.blocks() * 512 + HOLES))
 }
 
 /// Hands a part of a file on, piece by piece: where it begins, and how long it is.

@@ -162,7 +162,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "give a whole number, or max".to_owned())
 }
 
-/// A share of the CPU against others, who have 100.
+/// A share of the CPU against others, which have 100.
 pub(crate) fn weight(text: &str) -> Result<u64, String> {
     let weight = text.parse().ok().filter(|weight| (1..=10_000).contains(weight));
     weight.ok_or_else(|| "give a whole number from 1 to 10000; others have 100".to_owned())

@@ -1,5 +1,6 @@
-//! Judges who is announced on the line of a set-up program. For a moment another process of the
-//! sandbox's user can write there: whom that names may be a stranger, or a sibling.
+//! Judges the process that is announced on the line of a set-up program. For a moment another
+//! process of the sandbox's user can write there: the one that it names may be a stranger, or a
+//! sibling.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,7 +26,7 @@ pub(super) fn announced(which: u32, pid: i32, pidfd: Option<OwnedFd>) -> Result<
         info.map_err(|error| if child.is_ok() { errno_of(&error) } else { Errno::EPROTO })?;
     let inside = if which == news::INIT { 1 } else { 2 };
     let is_it = child.is_ok() && numbers(&info) == Some([pid, inside]);
-    // Where SIGCHLD is ignored the kernel reaps it, and a signal comes to nobody.
+    // Where SIGCHLD is ignored the kernel reaps it, and a signal reaches no process.
     let is_gone = field(&info, "Pid:") == Some("-1");
     if is_it || is_gone { Ok(Newborn { pid, pidfd }) } else { Err(Errno::EPROTO) }
 }

@@ -32,7 +32,7 @@ use crate::sys::bury::{bury, kill_child, reap_child, reap_dying};
 use crate::sys::inmates::AtEnd;
 use crate::sys::{self, Newborn, above_two, pass, poll};
 
-/// An enclosure, and who enters it.
+/// An enclosure, and the command that enters it.
 pub(crate) struct Entry<'a> {
     pub(crate) enclosure: &'a Enclosure,
     pub(crate) ids: Ids,

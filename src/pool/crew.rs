@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::child::Child;
@@ -71,6 +71,8 @@ pub struct Crew {
     bell: Mutex<Option<PipeWriter>>,
     running: Mutex<BTreeMap<u64, Arc<Child>>>,
     last: AtomicU64,
+    /// Held for each birth, until the child is listed.
+    births: RwLock<()>,
 }
 
 impl fmt::Debug for Crew {
@@ -121,6 +123,19 @@ impl Crew {
     pub fn each(&self, call: impl FnMut(&Child)) {
         let all: Vec<Arc<Child>> = lock(&self.running).values().cloned().collect();
         all.iter().map(AsRef::as_ref).for_each(call);
+    }
+
+    /// A birth, as long as it takes.
+    pub(crate) fn birth(&self) -> RwLockReadGuard<'_, ()> {
+        self.births.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls this while none is being born: [`each`](Self::each) has every child then. False if one
+    /// is.
+    #[cfg(feature = "cli")]
+    pub fn between_births(&self, call: impl FnOnce()) -> bool {
+        let none = self.births.try_write();
+        none.map(|_none| call()).is_ok()
     }
 
     /// Whether no more is to be started.

@@ -100,16 +100,18 @@ impl<'a, W: Work> Worker<'a, W> {
 
     /// Whether it was started.
     fn start(&mut self, mut job: W::Job, mut command: Command) -> bool {
+        let birth = self.crew.birth();
         match self.work.spawn(&mut job, &mut command) {
             Ok(child) => {
                 let child = Arc::new(child);
                 let key = self.crew.enter(&child);
+                drop(birth);
                 self.running.push(Running { key, job, child, phase: Phase::Main });
                 true
             }
             Err(error) => {
                 // The files are the command's.
-                drop(command);
+                drop((birth, command));
                 self.work.ended(job, Err(error));
                 false
             }
@@ -181,7 +183,7 @@ impl Crew {
         let bell = self.open_bell()?;
         let _ringer = Ringer(self);
         let count = at_a_time.min(thread::available_parallelism().map_or(1, usize::from) + 1);
-        let share = |number: usize| (at_a_time + number) / count;
+        let share = |number| at_a_time / count + usize::from(number < at_a_time % count);
         thread::scope(|scope| {
             let mut threads = Vec::new();
             for number in 1..count {

@@ -143,7 +143,7 @@ enum Waits {
 /// What this thread, whose state is `S`, sleeps for. None if it is not known to sleep: the state is
 /// set before the last look at what is waited for, so one that was preempted there (in waitpid(2)
 /// perhaps, which reaps in this state) shows it too, and goes on when it gets a CPU. The kernel
-/// names no place for such a one; nor to those who may not trace the thread.
+/// names no place for such a one; nor to a process that may not trace the thread.
 fn waits(task: &OwnedFd) -> Option<Waits> {
     let mut buffer = [0; 64];
     let file = open_at(task, c"wchan", OFlag::empty())?;

@@ -1,11 +1,13 @@
 //! Opens and closes lanes, with the threads that fill them.
 
-use std::io::pipe;
+use std::io::{PipeReader, pipe};
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::Duration;
+
+use nix::errno::Errno;
 
 use crate::error::{Error, Result, Step, errno_of};
 use crate::exec::stdio::set_nonblocking;
@@ -15,7 +17,7 @@ use crate::record::lane::{LaneState, Start};
 pub(crate) use crate::record::origin::Holder;
 use crate::record::origin::Origin;
 use crate::record::sampler::{self, MET_BRIEFLY, Sampler};
-use crate::record::state::{Inner, LANES};
+use crate::record::state::{Inner, LANES, State};
 use crate::record::timeline::{Births, EventKind, LaneLimits};
 use crate::record::witness::{self, STACK};
 use crate::report::{Cause, Report, Usage};
@@ -56,43 +58,51 @@ struct Open {
 
 impl Recording {
     /// Prepares for a spawn: starts the threads, unless they are at work. None in a fork of the
-    /// process.
+    /// process. The lock is held meanwhile: several threads may spawn at the same time.
     pub(crate) fn prepare(&self) -> Result<Option<Pending>> {
         let inner = &self.0;
         if !inner.is_ours() {
             return Ok(None);
         }
         let mut state = inner.lock();
-        state.pending += 1;
-        let is_first = state.wake.is_none();
-        drop(state);
-        let pending = Pending(Arc::clone(inner));
-        if is_first {
-            start(inner).map_err(|errno| Error::os(Step::Record, "the command", errno))?;
+        if state.wake.is_none() {
+            let started = start(inner, &mut state);
+            started.map_err(|errno| Error::os(Step::Record, "the command", errno))?;
         }
-        Ok(Some(pending))
+        state.pending += 1;
+        drop(state);
+        Ok(Some(Pending(Arc::clone(inner))))
     }
 }
 
 /// Starts both threads.
-fn start(inner: &Arc<Inner>) -> std::result::Result<(), nix::errno::Errno> {
-    let failed = |error: std::io::Error| errno_of(&error);
-    let (reader, writer) = pipe().map_err(failed)?;
+fn start(inner: &Arc<Inner>, state: &mut State) -> std::result::Result<(), Errno> {
+    let (reader, writer) = pipe().map_err(|error| errno_of(&error))?;
     let reader = OwnedFd::from(reader);
     set_nonblocking(&reader)?;
     let wake = Arc::new(reader.into());
-    let mut state = inner.lock();
+    (state.rung, state.reader, state.reading) = (false, 0, None);
+    let sampler = start_threads(inner, state.shift, &wake).inspect_err(|_| {
+        // One of them may be there.
+        state.shift += 1;
+    })?;
     state.events = ProcEvents::open().ok().map(Arc::new);
-    (state.wake, state.rung, state.reader, state.reading) = (Some(writer), false, 0, None);
-    let shift = state.shift;
-    drop(state);
-    witness::start(inner, (shift, 0), &wake).map_err(failed)?;
-    let sampler = Sampler::new(inner, shift, &wake);
+    (state.wake, state.sampler) = (Some(writer), Some(sampler));
+    Ok(())
+}
+
+/// Starts them for this shift; returns the one that takes samples.
+fn start_threads(
+    inner: &Arc<Inner>,
+    shift: u64,
+    wake: &Arc<PipeReader>,
+) -> std::result::Result<JoinHandle<()>, Errno> {
+    let failed = |error: std::io::Error| errno_of(&error);
+    witness::start(inner, (shift, 0), wake).map_err(failed)?;
+    let sampler = Sampler::new(inner, shift, wake);
     let _blocked = SignalsBlocked::new()?;
     let builder = Builder::new().name("tidy-process-rec".to_owned()).stack_size(STACK);
-    let thread = builder.spawn(move || sampler.work()).map_err(failed)?;
-    inner.lock().sampler = Some(thread);
-    Ok(())
+    builder.spawn(move || sampler.work()).map_err(failed)
 }
 
 impl Pending {

@@ -1,5 +1,5 @@
-//! What the threads of a recording share with those that spawn and finish: the lanes, and who is in
-//! which of them.
+//! What the threads of a recording share with those that spawn and finish: the lanes, and
+//! which processes are in them.
 
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};

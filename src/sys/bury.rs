@@ -30,7 +30,7 @@ pub(crate) fn reap_dying(pidfd: BorrowedFd<'_>) {
     let _ = sys::reap(pidfd);
 }
 
-/// Kills a child that there is no handle on: its number is nobody else's until it is reaped.
+/// Kills a child that there is no handle on: its number is no other's until it is reaped.
 #[cfg(feature = "sandbox")]
 pub(crate) fn kill_child(pid: i32) {
     let pid = Pid::from_raw(pid);

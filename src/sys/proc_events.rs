@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
-use nix::unistd::{read, write};
+use nix::unistd::write;
 
 use crate::sys::above_two;
 
@@ -84,8 +84,7 @@ impl ProcEvents {
         let mut buffer = [0; 256];
         // Events of others may come before the answer.
         for _ in 0..4096 {
-            let len = read(&self.0, &mut buffer)?;
-            let packet = buffer.get(..len).unwrap_or_default();
+            let packet = self.packet(&mut buffer)?;
             if u32_at(packet, WHAT) == Some(NONE) {
                 let errno = u32_at(packet, DATA).unwrap_or(0).cast_signed();
                 return if errno == 0 { Ok(()) } else { Err(Errno::from_raw(errno)) };
@@ -97,8 +96,22 @@ impl ProcEvents {
     /// The next news; `EAGAIN` where there is none, `ENOBUFS` where some were lost.
     pub(crate) fn next(&self) -> Result<Option<News>, Errno> {
         let mut buffer = [0; 256];
-        let len = read(&self.0, &mut buffer)?;
-        Ok(parse(buffer.get(..len).unwrap_or_default()))
+        self.packet(&mut buffer).map(parse)
+    }
+
+    /// Takes one packet; an empty one for that of a process, which may send what looks like the
+    /// kernel's.
+    fn packet<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+        // SAFETY: plain numbers, for which zero is valid.
+        let mut sender: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&sender) as libc::socklen_t;
+        let (into, size) = (buffer.as_mut_ptr().cast(), buffer.len());
+        let (sender_at, len_at) = ((&raw mut sender).cast(), &raw mut len);
+        // SAFETY: the buffer and the address are writable, and as long as is said.
+        let count = unsafe { libc::recvfrom(self.0.as_raw_fd(), into, size, 0, sender_at, len_at) };
+        let count = usize::try_from(Errno::result(count)?).unwrap_or(0);
+        let is_kernels = sender.nl_pid == 0;
+        Ok(buffer.get(..count).filter(|_| is_kernels).unwrap_or_default())
     }
 }
 

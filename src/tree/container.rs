@@ -51,7 +51,7 @@ impl Container {
         }
     }
 
-    /// Lets its supervisor forget who has lived in it.
+    /// Lets its supervisor forget the processes that have lived in it.
     pub(crate) fn vacate(&self, supervisor: Option<&Supervisor>) {
         if let (Self::Cgroup(_, Some(inmates)), Some(supervisor)) = (self, supervisor) {
             supervisor.ground("a sandbox").into_iter().for_each(|root| root.vacate(inmates));
@@ -104,7 +104,7 @@ impl Container {
         matches!(self, Self::Cgroup(_, Some(inmates)) if inmates.is_init(pid))
     }
 
-    /// Notes who lives in it, in a sandbox.
+    /// Notes the processes that live in it, in a sandbox.
     pub(crate) fn inhabit(&mut self, all: Arc<Inmates>, supervisor: Option<&Supervisor>) {
         let root = supervisor.and_then(|supervisor| supervisor.ground("a sandbox").ok());
         root.into_iter().for_each(|root| root.inhabit(&all));

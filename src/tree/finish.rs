@@ -83,7 +83,7 @@ impl Tree {
         (all, Ok(()))
     }
 
-    /// Notes who has to be reaped at its end: main and init of a sandbox with a view of its own.
+    /// Notes what has to be reaped at its end: main and init of a sandbox with a view of its own.
     pub(crate) fn inhabit(&mut self, inmates: Arc<Inmates>) {
         let supervisor = lock(&self.supervisor).clone();
         self.container.inhabit(inmates, supervisor.as_ref());

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::pool::spool::{Spool, length};
-use crate::scratch::each_piece;
+use crate::pool::spool::Spool;
+use crate::scratch::{each_piece, length};
 
 /// More commands than these are not held up: no more are started then.
 pub(crate) const MOST: usize = 10_000;

@@ -16,13 +16,13 @@ use crate::exit::{Failure, open_failure};
 use crate::pool::backlog::Backlog;
 use crate::pool::desk::{Desk, End, Event, Job};
 use crate::pool::joblog::Row;
-use crate::pool::spool::{Spool, length, new_file};
+use crate::pool::spool::{Spool, new_file};
 use crate::pool::table::Table;
 use crate::print::case::Case;
 use crate::print::ci::Ci;
 use crate::print::json::{self as form, Sink, Subject, insert};
 use crate::print::patient::Patient;
-use crate::scratch::each_piece;
+use crate::scratch::{each_piece, length};
 
 /// Where it is told.
 pub(crate) struct Books {
@@ -50,7 +50,7 @@ impl<'a> Clerk<'a> {
         for event in events {
             let told = match event {
                 Event::Started { number, attempt, words, pid, start } => {
-                    self.books.json.write(|| {
+                    self.books.json.write_meanwhile(|| {
                         let mut value = json!({ "v": form::VERSION, "event": "started" });
                         about(&mut value, (number, attempt), &words);
                         insert(&mut value, "pid", pid.into());
@@ -73,7 +73,7 @@ impl<'a> Clerk<'a> {
     }
 
     fn ended(&mut self, end: End) -> Result<(), Failure> {
-        self.books.json.write(|| event(&end))?;
+        self.books.json.write_meanwhile(|| event(&end))?;
         if end.is_retried {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl<'a> Clerk<'a> {
             signal: signal.unwrap_or(0),
             command,
         };
-        self.books.joblog.bytes(&row.line())
+        self.books.joblog.bytes_meanwhile(&row.line())
     }
 
     /// Prints the output, if it is its turn, and that of those that have waited for it.

@@ -21,6 +21,11 @@ use crate::wait::signals::{Asked, Signals, end_by, is_init, suspend};
 /// How long the last words may take, once a second signal has come: their reader may read no more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// When orphans are looked for again that could not be told from commands that are being started;
+/// after so many times no more are started until they could.
+const REAP_AGAIN: Duration = Duration::from_millis(10);
+const PUT_OFF: u32 = 100;
+
 pub(crate) struct Conduct<'a> {
     desk: &'a Desk<'a>,
     signals: &'a Signals,
@@ -29,11 +34,14 @@ pub(crate) struct Conduct<'a> {
     kill_at: Option<Instant>,
     /// When the last words are given up.
     leave_at: Option<Instant>,
+    /// How many times orphans were not reaped, since some command was being started.
+    put_off: u32,
 }
 
 impl<'a> Conduct<'a> {
     pub(crate) fn new(desk: &'a Desk<'a>, signals: &'a Signals) -> Self {
-        Self { desk, signals, requests: Requests::default(), kill_at: None, leave_at: None }
+        let requests = Requests::default();
+        Self { desk, signals, requests, kill_at: None, leave_at: None, put_off: 0 }
     }
 
     /// Runs all commands; returns what was told of them, and the signal to end by.
@@ -94,7 +102,8 @@ impl<'a> Conduct<'a> {
     }
 
     fn sleep(&mut self) -> Result<(), Failure> {
-        let until = self.kill_at.into_iter().chain(self.leave_at).min();
+        let reaps_at = (self.put_off > 0).then(|| Instant::now() + REAP_AGAIN);
+        let until = self.kill_at.into_iter().chain(self.leave_at).chain(reaps_at).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -106,11 +115,22 @@ impl<'a> Conduct<'a> {
         }
         self.desk.hush();
         if is_init() {
-            let mut ours = Vec::new();
-            self.desk.crew.each(|child| ours.push(child.id()));
-            cli_support::reap_all_but(&ours);
+            self.reap_orphans();
         }
         Ok(())
+    }
+
+    /// As the first process of a container, whose duty that is, reaps what is orphaned; not what is
+    /// being started, which is not known by its number yet.
+    fn reap_orphans(&mut self) {
+        let crew = &self.desk.crew;
+        let reaped = crew.between_births(|| {
+            let mut ours = Vec::new();
+            crew.each(|child| ours.push(child.id()));
+            cli_support::reap_all_but(&ours);
+        });
+        self.put_off = if reaped { 0 } else { self.put_off.saturating_add(1) };
+        self.desk.has_orphans.store(self.put_off > PUT_OFF, Ordering::SeqCst);
     }
 
     fn answer(&mut self) -> Result<(), Failure> {

@@ -122,6 +122,8 @@ pub(crate) struct Desk<'a> {
     /// Those that wait for their turn.
     pub(crate) held_up: AtomicUsize,
     pub(crate) is_paused: AtomicBool,
+    /// Orphans wait to be told from commands that are being started.
+    pub(crate) has_orphans: AtomicBool,
     pub(crate) is_counted: bool,
     stops_now: AtomicBool,
     pub(crate) is_unread: AtomicBool,
@@ -158,6 +160,7 @@ impl<'a> Desk<'a> {
             untold: AtomicUsize::new(0),
             held_up: AtomicUsize::new(0),
             is_paused: AtomicBool::new(false),
+            has_orphans: AtomicBool::new(false),
             is_counted: args.is_accounted(),
             stops_now: AtomicBool::new(false),
             is_unread: AtomicBool::new(false),
@@ -216,7 +219,8 @@ impl<'a> Desk<'a> {
     fn wait(&self, feed: &mut Feed, now: Instant) -> Option<Instant> {
         let is_held_up = self.untold.load(Ordering::SeqCst) >= UNTOLD
             || self.held_up.load(Ordering::SeqCst) >= backlog::MOST
-            || self.is_paused.load(Ordering::SeqCst);
+            || self.is_paused.load(Ordering::SeqCst)
+            || self.has_orphans.load(Ordering::SeqCst);
         if is_held_up { Some(now + SOON) } else { feed.gate.closed_until(now) }
     }
 

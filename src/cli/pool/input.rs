@@ -29,11 +29,27 @@ pub(crate) struct Input {
     at: usize,
     searched: usize,
     is_over: bool,
+    /// Whether of a record that is too long the middle is left out.
+    cuts: bool,
+    /// Whether the last record had no end.
+    lacks_end: bool,
 }
 
 impl Input {
     pub(crate) fn new(file: File, delimiter: u8) -> Self {
-        Self { file, delimiter, buffer: Vec::new(), at: 0, searched: 0, is_over: false }
+        let (buffer, at, searched, is_over) = (Vec::new(), 0, 0, false);
+        let (cuts, lacks_end) = (false, false);
+        Self { file, delimiter, buffer, at, searched, is_over, cuts, lacks_end }
+    }
+
+    /// One of which only the beginning of each record matters, however long that is.
+    pub(crate) fn of_heads(file: File, delimiter: u8) -> Self {
+        Self { cuts: true, ..Self::new(file, delimiter) }
+    }
+
+    /// Whether the last record that was read had no end.
+    pub(crate) fn lacks_end(&self) -> bool {
+        self.lacks_end
     }
 
     /// The next record, without its end; never blocks.
@@ -41,6 +57,10 @@ impl Input {
         loop {
             if let Some(record) = self.buffered() {
                 return Ok(Record::Is(record));
+            }
+            if self.cuts && self.buffer.len() - self.at > PIECE {
+                self.buffer.truncate(self.at + PIECE);
+                self.searched = self.buffer.len();
             }
             if self.buffer.len() - self.at > LONGEST {
                 let why = format!("a line is longer than {LONGEST} bytes");
@@ -73,6 +93,7 @@ impl Input {
         let rest = self.buffer.split_off(self.at.min(self.buffer.len()));
         self.buffer.clear();
         (self.at, self.searched) = (0, 0);
+        self.lacks_end |= !rest.is_empty();
         if rest.is_empty() { Record::End } else { Record::Is(rest) }
     }
 

@@ -72,13 +72,11 @@ pub(crate) struct Log {
 /// Reads a log; `only_well` leaves out commands that have failed.
 pub(crate) fn read(file: &File, only_well: bool) -> io::Result<Log> {
     let mut log = Log { begin: HEADER, ..Log::default() };
-    let length = file.metadata()?.len();
-    let mut input = Input::new(file.try_clone()?, b'\n');
-    let mut read = 0;
+    // A command line may be longer than a line of an input.
+    let mut input = Input::of_heads(file.try_clone()?, b'\n');
     loop {
         match input.next()? {
             Record::Is(line) => {
-                read += line.len() as u64 + 1;
                 log.begin = "";
                 match number(&line, only_well) {
                     Some(Some(number)) => log.done.add(number),
@@ -90,7 +88,7 @@ pub(crate) fn read(file: &File, only_well: bool) -> io::Result<Log> {
             Record::NotYet => return Err(ErrorKind::WouldBlock.into()),
         }
     }
-    if read > length {
+    if input.lacks_end() {
         log.begin = "\n";
     }
     Ok(log)

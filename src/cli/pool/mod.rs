@@ -17,6 +17,7 @@ pub(crate) mod template;
 pub(crate) mod values;
 
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -56,7 +57,7 @@ fn run(args: &PoolArgs, signals: &Signals) -> Result<Ended, Failure> {
     let opener = Opener { signals, deadline: None };
     let opened = open::open(args, &opener)?;
     if args.dry_run {
-        return list(opened).map(|()| Ended { exit: 0, by_signal: None });
+        return list(opened, signals).map(|()| Ended { exit: 0, by_signal: None });
     }
     let start = Instant::now();
     let Opened { recipe, feed, spools, books } = opened;
@@ -89,10 +90,13 @@ fn at_a_time(args: &PoolArgs) -> usize {
 }
 
 /// Prints the commands.
-fn list(opened: Opened) -> Result<(), Failure> {
+fn list(opened: Opened, signals: &Signals) -> Result<(), Failure> {
     let Opened { recipe, mut feed, .. } = opened;
     let mut number = 0;
     loop {
+        if let Some(signal) = signals.answer_alone()? {
+            return Err(Failure::NotStarted(signal));
+        }
         let next = feed.source.next();
         match next.map_err(|error| crate::exit::open_failure(Path::new("input"), error))? {
             Upcoming::Is(args) => {
@@ -104,7 +108,10 @@ fn list(opened: Opened) -> Result<(), Failure> {
                 }
             }
             Upcoming::End => return Ok(()),
-            Upcoming::NotYet => feed.source.wait().map_err(Failure::Print)?,
+            Upcoming::NotYet => {
+                let waited = feed.source.wait(signals.as_fd());
+                waited.map_err(|error| crate::exit::open_failure(Path::new("input"), error))?;
+            }
         }
     }
 }

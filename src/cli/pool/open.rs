@@ -21,7 +21,7 @@ use crate::pool::source::{Origin, Recipe, Source, split};
 use crate::pool::spool::Spools;
 use crate::pool::table::Table;
 use crate::pool::template::Template;
-use crate::print::ci::Ci;
+use crate::print::ci::{Ci, CiArgs};
 use crate::print::json::{Sink, Subject};
 use crate::print::text::{failed, line};
 use crate::run::files::Files;
@@ -63,10 +63,14 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     let source = source.map_err(|error| open_failure(Path::new("input"), error))?;
     let gate = Gate::new(args.load, args.mem_free, args.delay);
     let (log, joblog) = joblog(args, opener, &mut files)?;
-    let json = Sink::open(args.json.as_deref(), |path| files.writing(path))?;
+    // A dry run tells of nothing, and leaves the files of an earlier one as they are.
+    let told = (!args.dry_run).then_some((args.json.as_deref(), &args.ci));
+    let none = CiArgs::default();
+    let (json, ci) = told.unwrap_or((None, &none));
+    let json = Sink::open(json, |path| files.writing(path))?;
     let mut summary = Files::new(opener, true);
     let ci = Ci::open(
-        &args.ci,
+        ci,
         "tidy-process pool",
         |path| files.writing(path),
         |path| summary.writing(path),

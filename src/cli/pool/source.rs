@@ -15,6 +15,14 @@ use crate::pool::input::{Input, Record};
 use crate::pool::template::{Filling, Template};
 use crate::words::typed;
 
+/// No exec takes more bytes of arguments, of which each has a NUL and a pointer besides (execve(2)).
+const MOST_ARGUMENTS: usize = 6 << 20;
+const POINTER: usize = 9;
+
+/// Bytes that are held of an input, with what each argument costs besides.
+const HELD: usize = 256 << 20;
+const COST: usize = 40;
+
 /// Where arguments come from.
 pub(crate) enum Origin {
     /// What follows `:::`.
@@ -38,6 +46,8 @@ pub(crate) struct Source {
     /// How many arguments of the first one a command has.
     at_once: usize,
     gathered: Vec<Vec<u8>>,
+    /// Bytes of those, as exec counts them.
+    length: usize,
     others: Vec<Vec<Vec<u8>>>,
     /// The arguments that are combined now with those of the others, and the combination.
     current: Option<Vec<Vec<u8>>>,
@@ -67,9 +77,9 @@ impl Source {
         let others =
             origins.map(|origin| held(origin, delimiter)).collect::<io::Result<Vec<_>>>()?;
         let places = vec![0; others.len()];
-        let (gathered, current) = (Vec::new(), None);
+        let (gathered, length, current) = (Vec::new(), 0, None);
         let is_over = others.iter().any(Vec::is_empty);
-        Ok(Self { first, at_once, gathered, others, current, places, skips_blank, is_over })
+        Ok(Self { first, at_once, gathered, length, others, current, places, skips_blank, is_over })
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -84,10 +94,10 @@ impl Source {
         }
     }
 
-    /// Waits until there may be more.
-    pub(crate) fn wait(&self) -> io::Result<()> {
-        let fd = self.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        let mut fds: Vec<_> = fd.into_iter().collect();
+    /// Waits until there may be more, or until this has news.
+    pub(crate) fn wait(&self, news: BorrowedFd<'_>) -> io::Result<()> {
+        let all = self.fd().into_iter().chain([news]);
+        let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -129,6 +139,11 @@ impl Source {
     /// As many arguments of the first input as a command has; fewer at its end.
     fn gather(&mut self) -> io::Result<Upcoming> {
         while self.gathered.len() < self.at_once {
+            if self.length > MOST_ARGUMENTS {
+                let why =
+                    format!("the arguments of a command are longer than {MOST_ARGUMENTS} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             let record = match &mut self.first {
                 First::Words(words) => {
                     words.next().map_or(Record::End, |word| Record::Is(word.into_vec()))
@@ -137,12 +152,16 @@ impl Source {
             };
             match record {
                 Record::Is(record) if self.skips_blank && is_blank(&record) => {}
-                Record::Is(record) => self.gathered.push(record),
+                Record::Is(record) => {
+                    self.length += record.len() + POINTER;
+                    self.gathered.push(record);
+                }
                 Record::NotYet => return Ok(Upcoming::NotYet),
                 Record::End if self.gathered.is_empty() => return Ok(Upcoming::End),
                 Record::End => break,
             }
         }
+        self.length = 0;
         Ok(Upcoming::Is(Args(std::mem::take(&mut self.gathered))))
     }
 }
@@ -156,10 +175,18 @@ fn held(origin: Origin, delimiter: u8) -> io::Result<Vec<Vec<u8>>> {
     match origin {
         Origin::Words(words) => Ok(words.into_iter().map(OsString::into_vec).collect()),
         Origin::File(file) => {
-            let (mut input, mut all) = (Input::new(file, delimiter), Vec::new());
+            let (mut input, mut all, mut length) = (Input::new(file, delimiter), Vec::new(), 0);
             loop {
                 match input.next()? {
-                    Record::Is(record) => all.push(record),
+                    Record::Is(record) => {
+                        length += record.len() + COST;
+                        if length > HELD {
+                            let why =
+                                "only the first input may be so long: others are held in memory";
+                            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                        }
+                        all.push(record);
+                    }
                     Record::End => return Ok(all),
                     Record::NotYet => {
                         let why = "only the first input may be a pipe that is written meanwhile";

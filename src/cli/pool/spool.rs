@@ -16,9 +16,6 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::exit::{Failure, open_failure};
 use crate::scratch::{Scratch, directory};
 
-/// A file may be told to be longer than any disk; so much more than there is of it is believed.
-const HOLES: u64 = 1 << 30;
-
 /// Files that are kept for commands to come: most write nothing.
 const SPARE: usize = 64;
 
@@ -119,9 +116,4 @@ pub(crate) fn new_file(dir: &OwnedFd, name: &str) -> nix::Result<File> {
     }
     let how = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(dir.as_fd(), name, how, Mode::from_bits_retain(0o666)).map(File::from)
-}
-
-/// How much was written to it.
-pub(crate) fn length(file: &File) -> u64 {
-    file.metadata().map_or(0, |data| data.len().min(data.blocks() * 512 + HOLES))
 }

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use tidy_process::cli_support::shortened;
+
 use crate::exit::Failure;
 use crate::print::case::{Case, Fault};
 use crate::print::json::Sink;
@@ -19,6 +21,9 @@ const ROWS: usize = 100;
 
 /// Characters of a command line in a row or a title.
 const NAME: usize = 200;
+
+/// Characters of what is said of it.
+const WHAT: usize = 400;
 
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
@@ -67,7 +72,7 @@ impl GitHub {
 
     fn row(&mut self, kind: &str, case: &Case<'_>, what: &str) {
         if self.rows.len() < ROWS {
-            let (name, what) = (inert(&case.short_name(NAME)), inert(what));
+            let (name, what) = (inert(&case.short_name(NAME)), inert(&shortened(what, WHAT)));
             let wall = case.wall.as_secs_f64();
             self.rows.push(format!("| {kind} | <code>{name}</code> | {what} | {wall:.2} s |\n"));
         }

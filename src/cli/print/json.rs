@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ use tidy_process::{
 };
 
 use crate::exit::Failure;
-use crate::print::patient::{forgiving, write_finally};
+use crate::print::patient::{Patient, forgiving, write_finally};
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -138,11 +138,27 @@ impl Sink {
     }
 
     pub(crate) fn bytes(&self, lines: &[u8]) -> Result<(), Failure> {
+        self.written(|sink| write_finally(sink, lines))
+    }
+
+    /// As [`bytes`](Self::bytes), while commands run: no signal ends this process at that.
+    pub(crate) fn bytes_meanwhile(&self, lines: &[u8]) -> Result<(), Failure> {
+        self.written(|sink| Patient(sink).write_all(lines))
+    }
+
+    /// As [`write`](Self::write), while commands run.
+    pub(crate) fn write_meanwhile(&self, value: impl FnOnce() -> Value) -> Result<(), Failure> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        self.bytes_meanwhile((text(&value()) + "\n").as_bytes())
+    }
+
+    fn written(&self, write: impl FnOnce(&OwnedFd) -> io::Result<()>) -> Result<(), Failure> {
         let Some((path, sink)) = &self.0 else {
             return Ok(());
         };
-        let written = forgiving(write_finally(sink, lines));
-        written.map_err(|error| Failure::Report { path: path.clone(), error })
+        forgiving(write(sink)).map_err(|error| Failure::Report { path: path.clone(), error })
     }
 }
 

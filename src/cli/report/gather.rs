@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tidy_process::cli_support::{quoted, shortened};
 
 use crate::exit::{Failure, open_failure};
-use crate::scratch::directory;
+use crate::scratch::{directory, length};
 use crate::words::typed;
 
 /// Directories below each other.
@@ -105,37 +106,55 @@ pub(crate) fn gather(
     comes: impl Fn() -> nix::Result<Option<Signal>>,
 ) -> Result<Found, Failure> {
     let mut found = Found::default();
-    let mut todo = vec![(directory(dir)?, 0)];
-    let mut first = true;
-    while let Some((dir_fd, depth)) = todo.pop() {
-        let names = match names(&dir_fd) {
-            Err(errno) if first => return Err(open_failure(dir, errno.into())),
-            names => names.unwrap_or_default(),
-        };
-        first = false;
-        let mut below = Vec::new();
-        for name in names {
-            if let Some(signal) = comes()? {
-                return Err(Failure::OpenStopped { path: format!("{dir:?}"), signal });
-            }
-            match open_entry(&dir_fd, &name, depth) {
-                Some(Entry::Directory(fd)) => below.push((fd, depth + 1)),
-                Some(Entry::Report(file)) if found.files < ENTRIES => found.read(file),
-                Some(Entry::Unreadable) => found.odd += 1,
-                _ => {}
-            }
+    let top = Level::of(directory(dir)?).map_err(|errno| open_failure(dir, errno.into()))?;
+    let mut levels = vec![top];
+    let stopped = |signal| Failure::OpenStopped { path: format!("{dir:?}"), signal };
+    while let Some(level) = levels.last_mut() {
+        if let Some(signal) = comes()? {
+            return Err(stopped(signal));
         }
-        todo.extend(below.into_iter().rev());
+        let Some(name) = level.names.next() else {
+            levels.pop();
+            continue;
+        };
+        match open_entry(&level.dir, &name) {
+            Some(Entry::Directory(fd)) => match Level::of(fd) {
+                Ok(below) if levels.len() <= DEPTH => levels.push(below),
+                _ => found.odd += 1,
+            },
+            Some(Entry::Report(file)) if found.files < ENTRIES => {
+                if let Some(signal) = found.read(file, &comes)? {
+                    return Err(stopped(signal));
+                }
+            }
+            Some(_) => found.odd += 1,
+            None => {}
+        }
     }
     Ok(found)
+}
+
+/// A directory, and what of it is still to be read. One is open for each level: a pool has made one
+/// for each of its commands, more than a process may have open.
+struct Level {
+    dir: OwnedFd,
+    names: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Level {
+    fn of(dir: OwnedFd) -> nix::Result<Self> {
+        let names = names(&dir)?.into_iter();
+        Ok(Self { dir, names })
+    }
 }
 
 /// In order, so that the same directory makes the same page.
 fn names(dir: &OwnedFd) -> nix::Result<Vec<Vec<u8>>> {
     let how = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(dir.as_fd(), ".", how, Mode::empty())?;
-    let names = dir.iter().take(ENTRIES).flatten();
-    let mut names: Vec<_> = names.map(|entry| entry.file_name().to_bytes().to_vec()).collect();
+    let names = dir.iter().flatten().map(|entry| entry.file_name().to_bytes().to_vec());
+    let mut names: Vec<_> =
+        names.filter(|name| name != b"." && name != b"..").take(ENTRIES).collect();
     names.sort();
     Ok(names)
 }
@@ -147,15 +166,13 @@ enum Entry {
 }
 
 /// Opens without blocking on a FIFO, and without following a link.
-fn open_entry(dir: &OwnedFd, name: &[u8], depth: usize) -> Option<Entry> {
-    if name == b"." || name == b".." {
-        return None;
-    }
+fn open_entry(dir: &OwnedFd, name: &[u8]) -> Option<Entry> {
     let below = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    if depth < DEPTH
-        && let Ok(fd) = openat(dir.as_fd(), name, below, Mode::empty())
-    {
-        return Some(Entry::Directory(fd));
+    match openat(dir.as_fd(), name, below, Mode::empty()) {
+        Ok(fd) => return Some(Entry::Directory(fd)),
+        Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => {}
+        // It may be one.
+        Err(_) => return Some(Entry::Unreadable),
     }
     let endings: [&[u8]; 3] = [b".json", b".jsonl", b".ndjson"];
     if !endings.iter().any(|ending| name.ends_with(ending)) {
@@ -168,16 +185,24 @@ fn open_entry(dir: &OwnedFd, name: &[u8], depth: usize) -> Option<Entry> {
 }
 
 impl Found {
-    /// One line after the other; the file may be of any length, or grow.
-    fn read(&mut self, file: File) {
+    /// One line after the other; the file may be of any length, or grow. Returns the signal that
+    /// asks to end, if one comes meanwhile.
+    fn read(
+        &mut self,
+        file: File,
+        comes: &impl Fn() -> nix::Result<Option<Signal>>,
+    ) -> nix::Result<Option<Signal>> {
         self.files += 1;
-        let length = file.metadata().map_or(0, |data| data.len());
+        let length = length(&file);
         let mut reader = BufReader::new(file.take(length));
         let mut line = Vec::new();
         loop {
+            if let Some(signal) = comes()? {
+                return Ok(Some(signal));
+            }
             line.clear();
             match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
-                Ok(0) => return,
+                Ok(0) => return Ok(None),
                 Ok(_) if line.iter().all(u8::is_ascii_whitespace) => {}
                 Ok(_) => match serde_json::from_slice(&line) {
                     Ok(value) => self.note(&value),
@@ -185,7 +210,7 @@ impl Found {
                 },
                 Err(_) => {
                     self.odd += 1;
-                    return;
+                    return Ok(None);
                 }
             }
         }

@@ -57,6 +57,12 @@ impl<'a> Files<'a> {
         Ok(file)
     }
 
+    /// Whether what is at this path is written to already.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let Ok(data) = std::fs::metadata(path) else { return false };
+        self.open.iter().any(|open| open.metadata().is_ok_and(|it| same(&it, &data)))
+    }
+
     /// Connects the command's streams as was asked; `-` is our own stream.
     pub(crate) fn redirect(
         &mut self,

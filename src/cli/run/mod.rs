@@ -47,7 +47,8 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
         return args.confine.say_plan(&sink, subject);
     }
     let ledger = Ledger::open(&args.confine, |path| files.writing(path));
-    let opened = ledger.and_then(|ledger| Ok((ledger, Sheet::open(&args.timeline)?)));
+    let opened = ledger
+        .and_then(|ledger| Ok((ledger, Sheet::open(&args.timeline, |path| files.has(path))?)));
     let (ledger, sheet) = match opened {
         Ok(opened) => opened,
         Err(failure) => return failed(&failure),

@@ -11,6 +11,7 @@ mod svg;
 mod words;
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -64,9 +65,17 @@ fn form(path: &Path) -> Option<Form> {
 pub(crate) struct Sheet(Option<(Form, WholeFile, Recording)>);
 
 impl Sheet {
-    /// Fails where the file could not be written, before the command is started.
-    pub(crate) fn open(args: &TimelineArgs) -> Result<Self, Failure> {
+    /// Fails where the file could not be written, before the command is started; nor may it be one
+    /// that `is_taken`: the timeline takes its place, and what was written there would be lost.
+    pub(crate) fn open(
+        args: &TimelineArgs,
+        is_taken: impl FnOnce(&Path) -> bool,
+    ) -> Result<Self, Failure> {
         let Some(path) = &args.timeline else { return Ok(Self(None)) };
+        if is_taken(path) {
+            let why = "something else is written to it: --timeline needs a file of its own";
+            return Err(open_failure(path, io::Error::other(why)));
+        }
         let file = WholeFile::open(path)?.check()?;
         let form = form(path).unwrap_or(Form::Page);
         Ok(Self(Some((form, file, Recording::new()))))

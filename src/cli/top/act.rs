@@ -30,8 +30,9 @@ impl Deed {
 
 /// What is asked before it is done.
 pub(crate) enum Question {
-    /// To the tree that is held: what has its name by then is another.
-    Do(Deed, Held, String),
+    /// To the tree that is held: what has its name by then is another. With its name, and with
+    /// what there is of it.
+    Do(Deed, Held, [String; 2]),
     /// What becomes of trees that this process froze and that stand still now.
     Leave(usize),
 }
@@ -39,7 +40,7 @@ pub(crate) enum Question {
 impl Question {
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Do(deed, _, what) => {
+            Self::Do(deed, _, [_, what]) => {
                 format!("{} {what}? y does it, any other key not", deed.word())
             }
             Self::Leave(1) => "thaw the tree that you froze? y yes, n leave it frozen".to_owned(),
@@ -88,14 +89,13 @@ impl Acts {
         let what = match tree.count() {
             Some(1) => format!("{name}, 1 process"),
             Some(count) => format!("{name}, {count} processes"),
-            None => name,
+            None => name.clone(),
         };
-        Ok(Question::Do(deed, held, what))
+        Ok(Question::Do(deed, held, [name, what]))
     }
 
     /// Does it; returns what there is to say.
-    pub(crate) fn perform(&mut self, deed: Deed, held: Held, what: &str) -> String {
-        let name = what.split(',').next().unwrap_or(what).to_owned();
+    pub(crate) fn perform(&mut self, deed: Deed, held: Held, name: String) -> String {
         let done = match deed {
             Deed::Kill => {
                 self.kill(Known { held, name: name.clone() });
@@ -179,10 +179,15 @@ impl Acts {
         self.frozen.drain(..).map(|known| known.name).collect()
     }
 
-    /// Thaws what this process froze, and ends what it has begun to stop: within the grace.
-    pub(crate) fn end(&mut self) {
+    /// Thaws what this process froze, and ends what it has begun to stop: within the grace, or at
+    /// once when `hurries` says so.
+    pub(crate) fn end(&mut self, mut hurries: impl FnMut() -> bool) {
         self.frozen.drain(..).for_each(|known| drop(known.held.set_frozen(false)));
         while self.is_busy() {
+            if hurries() {
+                let now = Instant::now();
+                self.stopping.iter_mut().for_each(|(_, until)| *until = Some(now));
+            }
             self.go_on();
             // No one event tells of the end of several trees; these are few and soon over.
             std::thread::sleep(Duration::from_millis(10));
@@ -192,6 +197,6 @@ impl Acts {
 
 impl Drop for Acts {
     fn drop(&mut self) {
-        self.end();
+        self.end(|| false);
     }
 }

@@ -66,7 +66,7 @@ impl Live {
         let ended = self.watch(&heard, &mut screen, panics);
         // The terminal first: what is under way may take as long as a grace.
         drop(screen);
-        self.acts.end();
+        self.acts.end(|| heard.asks_to_end());
         for name in &self.left {
             text::line(format_args!("{name} is still frozen: top thaws it with t"));
         }
@@ -241,8 +241,8 @@ impl Live {
             _ => None,
         };
         match (question, answer) {
-            (Question::Do(deed, held, what), Some('y')) => {
-                let said = self.acts.perform(deed, held, &what);
+            (Question::Do(deed, held, [name, _]), Some('y')) => {
+                let said = self.acts.perform(deed, held, name);
                 self.say(said);
                 self.sampler.detail.due = Instant::now();
                 false

@@ -32,6 +32,9 @@ const ANSWERED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
+/// Columns and rows that are drawn on at the most.
+const LARGEST: (u16, u16) = (1000, 500);
+
 type Out = BufWriter<Patient<Stdout>>;
 
 /// Whether the terminal obeys nothing.
@@ -55,6 +58,15 @@ impl Heard {
     pub(crate) fn next(&self) -> nix::Result<Option<Signal>> {
         let info = self.0.read_signal()?;
         Ok(info.and_then(|info| Signal::try_from(info.ssi_signo.cast_signed()).ok()))
+    }
+
+    /// Takes all that have come; whether one of them asks this process to end.
+    pub(crate) fn asks_to_end(&self) -> bool {
+        let mut asks = false;
+        while let Ok(Some(signal)) = self.next() {
+            asks |= !matches!(signal, Signal::SIGTSTP | Signal::SIGCONT | Signal::SIGWINCH);
+        }
+        asks
     }
 }
 
@@ -102,6 +114,8 @@ impl Screen {
 /// cursor is, and takes what is typed for the answer.
 fn blank() -> io::Result<Terminal<CrosstermBackend<Out>>> {
     let (width, height) = terminal_size(out().0).unwrap_or((80, 24));
+    // A terminal may say anything, and each cell takes memory.
+    let (width, height) = (width.min(LARGEST.0), height.min(LARGEST.1));
     let viewport = Viewport::Fixed(Rect { x: 0, y: 0, width, height });
     execute!(out(), Clear(ClearType::All), Hide)?;
     let backend = CrosstermBackend::new(BufWriter::new(out()));

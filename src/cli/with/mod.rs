@@ -60,15 +60,15 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Ok(ci) => ci,
         Err(failure) => return failed(&failure),
     };
-    drop((files, summary));
     if args.confine.plan {
         let subject = Subject { command: &args.command, name: None, servers: None, changes: None };
         return args.confine.say_plan(&sink, subject);
     }
-    let sheet = match Sheet::open(&args.timeline) {
+    let sheet = match Sheet::open(&args.timeline, |path| files.has(path)) {
         Ok(sheet) => sheet,
         Err(failure) => return failed(&failure),
     };
+    drop((files, summary));
     let mut outcome = Outcome::default();
     let ended = match supervise(args, &opener, (&ledger, &sheet), &mut outcome) {
         Err(failure) => outcome.fails(failure),

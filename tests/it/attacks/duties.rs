@@ -109,10 +109,13 @@ fn the_tool_reaps_all_orphans_of_a_container() {
         &["run", "-q"][..],
         &["run", "-q", "--containment", "keeper"],
         &["with", "-q", "--server", "sleep 60"],
+        &["pool", "-q", "--halt", "now,done=1"],
     ] {
         let mut command = StdCommand::new("unshare");
         stage.mark_std(command.args(["-p", "-f", "--mount-proc", tool]));
-        let output = command.args(how).args(["--", "sh", "-c", script]).output().unwrap();
+        // The last two are an argument for the pool's command.
+        let script = ["--", "sh", "-c", script, ":::", "sh"];
+        let output = command.args(how).args(script).output().unwrap();
         assert_eq!(output.status.code(), Some(9), "{how:?}: {output:?}");
     }
     stage.close(Alone::Yes);

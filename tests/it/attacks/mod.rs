@@ -10,7 +10,11 @@ mod frozen;
 #[cfg(feature = "cli")]
 mod escapes;
 #[cfg(feature = "cli")]
+mod files;
+#[cfg(feature = "cli")]
 mod guard;
+#[cfg(feature = "cli")]
+mod impatient;
 pub(crate) mod leases;
 mod looking;
 #[cfg(feature = "cli")]
@@ -23,8 +27,11 @@ pub(crate) mod permissions;
 pub(crate) mod reports;
 #[cfg(feature = "cli")]
 mod readiness;
+mod recordings;
 #[cfg(feature = "cli")]
 mod roles;
+#[cfg(feature = "cli")]
+mod spoofed;
 mod stopped;
 pub(crate) mod strangers;
 #[cfg(feature = "cli")]

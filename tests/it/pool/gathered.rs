@@ -8,7 +8,7 @@ use serial_test::parallel;
 
 use super::Scratch;
 use super::run::{out, said};
-use crate::support::{Alone, Stage};
+use crate::support::{Alone, SOON, Stage, tool, until};
 
 fn report(stage: &Stage, dir: &Scratch) -> Output {
     stage.tool(&["report", dir.as_ref().to_str().unwrap()]).output().unwrap()
@@ -119,5 +119,57 @@ fn a_directory_without_reports_is_an_error() {
     assert!(said(&output).contains("no report in"), "{}", said(&output));
     let missing = stage.tool(&["report", &dir.path("missing")]).output().unwrap();
     assert!(said(&missing).contains("ENOENT"), "{}", said(&missing));
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn directories_may_be_more_than_files_can_be_open() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let report = r#"{"v":1,"exit":0,"command":["x"],"wall_seconds":1.0}"#;
+    for number in 0..200 {
+        fs::create_dir(dir.path(&number.to_string())).unwrap();
+        fs::write(dir.path(&format!("{number}/report.json")), report).unwrap();
+    }
+    let script = "ulimit -n 40; exec \"$0\" report \"$1\"";
+    let mut command = std::process::Command::new("sh");
+    stage.mark_std(&mut command);
+    let output = command.args(["-c", script, tool()]).arg(dir.as_ref()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(row(&out(&output), "x")[1], "200");
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn directories_that_are_left_out_are_counted() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let report = r#"{"v":1,"exit":0,"command":["x"],"wall_seconds":1.0}"#;
+    let deep = dir.path(&["d"; 20].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(format!("{deep}/r.json"), report).unwrap();
+    fs::write(dir.path("r.json"), report).unwrap();
+    let page = out(&self::report(&stage, &dir));
+    assert_eq!(row(&page, "x")[1], "1");
+    assert!(page.contains("1 lines or files are no report"), "{page}");
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_file_that_is_longer_than_any_disk_is_not_read_to_its_end() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    fs::write(dir.path("r.json"), r#"{"v":1,"exit":0,"command":["x"]}"#).unwrap();
+    // Hours, at some GiB in a second.
+    fs::File::create(dir.path("sparse.json")).unwrap().set_len(1 << 43).unwrap();
+    let path = dir.as_ref().to_str().unwrap();
+    let mut report = stage.tool(&["report", path, "-o", "/dev/null"]).spawn().unwrap();
+    let ended = until(SOON, || report.try_wait().unwrap().is_some());
+    report.kill().unwrap();
+    assert!(ended && report.wait().unwrap().success());
     stage.close(Alone::No);
 }

@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serial_test::parallel;
 
 use super::Scratch;
 use super::run::{exits, fed, lines, out, pool, said};
-use crate::support::{Alone, Stage, read_ready};
+use crate::support::{Alone, SOON, Stage, read_ready, tool, until};
 
 #[test]
 #[parallel]
@@ -96,5 +99,74 @@ fn a_line_longer_than_any_argument_is_refused() {
     let output = fed(&stage, &["--", "true"], &vec![b'x'; 1 << 20]);
     assert_eq!(output.status.code(), Some(125));
     assert!(said(&output).contains("longer than 131072 bytes"), "{}", said(&output));
+    stage.close(Alone::No);
+}
+
+/// What is held of an input is bounded, whatever is read from.
+#[test]
+#[parallel]
+fn endless_inputs_are_refused_where_they_would_be_held() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    fs::write(dir.path("a"), "1\n").unwrap();
+    for (args, why) in [
+        (format!("-a {} -a <(yes) -- true", dir.path("a")), "only the first input"),
+        ("-n 1000000000 -a <(yes) -- true".to_owned(), "the arguments of a command are longer"),
+    ] {
+        let script = format!("ulimit -v 4000000; exec \"$0\" pool {args}");
+        let mut command = std::process::Command::new("bash");
+        stage.mark_std(&mut command);
+        let output = command.args(["-c", &script, tool()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{args}: {}", said(&output));
+        assert!(said(&output).contains(why), "{}", said(&output));
+    }
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_dry_run_ends_when_it_is_asked_to() {
+    let Some(stage) = Stage::set() else { return };
+    for endless in [false, true] {
+        let mut command = stage.tool(&["pool", "--dry-run"]);
+        let (input, mut writer) = std::io::pipe().unwrap();
+        let zeros = || fs::File::open("/dev/zero").unwrap();
+        match endless {
+            true => command.args(["-d", "\\0", "--", "true"]).stdin(zeros()).stdout(Stdio::null()),
+            false => command.stdin(input).stdout(Stdio::piped()),
+        };
+        let mut pool = command.spawn().unwrap();
+        if let Some(mut stdout) = pool.stdout.take() {
+            writer.write_all(b"ready\n").unwrap();
+            read_ready(&mut stdout);
+        }
+        // An endless one prints nothing that could be waited for.
+        kill(Pid::from_raw(pool.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let mut by = None;
+        let ended = until(SOON, || {
+            by = pool.try_wait().unwrap();
+            by.is_some()
+        });
+        pool.kill().unwrap();
+        assert!(ended && by.unwrap().signal() == Some(15), "endless: {endless}, {by:?}");
+        pool.wait().unwrap();
+    }
+    stage.close(Alone::No);
+}
+
+/// The report of an earlier pool is not lost by a look at what another one would do.
+#[test]
+#[parallel]
+fn a_dry_run_writes_to_no_file() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let files = ["json", "junit", "summary"].map(|name| dir.path(name));
+    files.iter().for_each(|file| fs::write(file, "kept").unwrap());
+    let [json, junit, summary] = &files;
+    let args = ["pool", "--dry-run", "--json", json, "--junit", junit, "--github"];
+    let mut command = stage.tool(&[&args[..], &["--", "echo", ":::", "a"]].concat());
+    let output = command.env("GITHUB_STEP_SUMMARY", summary).output().unwrap();
+    assert_eq!(out(&output), "echo a\n");
+    assert!(["json", "junit", "summary"].iter().all(|name| dir.read(name) == "kept"));
     stage.close(Alone::No);
 }

@@ -105,3 +105,30 @@ fn every_end_is_in_the_log() {
     assert!(text.ends_with("\t127\t0\tno-such-program $'a\\nb'\n"), "{text}");
     stage.close(Alone::No);
 }
+
+#[test]
+#[parallel]
+fn long_commands_are_resumed_too() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let (log, input) = (dir.path("log"), dir.path("input"));
+    // Each line is as long as an argument may be; together they are longer in the log.
+    let lines: String = (0..6).map(|_| "x".repeat(100_000) + "\n").collect();
+    fs::write(&input, lines).unwrap();
+    let ours = ["-q", "-n3", "-a", &input, "--joblog", &log];
+    let run = |more: &[&str]| {
+        let command = ["--", "sh", "-c", "echo $#", "sh"];
+        let output = pool(&stage, &[&ours[..], more, &command[..]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(run(&[]), "3\n3\n");
+    assert_eq!(run(&["--resume"]), "");
+    let text = dir.read("log");
+    let first = text.match_indices('\n').nth(1).unwrap().0;
+    // The second one was cut: it is done again, on a line of its own.
+    fs::write(&log, &text[..first + 10]).unwrap();
+    assert_eq!(run(&["--resume"]), "3\n");
+    assert_eq!(dir.read("log").lines().count(), 4);
+    stage.close(Alone::No);
+}

@@ -177,3 +177,20 @@ fn an_iterator_may_have_more_after_its_end() {
     assert_eq!(last.into_inner().unwrap(), 5);
     stage.close(Alone::No);
 }
+
+/// All are started at once, and it ends with them.
+#[test]
+#[serial]
+fn as_many_as_there_may_be_is_a_number() {
+    let Some(stage) = Stage::set() else { return };
+    for number in [usize::MAX, usize::MAX - 1] {
+        let told = AtomicUsize::new(0);
+        let commands = (0..9).map(|key| (key, stage.sh("exit 0")));
+        let count = |_, result: tidy_process::Result<tidy_process::Report>| {
+            told.fetch_add(usize::from(result.unwrap().success()), Ordering::SeqCst);
+        };
+        Pool::new(number).run(commands, count).unwrap();
+        assert_eq!(told.into_inner(), 9);
+    }
+    stage.close(Alone::Yes);
+}

@@ -111,3 +111,21 @@ fn github_gets_annotations_and_a_summary() {
     assert!(dir.read("summary").contains("### tidy-process with\n"));
     stage.close(Alone::No);
 }
+
+/// GitHub takes no summary of more than 1 MiB, whatever commands are called.
+#[test]
+#[parallel]
+fn the_summary_of_github_is_bounded() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let (summary, input) = (dir.path("summary"), dir.path("input"));
+    let line = |number: u32| format!("/no/{}{number}\n", "*".repeat(20_000));
+    fs::write(&input, (0..120).map(line).collect::<String>()).unwrap();
+    let mut tool = stage.tool(&["pool", "-q", "--github", "-a", &input, "--", "{}"]);
+    let output = tool.env("GITHUB_STEP_SUMMARY", &summary).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let text = dir.read("summary");
+    assert_eq!(text.lines().filter(|line| line.starts_with("| failed |")).count(), 100);
+    assert!(text.len() < 1 << 20, "{}", text.len());
+    stage.close(Alone::No);
+}

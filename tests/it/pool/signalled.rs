@@ -1,6 +1,7 @@
 //! Once: no more are started, what runs goes on. Twice: all die.
 
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -146,5 +147,49 @@ fn a_reader_that_does_not_read_holds_up_no_kill() {
     send(&tool, Signal::SIGTERM);
     assert_eq!(tool.wait().unwrap().signal(), Some(15));
     assert!(until(SOON, || stage.cgroups() == 0));
+    stage.close(Alone::No);
+}
+
+/// A reader of the events that does not read makes no second signal of the first one.
+#[test]
+#[parallel]
+fn one_signal_is_one_though_the_events_are_not_read() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let variable = format!("D={}", dir.path("."));
+    let (events, done) = (dir.path("events"), dir.path("done"));
+    let fifo = std::ffi::CString::new(events.clone()).unwrap();
+    nix::unistd::mkfifo(fifo.as_c_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&events).unwrap();
+    // One of them waits; the events of the others fill the pipe.
+    let script =
+        "case $1 in 1) : >$D/run-1; until [ -e $D/go ]; do sleep 0.02; done; : >$D/done;; esac";
+    let args = ["pool", "-q", "-j2", "-E", &variable, "--json", &events, "--"];
+    let mut command = stage.tool(&[&args[..], &["sh", "-c", script, "sh", "{}"]].concat());
+    command.arg(":::").args((1..3000).map(|number| number.to_string()));
+    let mut pool = command.spawn().unwrap();
+    assert!(have_begun(&dir, 1));
+    let is_full = || {
+        let mut fds = [nix::poll::PollFd::new(reader.as_fd(), nix::poll::PollFlags::POLLOUT)];
+        nix::poll::poll(&mut fds, 0_u8).unwrap() == 0
+    };
+    assert!(until(SOON, is_full));
+    send(&pool, Signal::SIGTERM);
+    // Long enough for what would end it, were it ended.
+    sleep(Duration::from_millis(300));
+    assert!(pool.try_wait().unwrap().is_none() && !stage.alive().is_empty());
+    std::fs::write(dir.path("go"), "").unwrap();
+    assert!(until(SOON, || std::path::Path::new(&done).exists()));
+    let mut reader = reader;
+    let drained = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut piece = [0; 4096];
+        while !String::from_utf8_lossy(&text).contains("\"event\":\"over\"") {
+            let count = reader.read(&mut piece).unwrap();
+            text.extend_from_slice(&piece[..count]);
+        }
+    });
+    assert_eq!(pool.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+    drained.join().unwrap();
     stage.close(Alone::No);
 }
