@@ -59,6 +59,7 @@ pub struct Command {
     pub(crate) force_join: bool,
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) recording: Option<Recording>,
+    pub(crate) dies_with: Option<u32>,
 }
 
 impl Command {
@@ -87,6 +88,7 @@ impl Command {
             force_join: false,
             sandbox: None,
             recording: None,
+            dies_with: None,
         }
     }
 

@@ -63,6 +63,8 @@ mod overlay;
 // Where the stages are put together.
 mod inherit;
 mod spawn;
+mod replace;
+mod die_with;
 mod pool;
 mod recorded;
 #[cfg(feature = "tokio")]

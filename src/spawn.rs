@@ -1,6 +1,5 @@
 //! Starts a command: puts the stages of a spawn together.
 
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
@@ -13,7 +12,7 @@ use crate::child::Child;
 use crate::child::finish::with_report;
 use crate::child::output::Output;
 use crate::command::Command;
-use crate::confinement::{Level, Property};
+use crate::confinement::Property;
 use crate::containment::Placement;
 use crate::error::advice::CONFINED_OR_DELEGATED;
 use crate::error::place::about;
@@ -22,7 +21,6 @@ use crate::exec::child_side::Closure;
 use crate::exec::entry::Entry;
 use crate::exec::image::Image;
 use crate::exec::launch::{Enter, Home, Launch};
-use crate::exec::slots::Kept;
 use crate::exec::stdio::{ChildStream, Stdio};
 use crate::explain::{Explainer, Line};
 use crate::keeper::backend::refuse;
@@ -98,57 +96,6 @@ impl Command {
         Err(Error::timed_out(format!("{:?}", self.program.program), why, report.status))
     }
 
-    /// Becomes the command: this process executes it in its place, as with
-    /// [`CommandExt::exec`](std::os::unix::process::CommandExt::exec). It returns only if that
-    /// fails; then streams, directory, user and signals of this process may have changed.
-    ///
-    /// No tree is made: the process stays in the cgroup that it is in, and no supervisor waits for
-    /// it. So limits, a timeout, a log, piped streams and delegation are errors
-    /// ([`Error::is_invalid_input`]), which change nothing.
-    pub fn exec(&mut self) -> Error {
-        let mut closures = std::mem::take(&mut self.closures);
-        let Err(error) = self.exec_calling(&mut closures);
-        self.closures = closures;
-        error
-    }
-
-    fn exec_calling(&self, closures: &mut [Closure]) -> Result<Infallible> {
-        let watched = self.policy.timeout.is_some() || !self.limits.is_none();
-        let piped = self.streams.iter().flatten().any(Stdio::is_piped);
-        if watched || piped || self.keeps() || self.delegate {
-            let why = "exec makes no tree: no limit, timeout, log, pipe or delegation is possible";
-            let subject = format!("{:?}", self.program.program);
-            return Err(Error::invalid(Step::Prepare, subject, why));
-        }
-        let prepared = self.prepared(self.supervisor.as_ref())?;
-        if has_view(prepared.as_deref()) {
-            let why = "exec makes no processes, which a sandbox needs; a fence it can be";
-            return Err(Error::invalid(Step::Prepare, format!("{:?}", self.program.program), why));
-        }
-        Line::refuse(prepared.as_deref())?;
-        let mut image = Image::new(&self.program)?;
-        let inherit = Stdio::inherit();
-        let [stdin, stdout, stderr] = &self.streams;
-        let streams = [
-            ChildStream::make(0, stdin.as_ref().unwrap_or(&inherit))?,
-            ChildStream::make(1, stdout.as_ref().unwrap_or(&inherit))?,
-            ChildStream::make(2, stderr.as_ref().unwrap_or(&inherit))?,
-        ];
-        let mut launch = Launch {
-            program: &self.program,
-            closures,
-            force_join: false,
-            fds: self.program.fds.as_deref().map(Kept::alone),
-            image: &mut image,
-            streams: &streams,
-            home: Home::Kept,
-            confine: prepared.as_deref().and_then(|made| made.confinement(None)),
-            entry: None,
-            until: None,
-        };
-        Err(launch.exec())
-    }
-
     /// Runs the command and collects what it writes; streams not set otherwise are piped, stdin is
     /// `/dev/null`.
     ///
@@ -210,6 +157,7 @@ impl Command {
             }
         };
         supervisor.check_open()?;
+        let partner = self.partner(&supervisor)?;
         let pending = self.pending()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
             self.may_be_kept(entry.is_some())?;
@@ -225,6 +173,7 @@ impl Command {
         };
         let newborn = above_the_streams(newborn);
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
+        child.ending.die_with(partner);
         hand_over(&mut child, streams);
         entry.iter_mut().for_each(|entry| furnish(&mut child, entry));
         child.confined = prepared.as_deref().map(Prepared::confined);
@@ -262,7 +211,10 @@ impl Command {
     }
 
     /// What confines the child: as it is asked for, else as its supervisor has it.
-    fn prepared(&self, supervisor: Option<&Supervisor>) -> Result<Option<Arc<Prepared>>> {
+    pub(crate) fn prepared(
+        &self,
+        supervisor: Option<&Supervisor>,
+    ) -> Result<Option<Arc<Prepared>>> {
         let default = || supervisor.and_then(Supervisor::sandbox);
         let Some(sandbox) = self.sandbox.as_ref().or_else(default) else { return Ok(None) };
         if self.delegate {
@@ -362,11 +314,6 @@ fn furnish(child: &mut Child, entry: &mut Entry<'_>) {
         child.changes = entry.take_changes();
         child.forwarded = entry.take_listener();
     }
-}
-
-/// Whether there is a view of its own.
-fn has_view(prepared: Option<&Prepared>) -> bool {
-    prepared.is_some_and(|prepared| prepared.confined().level == Level::Sandbox)
 }
 
 /// Launches the child; where an earlier command has taken the permissions of the supervisor's

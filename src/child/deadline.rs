@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::report::Cause;
+use crate::supervisor::partner::Partner;
 use crate::sys::poll::{earlier, lock};
 
 /// Samples CPU time every 10 ms at the most; bounds the overshoot to 10 ms for each CPU.
@@ -32,6 +33,8 @@ pub(crate) struct StopPolicy {
 pub(crate) struct Ending {
     policy: StopPolicy,
     spawned: Instant,
+    /// Its end is a stop.
+    partner: Option<Partner>,
     state: Mutex<EndState>,
 }
 
@@ -68,7 +71,20 @@ pub(crate) enum Due {
 
 impl Ending {
     pub(crate) fn new(policy: StopPolicy, spawned: Instant) -> Self {
-        Self { policy, spawned, state: Mutex::new(EndState::Unasked) }
+        Self { policy, spawned, partner: None, state: Mutex::new(EndState::Unasked) }
+    }
+
+    pub(crate) fn die_with(&mut self, partner: Option<Partner>) {
+        self.partner = partner;
+    }
+
+    /// The process whose end is still to be acted on.
+    pub(crate) fn awaited(&self) -> Option<&Partner> {
+        match self.seen() {
+            // Another thread holds the state; the next step waits for it.
+            Some(EndState::Unasked) | None => self.partner.as_ref(),
+            Some(EndState::Asked(..) | EndState::Killed(_)) => None,
+        }
     }
 
     pub(crate) fn policy(&self) -> StopPolicy {
@@ -134,6 +150,9 @@ impl Ending {
     }
 
     fn unasked(&self, now: Instant, used: impl Fn() -> Option<Duration>) -> Due {
+        if self.partner.as_ref().is_some_and(Partner::has_ended) {
+            return Due::Stop(Cause::Stopped, self.policy.grace);
+        }
         let timeout = self.policy.timeout.and_then(|timeout| self.spawned.checked_add(timeout));
         if timeout.is_some_and(|timeout| now >= timeout) {
             return Due::Stop(Cause::TimedOut, self.policy.grace);

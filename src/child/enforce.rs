@@ -1,15 +1,15 @@
 //! Acts on what is due: sends the stop signal, kills. Looks at the child first, then at the clock:
 //! a child that has ended in time did not time out, however late it is waited for.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFd;
+use nix::poll::{PollFd, PollFlags};
 
 use crate::child::Child;
 use crate::child::deadline::{Due, EndState, KILL_RETRY, Scope};
-use crate::error::Result;
+use crate::error::{Result, Step};
 use crate::record::timeline::EventKind;
 use crate::report::Cause;
 use crate::sys::poll::{self, earlier, lock};
@@ -17,7 +17,7 @@ use crate::sys::poll::{self, earlier, lock};
 impl Child {
     /// When [`enforce`](Self::enforce) is to be called next, to send the stop signal, to kill, or
     /// to look at the CPU time: a moment that has passed means now. `None`: only the child's own
-    /// end is to come.
+    /// end is to come, or that of the process that it [dies with](Self::partner_fd).
     ///
     /// For event loops round [`AsFd`] (every `wait` here acts by itself). Changes nothing.
     #[must_use]
@@ -64,11 +64,27 @@ impl Child {
         fds: &mut [PollFd<'_>],
         deadline: Option<Instant>,
     ) -> Result<(), Errno> {
-        poll::news(fds, self.sleep_until(self.scope(), deadline)).map(drop)
+        let until = self.sleep_until(self.scope(), deadline);
+        let Some(partner) = self.awaited(self.scope()) else {
+            return poll::news(fds, until).map(drop);
+        };
+        let mut all = fds.to_vec();
+        all.push(PollFd::new(partner, PollFlags::POLLIN));
+        poll::news(&mut all, until).map(drop)
+    }
+
+    /// The pidfd whose news end the child, while what is waited for goes on.
+    pub(crate) fn awaited(&self, scope: Scope) -> Option<BorrowedFd<'_>> {
+        self.ending.awaited().filter(|_| !self.is_over(scope)).map(AsFd::as_fd)
     }
 
     /// Waits until nothing is left of the tree, and enforces what is due meanwhile.
     pub(crate) fn wait_tree(&self) -> Result<()> {
+        while self.ending.awaited().is_some() && !self.tree().is_empty()? {
+            let (empty, news) = self.tree().container().empty_news();
+            let rested = self.rest(&mut [PollFd::new(empty, news)], None);
+            rested.map_err(|errno| self.failed(Step::Wait, errno))?;
+        }
         while !self.tree().wait_empty_until(self.enforce_for(Scope::Tree))? {}
         Ok(())
     }
@@ -115,11 +131,12 @@ impl Child {
         grace: Option<Duration>,
         state: &mut EndState,
     ) -> Option<Instant> {
-        self.note_interrupted();
-        self.recorded.note(match cause {
-            Cause::CpuTimeExceeded => EventKind::CpuTimeExceeded,
-            _ => EventKind::TimedOut,
-        });
+        match cause {
+            // Stopping a running tree leaves nothing to describe.
+            Cause::Stopped => {}
+            Cause::CpuTimeExceeded => self.note_interrupted(EventKind::CpuTimeExceeded),
+            _ => self.note_interrupted(EventKind::TimedOut),
+        }
         // A look that takes its whole budget does not shorten the grace.
         let kill_at = grace.map(|grace| Instant::now().checked_add(grace));
         let Some(kill_at) = kill_at else { return Some(self.kill_for(cause, state)) };
@@ -132,7 +149,7 @@ impl Child {
     }
 
     /// Describes what is alive when the time is over: it is gone when a report is made.
-    fn note_interrupted(&self) {
+    fn note_interrupted(&self, event: EventKind) {
         // Before the look, which takes a moment in which the main process may end.
         let behind = self.is_over(Scope::Main);
         let alive = self.tree().alive();
@@ -140,6 +157,7 @@ impl Child {
             *lock(&self.left) = alive.clone();
         }
         *lock(&self.interrupted) = alive;
+        self.recorded.note(event);
     }
 
     /// Kills for this cause; returns when to look again: at once if all are gone.

@@ -209,7 +209,8 @@ impl Child {
     }
 
     fn main_ended(&self, until: Option<Instant>) -> Result<bool, Errno> {
-        self.tree.container().main_ended(self.pidfd.as_fd(), until)
+        let partner = self.awaited(Scope::Main);
+        self.tree.container().main_ended(self.pidfd.as_fd(), partner, until)
     }
 
     pub(crate) fn spawned(&self) -> Instant {

@@ -18,6 +18,9 @@ pub(crate) const FAILED: u8 = 125;
 /// The command succeeded, and left something behind.
 pub(crate) const LEAKED: u8 = 123;
 
+/// The parent to die with had ended before the start.
+const ORPHAN: u8 = 122;
+
 /// The timeout was over.
 const TIMED_OUT: u8 = 124;
 
@@ -239,6 +242,7 @@ pub(crate) fn exit_of(error: &Error) -> u8 {
         error if error.is_not_found() => 127,
         error if error.is_not_executable() => 126,
         error if error.is_timed_out() => TIMED_OUT,
+        error if error.is_partner_gone() => ORPHAN,
         _ => FAILED,
     }
 }

@@ -96,6 +96,16 @@ pub(crate) const OTHER_SUPERVISOR: Advice = Advice::same(
      or Supervisor::set_global",
 );
 
+/// The parent of a process that was put into a pid namespace by it.
+pub(crate) const OUTSIDE: Advice = advice!(
+    "what is to end with its parent has to be in the parent's pid namespace: ",
+    "have the parent end the namespace's first process, which ends all in it",
+    "put tidy-process before the command that makes the namespace (docker run, unshare), or leave \
+     --die-with-parent out: the end of the namespace ends all in it"
+);
+pub(crate) const PARTNER_GONE: Advice =
+    Advice::same("nothing was started: what would have been told of its end is gone");
+
 pub(crate) const NEEDS_CGROUP: Advice = advice!(
     "run it where a cgroup can be made; ",
     "Containment::Cgroup is an error that says what is missing for that",
@@ -130,9 +140,24 @@ pub(crate) const READ_ONLY: Advice = advice!(
     "--containment best-effort"
 );
 
+/// Whether this process is part of a job of Slurm, which has put it where it is and looks for it
+/// there.
+pub fn in_slurm_job() -> bool {
+    std::env::var_os("SLURM_JOB_ID").is_some_and(|id| !id.is_empty())
+}
+
+const IN_A_JOB: Advice = advice!(
+    "no delegated cgroup in this job of Slurm: do without limits and accounting: ",
+    "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
+    "--containment best-effort; limits are the job's (srun --mem, --cpus-per-task)"
+);
+
 pub(crate) fn not_delegated() -> Advice {
     if sys::is_fenced() {
         return IN_A_FENCE;
+    }
+    if in_slurm_job() {
+        return IN_A_JOB;
     }
     Advice::here(
         advice!(

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::confinement::Property;
 use crate::error::advice::{
     Advice, KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
-    OTHER_SUPERVISOR, SURVIVORS, TIMED_OUT, UNWATCHED,
+    OTHER_SUPERVISOR, OUTSIDE, PARTNER_GONE, SURVIVORS, TIMED_OUT, UNWATCHED,
 };
 use crate::error::hint::os_hint;
 use crate::error::step::Step;
@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Unconfinable { property: Property, why: String, remedy: Advice },
     #[error("keeper {0} was killed: what was left of its tree cannot be found any more")]
     KeeperLost(i32),
+    #[error("die with process {0}: it has ended already")]
+    PartnerGone(u32),
     #[error("{} {what}: {why}", Step::Ready)]
     NotReady {
         what: String,
@@ -109,6 +111,7 @@ impl Kind {
             Self::Invalid { step: Step::OpenBase, .. } => Some(NOT_CGROUP2),
             Self::Invalid { step: Step::Nest, .. } => Some(NESTED),
             Self::Invalid { step: Step::Supervise, .. } => Some(OTHER_SUPERVISOR),
+            Self::Invalid { step: Step::DieWith, .. } => Some(OUTSIDE),
             Self::Invalid { .. } | Self::Broken { .. } => None,
             Self::Limit { remedy, .. } | Self::Unconfinable { remedy, .. } => Some(*remedy),
             Self::Unwatched { .. } => Some(UNWATCHED),
@@ -118,6 +121,7 @@ impl Kind {
             Self::Survivors { kept: true, .. } => Some(KEPT_SURVIVORS),
             Self::Mounted { .. } => Some(MOUNTED),
             Self::Unsupported { .. } => Some(NEEDS_CGROUP),
+            Self::PartnerGone(_) => Some(PARTNER_GONE),
             Self::KeeperLost(_) => Some(KEEPER_LOST),
             Self::NotReady { hint, .. } => *hint,
         };
@@ -142,6 +146,7 @@ impl Kind {
             | Self::Unsupported { .. }
             | Self::Unconfinable { .. } => io::ErrorKind::Unsupported,
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
+            Self::PartnerGone(_) => io::ErrorKind::NotFound,
             Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Self::NotReady { holder: Some(_), .. } => io::ErrorKind::AddrInUse,
             Self::Survivors { .. }

@@ -5,6 +5,7 @@ pub(crate) mod step;
 pub(crate) mod hint;
 pub(crate) mod advice;
 pub(crate) mod place;
+mod gone;
 #[cfg(test)]
 mod table;
 

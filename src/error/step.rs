@@ -93,6 +93,7 @@ steps! {
     Pidfd: "open pidfd (pidfd_open) of",
     Changes: "list changes:",
     Commit: "commit",
+    DieWith: "die with",
 }
 
 impl Step {

@@ -125,13 +125,14 @@ impl Kept {
     }
 
     /// Waits until the main process's status may be there, or the keeper has gone; false at the
-    /// deadline.
+    /// deadline, and when the partner has ended before.
     ///
     /// Several threads may wait, and a message reaches one of them: so all poll the pidfds. Once
     /// the main process has ended the keeper needs up to a millisecond to report it.
     pub(crate) fn main_ended(
         &self,
         main: BorrowedFd<'_>,
+        partner: Option<BorrowedFd<'_>>,
         deadline: Option<Instant>,
     ) -> Result<bool, Errno> {
         loop {
@@ -140,7 +141,11 @@ impl Kept {
                 return Ok(true);
             }
             let either = [main, self.keeper.pidfd.as_fd()];
-            if readable(&either, deadline)? {
+            let fds: Vec<_> = either.into_iter().chain(partner).collect();
+            if readable(&fds, deadline)? {
+                if partner.is_some() && !readable(&either, Some(Instant::now()))? {
+                    return Ok(false);
+                }
                 let line = [self.line.as_fd()];
                 if !readable(&line, Some(Instant::now() + STATUS_LATENCY))? {
                     self.urge(main);

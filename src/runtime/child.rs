@@ -75,6 +75,8 @@ pub struct AsyncChild {
     pub forwarded: Option<tokio::net::TcpListener>,
     pub(super) child: Arc<Child>,
     pub(super) pidfd: AsyncFd<Arc<OwnedFd>>,
+    /// Of the process that it dies with.
+    pub(super) partner: Option<AsyncFd<Arc<OwnedFd>>>,
 }
 
 /// Takes a listening socket into the runtime.
@@ -82,6 +84,14 @@ pub struct AsyncChild {
 fn listening(listener: std::net::TcpListener) -> io::Result<tokio::net::TcpListener> {
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
+}
+
+/// A copy of the fd, since a poller takes one only once and others may die with the same process.
+fn watch_partner(child: &Child) -> Result<Option<AsyncFd<Arc<OwnedFd>>>> {
+    let copy = child
+        .partner_fd()
+        .map(|fd| fd.try_clone_to_owned().and_then(|fd| sys::watch(Arc::new(fd))));
+    copy.transpose().map_err(|error| child.failed(Step::Wait, errno_of(&error)))
 }
 
 impl AsyncChild {
@@ -107,6 +117,7 @@ impl AsyncChild {
         let child = Arc::new(child);
         let pidfd = sys::watch(Arc::clone(&child.pidfd));
         Ok(Self {
+            partner: watch_partner(&child)?,
             pidfd: pidfd.map_err(|error| child.failed(Step::Wait, errno_of(&error)))?,
             stdin: stdin
                 .map(|pipe| Sender::from_owned_fd(pipe.into()))

@@ -1,9 +1,15 @@
 //! Waits without a thread: for the main process, the tree, and the next step of the policy.
 
+use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, sleep_until, timeout_at};
 
 use crate::child::deadline::Scope;
@@ -57,10 +63,24 @@ impl AsyncChild {
             }
             Ok(())
         };
+        let either = async {
+            match self.partner.as_ref().filter(|_| self.child.awaited(Scope::Main).is_some()) {
+                None => ended.await,
+                Some(partner) => first(ended, self.gone(partner)).await,
+            }
+        };
         match until {
-            None => ended.await,
-            Some(until) => timeout_at(until.into(), ended).await.unwrap_or(Ok(())),
+            None => either.await,
+            Some(until) => timeout_at(until.into(), either).await.unwrap_or(Ok(())),
         }
+    }
+
+    /// Waits until the process that it dies with has ended.
+    async fn gone(&self, partner: &AsyncFd<Arc<OwnedFd>>) -> Result<()> {
+        let why = "the runtime that it was spawned in has shut down";
+        let down = |_| Error::broken(Step::Wait, self.named(), why);
+        partner.readable().await.map_err(down)?.retain_ready();
+        Ok(())
     }
 
     /// Waits until the main process and the tree have ended; false at the deadline.
@@ -101,7 +121,23 @@ impl AsyncChild {
     /// Waits until the main process or, lingering, the whole tree has ended. Enforces the timeout.
     pub(crate) async fn all_that_is_waited_for(&self) -> Result<()> {
         self.wait().await?;
-        while self.child.policy().linger && !self.over(self.step(Scope::Tree).await?).await? {}
+        while self.child.policy().linger {
+            let step = self.step(Scope::Tree).await?;
+            let look = self.child.partner_fd().map(|_| Instant::now() + LONGEST_PAUSE);
+            if self.over(earlier(step, look)).await? {
+                break;
+            }
+        }
         Ok(())
     }
+}
+
+/// Waits for the one that is over first.
+async fn first<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|cx| match one.as_mut().poll(cx) {
+        Poll::Pending => other.as_mut().poll(cx),
+        ready => ready,
+    })
+    .await
 }

@@ -3,6 +3,7 @@
 //! cgroup is in `cgroup`.
 
 mod global;
+pub(crate) mod partner;
 pub(crate) mod run_root;
 pub(crate) mod guard;
 pub(crate) mod owner;
@@ -14,6 +15,7 @@ pub(crate) mod held;
 #[cfg(feature = "cli")]
 pub(crate) mod lookout;
 pub(crate) mod environment;
+mod settings;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +31,7 @@ use crate::limits::Limits;
 use crate::proc::info::Survey;
 use crate::sandbox::Sandbox;
 use crate::supervisor::environment::containment;
+use crate::supervisor::partner::Partner;
 use crate::supervisor::run_root::OwnRunRoot;
 use crate::sys::identity::Identity;
 
@@ -59,6 +62,7 @@ struct Root {
     /// The defaults for its commands.
     sandbox: Option<Sandbox>,
     closes_fds: bool,
+    partner: Option<Partner>,
     slots: Slots,
 }
 
@@ -82,6 +86,7 @@ pub struct SupervisorBuilder {
     containment: Option<Containment>,
     sandbox: Option<Sandbox>,
     closes_fds: bool,
+    dies_with_parent: bool,
 }
 
 impl Supervisor {
@@ -189,6 +194,10 @@ impl Supervisor {
         self.root.sandbox.as_ref()
     }
 
+    pub(crate) fn partner(&self) -> Option<&Partner> {
+        self.root.partner.as_ref()
+    }
+
     /// Remembers leftovers if the builder asked for that.
     pub(crate) fn note_left(&self, left: &Survey) {
         // This process may have become a sub-reaper since the build.
@@ -260,89 +269,6 @@ impl Supervisor {
 }
 
 impl SupervisorBuilder {
-    /// The cgroup2 directory below which the run root is made. Default: the environment variable
-    /// `TIDY_PROCESS_PARENT`, else the cgroup of this process.
-    ///
-    /// In a tree of another supervisor the run root is always made inside that tree, so that it
-    /// ends with it: `TIDY_PROCESS_PARENT` is passed over where it names a directory outside, and
-    /// such a base is an error. Where a process cannot read its own cgroup (no `/proc`) it is
-    /// searched for round the base; if that fails too, the base is taken as it is given.
-    #[must_use]
-    pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
-        self.base = Some(path.into());
-        self
-    }
-
-    /// Whether a *guard*, a process outside the trees, tears everything down if this process dies
-    /// without a Drop (SIGKILL, OOM, a crash, `exit`). Default: true. Each supervisor has one, of a
-    /// few KiB; where no program may be executed from memory (`vm.memfd_noexec`, a seccomp filter)
-    /// it is a fork of this process. With `false` a SIGKILL of this process leaves its trees to the
-    /// next [`sweep`](crate::sweep).
-    #[must_use]
-    pub fn guard(mut self, guard: bool) -> Self {
-        self.unguarded = !guard;
-        self
-    }
-
-    /// Whether run roots below the same base whose owners are gone are removed first. Default:
-    /// true; [`sweep`](crate::sweep) does it at any time.
-    #[must_use]
-    pub fn sweep(mut self, sweep: bool) -> Self {
-        self.unswept = !sweep;
-        self
-    }
-
-    /// A budget for everything in the supervisor together. When its memory is used up the kernel
-    /// picks one tree and kills that as a whole. A limit of CPU time is an error: nothing would
-    /// enforce it.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Counts memory, processes, io and pressure of trees without limits too, where the controllers
-    /// are offered; what is not is missing from the report, with its reason. Default: false.
-    #[must_use]
-    pub fn account(mut self, account: bool) -> Self {
-        self.account = account;
-        self
-    }
-
-    /// The mechanism that holds its trees together. Default: the environment variable
-    /// `TIDY_PROCESS_CONTAINMENT` (`cgroup`, `best-effort` or `keeper`), else
-    /// [`Containment::Cgroup`]. The result is in [`Supervisor::mechanism`] and in each
-    /// [`Report`](crate::Report).
-    #[must_use]
-    pub fn containment(mut self, containment: Containment) -> Self {
-        self.containment = Some(containment);
-        self
-    }
-
-    /// Confines every command in it that asks for nothing else. A process that it did not start
-    /// ([`Tree::add`](crate::Tree::add), [`Tree::enroll`](crate::Tree::enroll)) is refused then.
-    #[cfg(feature = "sandbox")]
-    #[must_use]
-    pub fn sandbox(mut self, sandbox: &Sandbox) -> Self {
-        self.sandbox = Some(sandbox.clone());
-        self
-    }
-
-    /// Whether its commands get no fds above 2 but those that
-    /// [`inherit_fds`](crate::Command::inherit_fds) names. Default: false, as with std: every fd
-    /// that is not marked `FD_CLOEXEC` goes to the child.
-    #[must_use]
-    pub fn close_fds(mut self, close: bool) -> Self {
-        self.closes_fds = close;
-        self
-    }
-
-    /// Remembers the leftovers of all trees.
-    pub(crate) fn remember(mut self) -> Self {
-        self.remember = true;
-        self
-    }
-
     /// Makes the run root, `tidy-process-<pid>-<random>` with mode 0700, takes its lease and starts
     /// its guard. Run roots below the same base whose owners are gone are removed first.
     ///
@@ -360,6 +286,7 @@ impl SupervisorBuilder {
             let base = nesting::base(self.base.as_deref())?;
             OwnRunRoot::make(base, !self.unswept, !self.unguarded, &self.limits, self.account)
         };
+        let partner = self.dies_with_parent.then(|| Partner::parent(None)).transpose()?;
         let ground = match self.containment.map_or_else(containment, Ok)? {
             Containment::Keeper => Ground::Keepers(Keepers::new(&self.limits, None)?),
             Containment::Cgroup => Ground::RunRoot(run_root()?),
@@ -375,7 +302,8 @@ impl SupervisorBuilder {
         let adopts = AtomicBool::new(orphans::come_to_us());
         let (sandbox, closes_fds) = (self.sandbox, self.closes_fds);
         let slots = Slots::default();
-        let root = Root { ground, owner, closed, adopts, left, sandbox, closes_fds, slots };
+        let root =
+            Root { ground, owner, closed, adopts, left, sandbox, closes_fds, partner, slots };
         Ok(Supervisor { root: Arc::new(root) })
     }
 }

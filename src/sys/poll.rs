@@ -65,6 +65,19 @@ pub(crate) fn ended(pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<
     readable(pidfd, deadline)
 }
 
+/// Waits until the process behind the first pidfd has ended; false at the deadline, and when only
+/// the other one has.
+pub(crate) fn ended_beside(
+    pidfd: BorrowedFd<'_>,
+    other: Option<BorrowedFd<'_>>,
+    deadline: Option<Instant>,
+) -> Result<bool, Errno> {
+    let Some(other) = other else { return ended(pidfd, deadline) };
+    let mut fds = [pidfd, other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    news(&mut fds, deadline)?;
+    Ok(fds.first().and_then(PollFd::any) == Some(true))
+}
+
 /// Waits until there is something to read; false at the deadline.
 pub(crate) fn readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
     loop {

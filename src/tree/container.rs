@@ -113,16 +113,17 @@ impl Container {
         }
     }
 
-    /// Waits until the main process's status can be taken; false at the deadline. A keeper reports
-    /// the status of its child.
+    /// Waits until the main process's status can be taken; false at the deadline, and when its partner
+    /// has ended. A keeper reports the status of its child.
     pub(crate) fn main_ended(
         &self,
         main: BorrowedFd<'_>,
+        partner: Option<BorrowedFd<'_>>,
         until: Option<Instant>,
     ) -> Result<bool, Errno> {
         match self {
-            Self::Cgroup(..) => poll::ended(main, until),
-            Self::Keeper(kept) => kept.main_ended(main, until),
+            Self::Cgroup(..) => poll::ended_beside(main, partner, until),
+            Self::Keeper(kept) => kept.main_ended(main, partner, until),
         }
     }
 

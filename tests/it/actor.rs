@@ -97,11 +97,27 @@ fn play(role: &str) {
                 child.tree().processes().len() == 1
             })
         }),
+        "die-with-parent" => {
+            let supervisor = Supervisor::builder().die_with_parent().containment(held_by());
+            let supervisor = supervisor.build().unwrap();
+            let mut command = Command::new("sh");
+            command.args(["-c", "setsid sleep 60 & exec sleep 60"]).env_remove(ROLE);
+            let child = command.supervisor(&supervisor).spawn().unwrap();
+            ready();
+            child.wait().unwrap();
+        }
         "closed-crosswise" => crossed(),
         "fork" => fork(),
         "thread" => thread(),
         "many" => many(),
         other => assert!(crate::attacks::play(other), "no role is called {other:?}"),
+    }
+}
+
+fn held_by() -> Containment {
+    match std::env::var_os(KEPT) {
+        None => Containment::Cgroup,
+        Some(_) => Containment::Keeper,
     }
 }
 

@@ -247,3 +247,34 @@ fn without_a_runtime_there_is_an_error_and_nothing_is_left() {
     stage.assert_clean("after the error");
     stage.close(Alone::No);
 }
+
+#[test]
+#[parallel]
+fn a_child_ends_with_the_process_that_it_names() {
+    in_both(|stage| {
+        let partner = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let commands: Vec<_> = (0..2).map(|_| stage.sh("exec sleep 30")).collect();
+        let mut left = stage.sh("sleep 30 & exit 3");
+        left.linger(true);
+        let pid = partner.id();
+        async move {
+            let mut children = Vec::new();
+            for mut command in commands {
+                children.push(command.die_with(pid).spawn_async().unwrap());
+            }
+            let mut partner = partner;
+            let lingers = left.die_with(pid).spawn_async().unwrap();
+            assert_eq!(lingers.wait().await.unwrap().code(), Some(3));
+            tokio::task::spawn_blocking(move || {
+                partner.kill().unwrap();
+                partner.wait().unwrap();
+            });
+            for child in children {
+                child.wait().await.unwrap();
+                assert_eq!(child.finish().await.unwrap().cause, Cause::Stopped);
+            }
+            let output = lingers.wait_with_output().await.unwrap();
+            assert_eq!((output.status.code(), output.report.cause), (Some(3), Cause::Stopped));
+        }
+    });
+}

@@ -57,6 +57,9 @@ mod crowds;
 #[cfg(feature = "cli")]
 mod doctor;
 mod delegate;
+mod die_with;
+#[cfg(feature = "cli")]
+mod die_with_parent;
 mod errors;
 #[cfg(feature = "sandbox")]
 mod escapes;
@@ -95,6 +98,8 @@ mod settle;
 mod shells;
 #[cfg(feature = "cli")]
 mod signals;
+#[cfg(feature = "cli")]
+mod slurm;
 mod soak;
 mod stopping;
 #[cfg(feature = "cli")]

@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tidy_process::cli_support;
+use tidy_process::cli_support::{self, Partner};
 use tidy_process::{Containment, SupervisorBuilder};
 
+use crate::exit::Failure;
 use crate::place::scope::Wish;
+use crate::wait::signals::Signals;
 
 #[derive(Debug, Args)]
 pub(crate) struct GroundArgs {
@@ -28,6 +30,12 @@ pub(crate) struct GroundArgs {
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) containment: Option<ContainmentArg>,
 
+    /// End as at SIGTERM when the process ends that has started tidy-process (not when one of its
+    /// threads does); exit with 122 if it has ended before. With =PID also if the parent is another
+    /// by now than the one meant, as after its early end
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+    pub(crate) die_with_parent: Option<Option<u32>>,
+
     /// Start no guard: if tidy-process itself is killed with SIGKILL, everything runs on
     #[arg(long)]
     pub(crate) no_guard: bool,
@@ -36,6 +44,15 @@ pub(crate) struct GroundArgs {
 impl GroundArgs {
     pub(crate) fn guard(&self, builder: SupervisorBuilder) -> SupervisorBuilder {
         builder.guard(!self.no_guard)
+    }
+
+    /// Collects the signals that are answered, and the end of the parent with them.
+    pub(crate) fn signals(&self, quiet: bool) -> Result<Signals, Failure> {
+        let signals = Signals::collect()?;
+        match self.die_with_parent {
+            None => Ok(signals),
+            Some(named) => Ok(signals.die_with(Partner::parent(named)?, quiet)?),
+        }
     }
 
     pub(crate) fn wish(&self, controllers: bool, verbose: bool) -> tidy_process::Result<Wish<'_>> {

@@ -6,7 +6,8 @@
 //! share, since a cgroup that hands down controllers holds no processes. Root's directories must
 //! not stand in a session's scope, which is systemd's. A service is left only if nothing else is
 //! possible, and a delegated one never: an administrator has set its limits and its stop. A tree of
-//! another supervisor is not left either. A keeper needs no cgroup and so no scope; with best
+//! another supervisor is not left either; nor is the cgroup that Slurm has put a job into, where it
+//! looks for the job's processes. A keeper needs no cgroup and so no scope; with best
 //! effort it comes last.
 
 use std::path::{Path, PathBuf};
@@ -68,7 +69,8 @@ pub(crate) fn supervisor(
         Some(parent) => return Ok((builder.base(parent).build()?, None)),
         None => builder,
     };
-    let forbidden = wish.no_systemd || wish.containment == Containment::Keeper;
+    let stays = wish.no_systemd || wish.containment == Containment::Keeper;
+    let forbidden = stays || cli_support::in_slurm_job();
     let Some(place) = under_systemd(forbidden) else {
         return Ok((builder.build()?, None));
     };

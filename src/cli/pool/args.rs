@@ -32,6 +32,7 @@ their end; twice, all die. tidy-process ends by the signal.
 Exit status:
   0    all commands have succeeded
   1    some have not
+  122  not started: the parent had ended, with --die-with-parent
   123  all have succeeded and some left something, with --leaks=fail
   125  tidy-process itself failed
   128+N  ended by signal N

@@ -139,6 +139,11 @@ impl<'a> Conduct<'a> {
                 Asked::Suspend => self.suspend()?,
                 // It is no command's in particular.
                 Asked::Pass(..) => {}
+                // Nothing waits for the pool any more, so what runs does not go on to its end.
+                Asked::Orphaned => {
+                    let _ = self.requests.answer_orphaned();
+                    self.desk.stop_now();
+                }
                 Asked::Stop(signal) => match self.requests.answer(signal, false) {
                     Answer::Nothing => {}
                     Answer::Stop => self.close(signal),

@@ -41,9 +41,9 @@ use crate::wait::open::Opener;
 use crate::wait::signals::Signals;
 
 pub(crate) fn pool(args: &PoolArgs) -> Ended {
-    let signals = match Signals::collect() {
+    let signals = match args.ground.signals(args.quiet) {
         Ok(signals) => signals,
-        Err(errno) => return failed(&errno.into()),
+        Err(failure) => return failed(&failure),
     };
     let result = match args.confine.plan {
         true => return open::say_plan(args, &signals),

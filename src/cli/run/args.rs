@@ -20,6 +20,7 @@ use crate::values::{duration, signal};
 const EXIT_STATUS: &str = "\
 Exit status:
   CMD's own, or
+  122  not started: the parent had ended, with --die-with-parent
   123  CMD has succeeded and left something, with --leaks=fail
   124  CMD timed out, or used up its CPU time
   125  tidy-process itself failed

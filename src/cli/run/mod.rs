@@ -22,7 +22,6 @@ use crate::timeline::Sheet;
 use crate::wait::bar::Bar;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
-use crate::wait::signals::Signals;
 use crate::wait::terminal::{Modes, choose_group, stays};
 use crate::wait::watch::{Stop, Watch};
 use crate::whole::WholeFile;
@@ -31,9 +30,9 @@ use crate::{script, words};
 pub(crate) fn run(args: &RunArgs) -> Ended {
     let voice = Voice::new(args.quiet, args.verbose, args.leaks);
     let modes = Modes::save();
-    let signals = match Signals::collect() {
+    let signals = match args.ground.signals(args.quiet) {
         Ok(signals) => signals,
-        Err(errno) => return failed(&errno.into()),
+        Err(failure) => return failed(&failure),
     };
     let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
     let name = args.name.as_deref();

@@ -1,5 +1,6 @@
 //! Waits for a command and for signals; saves and restores the terminal.
 
+pub(crate) mod parent;
 pub(crate) mod bar;
 pub(crate) mod open;
 pub(crate) mod request;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::wait::signals::{Asked, Reached, Signals};
+use crate::wait::signals::{Asked, ORPHANED, Reached, Signals};
 
 /// A second signal within this time is the same request: timeout(1) signals its child and then its
 /// group, a terminal window's end is told by the shell and by the kernel, systemd sends SIGTERM and
@@ -68,6 +68,16 @@ impl Requests {
         if is_second || is_third { Answer::Kill } else { Answer::Stop }
     }
 
+    /// Answers the end of the parent: as a first SIGTERM. It is no second request: what has asked
+    /// this process to end may have ended the parent too, and the grace goes on.
+    pub(crate) fn answer_orphaned(&mut self) -> Answer {
+        if self.asked.is_some() || self.closing {
+            self.asked = self.asked.or(Some(ORPHANED));
+            return Answer::Nothing;
+        }
+        self.answer(ORPHANED, false)
+    }
+
     /// Whether a second request has come: what is left is not asked any more.
     pub(crate) fn has_insisted(&self) -> bool {
         self.insisted
@@ -91,6 +101,7 @@ impl Requests {
                     self.interrupted = self.interrupted.or(Some((signal, Instant::now())));
                 }
                 (Asked::Stop(signal), _) => self.asked = self.asked.or(Some(signal)),
+                (Asked::Orphaned, _) => self.asked = self.asked.or(Some(ORPHANED)),
                 _ => {}
             }
         }
@@ -158,6 +169,20 @@ mod tests {
         assert_eq!(requests.answer(SIGTERM, false), Stop);
         requests.close();
         assert_eq!(requests.answer(SIGHUP, false), Nothing);
+    }
+
+    #[test]
+    fn the_end_of_the_parent_is_a_first_request_and_never_a_second() {
+        let mut requests = Requests::default();
+        assert_eq!(requests.answer(SIGINT, true), Nothing);
+        assert_eq!(requests.answer_orphaned(), Stop);
+        assert_eq!(requests.asked, Some(SIGTERM));
+        let mut requests = Requests::default();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        assert_eq!(requests.answer_at(long_ago, SIGHUP, false), Stop);
+        assert_eq!(requests.answer_orphaned(), Nothing);
+        assert_eq!(requests.asked, Some(SIGHUP));
+        assert!(!requests.has_insisted());
     }
 
     #[test]

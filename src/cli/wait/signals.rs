@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
-use tidy_process::cli_support::{self, SignalMask, StandIn, TO_ALL};
+use tidy_process::cli_support::{self, Partner, SignalMask, StandIn, TO_ALL};
 
 use libc::signalfd_siginfo;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid, getsid};
+
+use crate::wait::parent::Parent;
 
 /// What a signal asks for.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ pub(crate) enum Asked {
     Suspend,
     /// Nothing: it is for the command. With the value that was queued with it.
     Pass(i32, Option<u64>),
+    /// End the command as SIGTERM would: the parent has ended.
+    Orphaned,
 }
 
 /// Which processes have got a signal, as far as this process can tell.
@@ -46,6 +50,9 @@ pub(crate) struct Came {
 
 /// Signals that ask this process, and so the command, to end.
 const STOP: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// The signal that the end of the parent stands for.
+pub(crate) const ORPHANED: Signal = Signal::SIGTERM;
 
 /// Signals that ask a process for something else, or would kill it unasked. Real-time ones too.
 const PASSED: [Signal; 9] = [
@@ -74,6 +81,8 @@ pub(crate) struct Signals {
     witness: RefCell<Option<StandIn>>,
     /// What a witness before this one had got, and is yet to be taken.
     carried: Cell<SignalMask>,
+    /// The parent, whose end is news too.
+    parent: Option<Parent>,
 }
 
 impl Signals {
@@ -91,7 +100,13 @@ impl Signals {
         set.thread_block()?;
         SigSet::from(Signal::SIGTTOU).thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd, witness: RefCell::new(None), carried: Cell::default() })
+        Ok(Self { fd, witness: RefCell::new(None), carried: Cell::default(), parent: None })
+    }
+
+    /// Takes the end of the parent for a request to end from now on; says that unless `quiet`.
+    pub(crate) fn die_with(self, parent: Partner, quiet: bool) -> nix::Result<Self> {
+        let parent = Some(Parent::watch(parent, quiet, self.fd.as_fd())?);
+        Ok(Self { parent, ..self })
     }
 
     /// Makes signals to the whole process group known as such from now on, for a command that is
@@ -118,6 +133,9 @@ impl Signals {
         let told = self.told(&infos);
         let mut all: Vec<Came> = infos.iter().filter_map(|info| came(info, told)).collect();
         all.sort_by_key(|came| matches!(came.asked, Asked::Stop(Signal::SIGHUP)));
+        if self.parent.as_ref().is_some_and(Parent::has_just_ended) {
+            all.push(Came { asked: Asked::Orphaned, reached: Reached::Us });
+        }
         Ok(all)
     }
 
@@ -128,6 +146,7 @@ impl Signals {
             match came.asked {
                 Asked::Suspend => suspend()?,
                 Asked::Stop(signal) => return Ok(Some(signal)),
+                Asked::Orphaned => return Ok(Some(ORPHANED)),
                 // There is no command yet that it could be for.
                 Asked::Pass(..) => {}
             }
@@ -210,7 +229,7 @@ const SI_QUEUE: i32 = -1;
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.parent.as_ref().map_or(self.fd.as_fd(), Parent::news)
     }
 }
 

@@ -14,7 +14,7 @@ use tidy_process::{Child, cli_support};
 use crate::exit::Failure;
 use crate::wait::bar::Bar;
 use crate::wait::request::{Answer, Requests};
-use crate::wait::signals::{Asked, Came, Reached, Signals, is_init, suspend};
+use crate::wait::signals::{Asked, Came, ORPHANED, Reached, Signals, is_init, suspend};
 use crate::wait::terminal::{group_of, is_beside_us, is_ours};
 
 /// How long a command that Ctrl-Z has reached may take to stop by itself, as editors do once they
@@ -285,6 +285,10 @@ impl<'a> Watch<'a> {
                 }
                 Ok(())
             }
+            Asked::Orphaned => match self.requests.answer_orphaned() {
+                Answer::Stop => self.begin_stop(ORPHANED, Reached::Us),
+                _ => Ok(()),
+            },
             Asked::Stop(signal) => {
                 let is_commands = came.reached == Reached::Terminal
                     && matches!(signal, Signal::SIGINT | Signal::SIGQUIT)

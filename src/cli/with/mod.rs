@@ -24,7 +24,6 @@ use crate::run::files::Files;
 use crate::timeline::Sheet;
 use crate::wait::open::{Opener, end_of};
 use crate::wait::request::Requests;
-use crate::wait::signals::Signals;
 use crate::wait::terminal::{Modes, choose_group, stays};
 use crate::wait::watch::Watch;
 use crate::with::args::WithArgs;
@@ -35,9 +34,9 @@ use crate::{script, words};
 
 pub(crate) fn with(args: &WithArgs) -> Ended {
     let modes = Modes::save();
-    let signals = match Signals::collect() {
+    let signals = match args.ground.signals(args.quiet) {
         Ok(signals) => signals,
-        Err(errno) => return failed(&errno.into()),
+        Err(failure) => return failed(&failure),
     };
     let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
     let mut files = Files::new(&opener, false);
