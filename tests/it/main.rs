@@ -92,6 +92,8 @@ mod ready_places;
 mod recipes;
 mod settle;
 #[cfg(feature = "cli")]
+mod setup;
+#[cfg(feature = "cli")]
 mod shells;
 #[cfg(feature = "cli")]
 mod signals;
