@@ -81,6 +81,8 @@ mod levels;
 mod limits;
 mod mischief;
 mod model;
+#[cfg(feature = "cli")]
+mod packages;
 mod pool;
 mod ports;
 mod pressure;
