@@ -3,6 +3,8 @@
 //!
 //! Never fails a build: where one cannot be linked an empty file is carried. The guard is a fork of
 //! its owner then, that runs the same code; a sandbox is an error.
+//!
+//! Tells the tool what it is built of, for `--version --verbose`.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,14 +24,47 @@ fn main() {
         println!("cargo::rerun-if-changed={sources}");
     }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
-    make(&out, "guard", GUARD, "the guard will be a fork of its owner");
-    if env::var_os("CARGO_FEATURE_SANDBOX").is_some() {
-        make(&out, "set-up", SET_UP, "there will be no sandbox with a view of its own");
+    let guard = make(&out, "guard", GUARD, "the guard will be a fork of its owner");
+    let set_up = env::var_os("CARGO_FEATURE_SANDBOX").is_some()
+        && make(&out, "set-up", SET_UP, "there will be no sandbox with a view of its own");
+    if env::var_os("CARGO_FEATURE_CLI").is_some() {
+        tell(&[("GUARD", guard), ("SET_UP", set_up)]);
     }
 }
 
-/// Links one program, or says what its absence means.
-fn make(out: &Path, name: &str, sources: &str, without: &str) {
+/// Tells what `--version --verbose` says.
+fn tell(programs: &[(&str, bool)]) {
+    for (name, is_carried) in programs {
+        let said = if *is_carried { "carried" } else { "missing" };
+        println!("cargo::rustc-env=TIDY_{name}={said}");
+    }
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    let version = Command::new(rustc()).arg("--version").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let version = version.unwrap_or_default();
+    println!("cargo::rustc-env=TIDY_RUSTC={}", version.trim().trim_start_matches("rustc "));
+    println!("cargo::rustc-env=TIDY_TARGET={}", variable("TARGET"));
+    let (profile, level) = (variable("PROFILE"), variable("OPT_LEVEL"));
+    println!("cargo::rustc-env=TIDY_PROFILE={profile}, opt-level {level}");
+    println!("cargo::rustc-env=TIDY_COMMIT={}", commit().unwrap_or("unknown".to_owned()));
+}
+
+/// The commit that `cargo package` has noted; a checkout has no such file.
+fn commit() -> Option<String> {
+    const NOTED: &str = ".cargo_vcs_info.json";
+    let noted = fs::read_to_string(NOTED).ok()?;
+    println!("cargo::rerun-if-changed={NOTED}");
+    let (_, rest) = noted.split_once("\"sha1\": \"")?;
+    let commit: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+    Some(commit + if noted.contains("\"dirty\": true") { ", with changes" } else { "" })
+}
+
+fn rustc() -> OsString {
+    env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Links one program, or says what its absence means; whether it is there.
+fn make(out: &Path, name: &str, sources: &str, without: &str) -> bool {
     let program = match is_written_for() {
         true => link(out, name, sources),
         false => Err(String::from("no such target")),
@@ -38,9 +73,10 @@ fn make(out: &Path, name: &str, sources: &str, without: &str) {
         println!("cargo::warning={without}: {why}");
         Vec::new()
     });
-    if let Err(error) = fs::write(out.join(name), program) {
+    if let Err(error) = fs::write(out.join(name), &program) {
         println!("cargo::warning=the program {name} cannot be written: {error}");
     }
+    !program.is_empty()
 }
 
 /// Whether there are system calls for the target in `calls.rs`.
@@ -99,9 +135,8 @@ fn compile(
     [name, sources, target]: [&str; 3],
     linker: &[OsString],
 ) -> Result<Vec<u8>, String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let to = out.join(format!("tidy-{name}"));
-    let mut command = Command::new(rustc);
+    let mut command = Command::new(rustc());
     command.args(["--edition=2024", "--crate-type=bin"]);
     command.arg(format!("--crate-name=tidy_{}", name.replace('-', "_")));
     command.args(["-Cpanic=abort", "-Copt-level=s", "-Ccodegen-units=1", "-Cstrip=symbols"]);

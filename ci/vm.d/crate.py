@@ -22,7 +22,7 @@ def add_tests(image, words, tiny, here):
         image.add(os.path.join(root, path), os.path.join(root, path), needs_libraries=False)
     if tiny:
         for name in read_list(os.path.join(here, "vm.d", "programs")):
-            program = which(name)
+            program = shutil.which(name)
             image.add(program, busybox().get(name, program))
     return tests + words, root
 
@@ -68,10 +68,3 @@ def sources(root):
     """Some tests read the sources."""
     listed = output("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=root)
     return [path for path in listed.split("\0") if os.path.isfile(os.path.join(root, path))]
-
-
-def which(name):
-    path = shutil.which(name)
-    if not path:
-        raise Failure(f"the tests need {name}")
-    return path

@@ -150,10 +150,10 @@ def machine(image, kernel, here):
 
 
 def read_list(path):
-    """The lines of a list, without comments."""
+    """The first words of the lines of a list, without comments."""
     with open(path) as file:
-        lines = [line.partition("#")[0].strip() for line in file]
-    return [line for line in lines if line]
+        lines = [line.partition("#")[0].split() for line in file]
+    return [words[0] for words in lines if words]
 
 
 def command(image, words, environment, directory):

@@ -7,7 +7,7 @@ import tempfile
 import zlib
 
 import kernels
-from tools import Failure, cache, need, say
+from tools import Failure, cache, needs, say
 
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "procps", "util-linux"]
 # For the tests.
@@ -39,8 +39,7 @@ def fetch(suite, refresh):
         return disk
     if os.geteuid() != 0:
         raise Failure("the systemd root can only be made by root")
-    need("debootstrap", "debootstrap")
-    need("unshare", "util-linux")
+    needs("systemd")
     mirror, _ = kernels.mirrors()
     say(f"make the systemd root: {suite}")
     with tempfile.TemporaryDirectory(dir=cache()) as work:

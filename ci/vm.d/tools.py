@@ -4,9 +4,10 @@ import contextlib
 import fcntl
 import functools
 import os
-import shutil
 import subprocess
 import sys
+
+CI = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 class Failure(Exception):
@@ -34,18 +35,10 @@ def locked():
         yield
 
 
-def need(command, package):
-    """Installs the Debian package that has a command, where that can be done."""
-    if shutil.which(command):
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Failure(f"{command} is missing: install the package {package}")
-    say(f"install {package}")
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    quiet = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "check": True}
-    subprocess.run(["apt-get", "update", "-qq"], **quiet)
-    subprocess.run(install, **quiet)
+def needs(*whats):
+    """Installs the Debian packages of these lists in ci/need, where that can be done; it names all that are missing."""
+    if subprocess.run([os.path.join(CI, "need"), *whats], stdin=subprocess.DEVNULL).returncode != 0:
+        raise Failure("what is missing stands above")
 
 
 def output(*words, **options):

@@ -32,7 +32,8 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Parser)]
 #[command(name = "tidy-process", version, propagate_version = true, about, max_term_width = 100)]
 #[command(styles = STYLES, disable_help_subcommand = true)]
-#[command(after_help = "tidy-process help SUBCOMMAND explains one; help topics lists what else.")]
+#[command(after_help = "tidy-process help SUBCOMMAND explains one; help topics lists what else. \
+    --version --verbose says what it is built of.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) what: What,

@@ -77,6 +77,8 @@ pub(crate) enum Failure {
     StoppedBefore(Signal),
     #[error("doctor: no answer for {patience:?} from what comes after {after}")]
     NoAnswer { after: &'static str, patience: Duration },
+    #[error("doctor --setup {user:?}: {why}")]
+    Setup { user: String, why: String },
     #[error("{what}")]
     Nowhere { what: String, hint: Cow<'static, str> },
     #[error("top: --all-users is for root: other users' trees cannot be seen")]

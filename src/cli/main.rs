@@ -14,6 +14,7 @@ mod report;
 mod doctor;
 mod ps;
 mod top;
+mod version;
 mod place;
 mod systemd;
 mod words;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     if let Some(completed) = completions::complete(&argv, Cli::command) {
         return ExitCode::from(ended(completed).exit);
+    }
+    if version::is_asked(&argv) {
+        return ExitCode::from(ended(version::print_all()).exit);
     }
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,

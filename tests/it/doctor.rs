@@ -306,6 +306,8 @@ fn an_ordinary_user_without_systemd_is_told_what_root_has_to_type() {
     let command = remedy.strip_prefix("as root: ").unwrap();
     let command = command.split(" (").next().unwrap();
     assert!(command.contains(&format!("echo {} >", shell.id())), "{command}");
+    let for_good = format!("for good: tidy-process doctor --setup {NOBODY} --apply)");
+    assert!(remedy.ends_with(&for_good), "{remedy}");
     let typed = Command::new("sh").args(["-c", command]).output().unwrap();
     assert!(typed.status.success(), "{command}: {}", said(&typed.stderr));
     drop(shell.stdin.take());

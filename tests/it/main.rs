@@ -84,6 +84,8 @@ mod levels;
 mod limits;
 mod mischief;
 mod model;
+#[cfg(feature = "cli")]
+mod packages;
 mod pool;
 mod ports;
 mod pressure;
@@ -94,6 +96,8 @@ mod ready;
 mod ready_places;
 mod recipes;
 mod settle;
+#[cfg(feature = "cli")]
+mod setup;
 #[cfg(feature = "cli")]
 mod shells;
 #[cfg(feature = "cli")]

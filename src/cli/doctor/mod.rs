@@ -10,6 +10,7 @@ mod finding;
 mod host;
 mod layers;
 pub(crate) mod probe;
+mod setup;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -24,6 +25,7 @@ use tidy_process::cli_support::CONTROLLERS;
 
 use crate::doctor::finding::{Finding, State};
 use crate::doctor::probe::Site;
+use crate::doctor::setup::SetupArgs;
 use crate::exit::{Ended, Failure};
 use crate::print::json::VERSION;
 use crate::print::text::{self, failed, print, print_json};
@@ -60,7 +62,9 @@ Exit status:
 Examples:
   tidy-process doctor
   tidy-process doctor --require kill,guard,memory,pids || exit 1
-  tidy-process doctor --json | jq -e '.capabilities.memory.state == \"ok\"'";
+  tidy-process doctor --json | jq -e '.capabilities.memory.state == \"ok\"'
+  tidy-process doctor --setup alice            # what root types for an ordinary user
+  sudo tidy-process doctor --setup alice --apply";
 
 #[derive(Debug, Args)]
 #[command(after_help = STATES)]
@@ -81,9 +85,18 @@ pub(crate) struct DoctorArgs {
     /// Do not ask systemd for a scope, as `run --no-systemd` does not
     #[arg(long)]
     no_systemd: bool,
+
+    #[command(flatten)]
+    setup: SetupArgs,
 }
 
 pub(crate) fn doctor(args: &DoctorArgs) -> Ended {
+    if let Some(user) = &args.setup.setup {
+        return match setup::setup(user, &args.setup, args.parent.as_deref()) {
+            Ok(()) => Ended { exit: 0, by_signal: None },
+            Err(failure) => failed(&failure),
+        };
+    }
     let (parent, no_systemd) = (args.parent.clone(), args.no_systemd);
     let (findings, complete) = examine(move || Site::find(parent, no_systemd));
     let printed = if args.json { print_json(&json(&findings)) } else { print(&table(&findings)) };

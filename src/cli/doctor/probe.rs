@@ -189,7 +189,8 @@ fn by_hand(base: &Path) -> String {
     let dir = dir.display();
     format!(
         "as root: mkdir {dir} && chown -R {uid} {dir} && echo {shell} >{dir}/cgroup.procs \
-         ({shell} is the shell that started doctor)"
+         ({shell} is the shell that started doctor; for good: tidy-process doctor --setup {uid} \
+         --apply)"
     )
 }
 
