@@ -73,7 +73,7 @@ fn a_main_process_that_lives_has_not_ended() -> io::Result<()> {
     let stage = Stage::set()?;
     let mut main = Command::new("sleep").arg("60").spawn()?;
     let handle = sys::handle(main.id().cast_signed())?;
-    let ended = stage.kept.main_ended(handle.pidfd.as_fd(), Some(Instant::now()));
+    let ended = stage.kept.main_ended(handle.pidfd.as_fd(), None, Some(Instant::now()));
     main.kill()?;
     main.wait()?;
     assert!(!ended?);
@@ -94,7 +94,7 @@ fn a_status_that_comes_in_the_last_moment_is_no_timeout() -> io::Result<()> {
             thread::sleep(Duration::from_millis(50));
             (&stage.line).write_all(&record(ENDED, 0))
         });
-        stage.kept.main_ended(handle.pidfd.as_fd(), Some(deadline))
+        stage.kept.main_ended(handle.pidfd.as_fd(), None, Some(deadline))
     });
     main.kill()?;
     main.wait()?;

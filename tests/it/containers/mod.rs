@@ -4,194 +4,20 @@
 //! crun mounts the hierarchy itself, so those tests are for machines where cgroup v2 is the only
 //! one (the virtual machines, where `TIDY_CONTROLLERS=1` says that it has to be).
 
+mod container;
+
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use serial_test::serial;
 
+use self::container::{Cgroupfs, Container};
 use crate::server::free_port;
 use crate::support::{Alone, Stage, example, lacks, skip, tool};
 use crate::victim;
-
-/// What Docker and Podman leave to a container's root.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
-/// What `--privileged` adds.
-const MORE: [&str; 27] = [
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BROADCAST",
-    "CAP_PERFMON",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cgroupfs {
-    ReadOnly,
-    Writable,
-    /// Writable, like all of sysfs, with every capability and nothing masked.
-    Privileged,
-}
-
-/// A container that crun makes, from the directories of this machine.
-struct Container {
-    bundle: PathBuf,
-    name: String,
-    user: u32,
-    cgroup: Option<PathBuf>,
-}
-
-impl Container {
-    /// None where cgroup v1 is there too or crun is missing, if that may be: see `skip`.
-    fn make(cgroupfs: Cgroupfs, user: u32, words: &[&str]) -> Option<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        if mounts.contains(" - cgroup ") {
-            assert!(std::env::var_os("TIDY_CONTROLLERS").is_none(), "there is cgroup v1: {mounts}");
-            lacks("controllers", "crun's containers need a host without cgroup v1: try ci/all");
-            return None;
-        }
-        if Command::new("crun").arg("--version").output().is_err() {
-            skip("crun is missing: install the package crun");
-            return None;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tidy-container-{}-{number}", std::process::id());
-        let bundle = std::env::temp_dir().join(&name);
-        let this = Self { bundle, name, user, cgroup: None };
-        fs::create_dir_all(this.bundle.join("rootfs")).unwrap();
-        for dir in [&this.bundle, &this.bundle.join("rootfs")] {
-            chown(dir, Some(user), Some(user)).unwrap();
-        }
-        let mut spec = this.crun();
-        spec.arg("spec").current_dir(&this.bundle);
-        if user != 0 {
-            spec.arg("--rootless");
-        }
-        assert!(spec.status().unwrap().success());
-        this.configure(cgroupfs, words);
-        Some(this)
-    }
-
-    fn crun(&self) -> Command {
-        let mut crun = Command::new("crun");
-        crun.args(["--root", &self.bundle.join("state").display().to_string()]);
-        crun.uid(self.user).gid(self.user).env_remove("XDG_RUNTIME_DIR");
-        crun
-    }
-
-    /// What crun proposes, with our command, the engines' capabilities, and this machine's files.
-    fn configure(&self, cgroupfs: Cgroupfs, words: &[&str]) {
-        let path = self.bundle.join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let process = &mut config["process"];
-        process["terminal"] = false.into();
-        process["args"] = words.into();
-        let path_variable = format!("PATH={}", std::env::var("PATH").unwrap());
-        // A rootless container has one user.
-        let may_skip = if self.user == 0 { "TIDY_MAY_SKIP=" } else { "TIDY_MAY_SKIP=users" };
-        process["env"] = json!([path_variable, "HOME=/tmp", may_skip]);
-        let privileged = cgroupfs == Cgroupfs::Privileged;
-        let more: &[&str] = if privileged { &MORE } else { &[] };
-        for set in ["bounding", "effective", "permitted"] {
-            process["capabilities"][set] = [&CAPABILITIES, more].concat().into();
-        }
-        if privileged {
-            for key in ["maskedPaths", "readonlyPaths"] {
-                config["linux"].as_object_mut().unwrap().remove(key);
-            }
-        }
-        for mount in config["mounts"].as_array_mut().unwrap() {
-            let writable = mount["destination"] == "/sys/fs/cgroup"
-                && cgroupfs != Cgroupfs::ReadOnly
-                || mount["destination"] == "/sys" && privileged;
-            if writable {
-                mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
-            }
-        }
-        self.add_files(config["mounts"].as_array_mut().unwrap());
-        fs::write(path, config.to_string()).unwrap();
-    }
-
-    fn add_files(&self, mounts: &mut Vec<Value>) {
-        for entry in fs::read_dir("/").unwrap().flatten() {
-            let (name, from) = (entry.file_name(), entry.path());
-            let to = self.bundle.join("rootfs").join(&name);
-            let kept = ["proc", "sys", "dev", "run"].iter().any(|other| name == *other);
-            match entry.file_type().unwrap() {
-                kind if kind.is_symlink() => symlink(fs::read_link(&from).unwrap(), &to).unwrap(),
-                kind if kind.is_dir() && !kept => mounts.push(json!({
-                    "destination": from, "source": from, "type": "none",
-                    "options": ["rbind", "rprivate"],
-                })),
-                _ => {}
-            }
-        }
-    }
-
-    fn run(&self) -> Output {
-        let mut crun = self.crun();
-        crun.args(["--cgroup-manager", if self.user == 0 { "cgroupfs" } else { "disabled" }]);
-        crun.args(["run", "--bundle"]).args([self.bundle.to_str().unwrap(), &self.name]);
-        if let Some(cgroup) = &self.cgroup {
-            // The shell goes there first, as a session's own does.
-            let mut outer = Command::new("sh");
-            outer.args(["-c", "echo $$ >\"$0\"/cgroup.procs && exec \"$@\""]).arg(cgroup);
-            let user = self.user.to_string();
-            outer.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-            return outer.arg(crun.get_program()).args(crun.get_args()).output().unwrap();
-        }
-        crun.output().unwrap()
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.bundle);
-    }
-}
 
 fn said(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -312,18 +138,21 @@ fn in_a_container_every_escape_fails_in_a_fence() {
     suite(Cgroupfs::Writable, 0, "every_escape_that_works_without_a_fence_fails_in_one");
 }
 
-/// A default container's own /proc is covered in part, so the kernel mounts no other one in it.
+/// Where the engine leaves it its namespaces: without a seccomp profile.
 #[test]
 #[serial]
-fn in_a_container_a_sandbox_is_refused_by_name_and_in_a_privileged_one_it_holds() {
+fn in_a_container_a_sandbox_holds_or_is_refused_by_name() {
     let run = [tool(), "run", "--sandbox", "--", "true"];
     let Some(container) = Container::make(Cgroupfs::Writable, 0, &run) else { return };
+    container.forbid(&["unshare", "mount", "setns"]);
     let output = container.run();
     drop(container);
     let told = said(&output);
     assert_eq!(output.status.code(), Some(125), "{told}");
-    assert!(told.contains("/proc") && told.contains("hint: "), "{told}");
-    suite(Cgroupfs::Privileged, 0, "every_escape_fails_in_a_sandbox_too");
+    assert!(told.contains("user namespace") && told.contains("hint: "), "{told}");
+    for cgroupfs in [Cgroupfs::Writable, Cgroupfs::Privileged] {
+        suite(cgroupfs, 0, "escapes::every_escape_fails_in_a_sandbox_too");
+    }
 }
 
 /// `docker run --privileged --cgroupns=private`.
