@@ -4,11 +4,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use ratatui::Frame;
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::Span;
+use ratatui_core::buffer::Buffer;
+use ratatui_core::layout::Rect;
+use ratatui_core::style::{Color, Modifier, Style};
+use ratatui_core::terminal::Frame;
+use ratatui_core::text::Span;
 use tidy_process::ProcessInfo;
 use tidy_process::cli_support::{LINE, shortened};
 

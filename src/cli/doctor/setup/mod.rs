@@ -136,6 +136,8 @@ fn run(script: &str) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     fn nobody(name: &str) -> User {
