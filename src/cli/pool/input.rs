@@ -13,6 +13,10 @@ pub(crate) const LONGEST: usize = 128 << 10;
 /// Bytes that are read at once.
 const PIECE: usize = 64 << 10;
 
+/// Of a record whose middle is left out no more than this is: no command line is longer, however
+/// it is quoted.
+const LEFT_OUT: usize = 64 << 20;
+
 /// What comes next of an input.
 pub(crate) enum Record {
     Is(Vec<u8>),
@@ -31,6 +35,8 @@ pub(crate) struct Input {
     is_over: bool,
     /// Whether of a record that is too long the middle is left out.
     cuts: bool,
+    /// How much was left out of the record that is read now.
+    left_out: usize,
     /// Whether the last record had no end.
     lacks_end: bool,
 }
@@ -38,8 +44,8 @@ pub(crate) struct Input {
 impl Input {
     pub(crate) fn new(file: File, delimiter: u8) -> Self {
         let (buffer, at, searched, is_over) = (Vec::new(), 0, 0, false);
-        let (cuts, lacks_end) = (false, false);
-        Self { file, delimiter, buffer, at, searched, is_over, cuts, lacks_end }
+        let (cuts, left_out, lacks_end) = (false, 0, false);
+        Self { file, delimiter, buffer, at, searched, is_over, cuts, left_out, lacks_end }
     }
 
     /// One of which only the beginning of each record matters, however long that is.
@@ -58,7 +64,8 @@ impl Input {
             if let Some(record) = self.buffered() {
                 return Ok(Record::Is(record));
             }
-            if self.cuts && self.buffer.len() - self.at > PIECE {
+            if self.cuts && self.left_out < LEFT_OUT && self.buffer.len() - self.at > PIECE {
+                self.left_out += self.buffer.len() - self.at - PIECE;
                 self.buffer.truncate(self.at + PIECE);
                 self.searched = self.buffer.len();
             }
@@ -84,7 +91,7 @@ impl Input {
         };
         let end = self.searched + length;
         let record = self.buffer.get(self.at..end).unwrap_or_default().to_vec();
-        (self.at, self.searched) = (end + 1, end + 1);
+        (self.at, self.searched, self.left_out) = (end + 1, end + 1, 0);
         Some(record)
     }
 
@@ -170,6 +177,7 @@ mod tests {
         let mut input = Input::new(File::from(std::os::fd::OwnedFd::from(reader)), b'\n');
         assert!(matches!(input.next(), Ok(Record::NotYet)));
         assert!(Input::new(File::open("/dev/zero")?, b'\n').next().is_err());
+        assert!(Input::of_heads(File::open("/dev/zero")?, b'\n').next().is_err());
         Ok(())
     }
 }
