@@ -17,7 +17,7 @@ use crate::pool::clerk::Books;
 use crate::pool::desk::Feed;
 use crate::pool::gate::Gate;
 use crate::pool::joblog::{self, Log};
-use crate::pool::source::{Origin, Recipe, Source, split};
+use crate::pool::source::{Args, Origin, Recipe, Source, Upcoming, split};
 use crate::pool::spool::Spools;
 use crate::pool::table::Table;
 use crate::pool::template::Template;
@@ -39,6 +39,30 @@ pub(crate) struct Opened {
     pub(crate) books: Books,
 }
 
+impl Opened {
+    /// Reads the commands that are still to be run, without running them.
+    pub(crate) fn each(
+        self,
+        mut take: impl FnMut(&Recipe, u64, &Args) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Opened { recipe, mut feed, .. } = self;
+        let mut number = 0;
+        loop {
+            let next = feed.source.next();
+            match next.map_err(|error| open_failure(Path::new("input"), error))? {
+                Upcoming::Is(args) => {
+                    number += 1;
+                    if !feed.done.has(number) {
+                        take(&recipe, number, &args)?;
+                    }
+                }
+                Upcoming::End => return Ok(()),
+                Upcoming::NotYet => feed.source.wait().map_err(Failure::Print)?,
+            }
+        }
+    }
+}
+
 pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failure> {
     let (command, words) = split(&args.command);
     let mut files = Files::new(opener, false);
@@ -53,7 +77,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     let is_line = command.is_empty();
     refuse_mixtures(args, is_line, origins.len())?;
     refuse_line(args, &command)?;
-    let shows = args.progress.is_shown(args.quiet) && !args.dry_run;
+    let shows = args.progress.is_shown(args.quiet) && !args.runs_none();
     let length = shows.then(|| expected(&origins, args)).flatten();
     let recipe = match is_line {
         true => Recipe::Line,
@@ -72,7 +96,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
         |path| summary.writing(path),
     )?;
     let spools = match &args.results {
-        Some(dir) if !args.dry_run => Spools::results(dir)?,
+        Some(dir) if !args.runs_none() => Spools::results(dir)?,
         None if args.ungroup => Spools::Ours,
         _ => Spools::unnamed()?,
     };
@@ -130,7 +154,8 @@ fn joblog(
     files: &mut Files<'_>,
 ) -> Result<(Log, Sink), Failure> {
     let mut log = Log { begin: joblog::header(), ..Log::default() };
-    let Some(path) = args.joblog.as_deref() else {
+    // A script's log is the engine's.
+    let Some(path) = args.joblog.as_deref().filter(|_| args.emit.is_none()) else {
         return Ok((log, Sink::open(None, |path| files.writing(path))?));
     };
     let resumes = args.resume || args.resume_failed;
