@@ -10,6 +10,7 @@ use crate::confine::ConfineArgs;
 use crate::exit::Leaks;
 use crate::options::{LimitArgs, Policy, SettingArgs};
 use crate::place::args::GroundArgs;
+use crate::pool::engine::Engine;
 use crate::pool::values::{Busy, Halt, Jobs, count, delimiter, halt, jobs, load, tries};
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
@@ -131,6 +132,12 @@ pub(crate) struct PoolArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
+    /// Print a script that has an engine with many machines run them, and run none; reports and
+    /// output will be in the directory of --results, for tidy-process report
+    #[arg(long, value_name = "ENGINE", value_enum, requires = "results")]
+    #[arg(conflicts_with = "dry_run")]
+    pub(crate) emit: Option<Engine>,
+
     /// Write a line for each start and each end to FILE, or to standard output with "-"; see
     /// docs/json.md
     #[arg(long, value_name = "FILE")]
@@ -201,6 +208,11 @@ impl PoolArgs {
     pub(crate) fn policy(&self) -> Policy {
         let Self { timeout, kill_after, signal, leaks, settle, .. } = *self;
         Policy { timeout, kill_after, signal, leaks, settle }
+    }
+
+    /// Whether it only prints.
+    pub(crate) fn runs_none(&self) -> bool {
+        self.dry_run || self.emit.is_some()
     }
 
     /// Whether what a command has used is told anywhere.

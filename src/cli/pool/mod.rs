@@ -5,6 +5,8 @@ pub(crate) mod backlog;
 mod bar;
 mod clerk;
 mod conduct;
+mod emit;
+pub(crate) mod engine;
 pub(crate) mod desk;
 pub(crate) mod gate;
 pub(crate) mod input;
@@ -17,8 +19,6 @@ pub(crate) mod template;
 pub(crate) mod values;
 
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -32,8 +32,8 @@ use crate::pool::args::PoolArgs;
 use crate::pool::clerk::Books;
 use crate::pool::conduct::Conduct;
 use crate::pool::desk::Desk;
+use crate::pool::emit::asked::Asked;
 use crate::pool::open::Opened;
-use crate::pool::source::Upcoming;
 use crate::pool::values::Jobs;
 use crate::print::json::{VERSION, insert};
 use crate::print::text::{self, failed, line};
@@ -54,8 +54,14 @@ pub(crate) fn pool(args: &PoolArgs) -> Ended {
 
 fn run(args: &PoolArgs, signals: &Signals) -> Result<Ended, Failure> {
     args.confine.refuse_for_many("pool")?;
+    // What a script cannot have is refused before any file is emptied.
+    let asked = args.emit.map(|engine| Asked::read(args, engine)).transpose()?;
     let opener = Opener { signals, deadline: None };
     let opened = open::open(args, &opener)?;
+    if let Some(asked) = asked {
+        return emit::emit(args, &asked, opened, signals)
+            .map(|()| Ended { exit: 0, by_signal: None });
+    }
     if args.dry_run {
         return list(opened, signals).map(|()| Ended { exit: 0, by_signal: None });
     }
@@ -91,29 +97,11 @@ fn at_a_time(args: &PoolArgs) -> usize {
 
 /// Prints the commands.
 fn list(opened: Opened, signals: &Signals) -> Result<(), Failure> {
-    let Opened { recipe, mut feed, .. } = opened;
-    let mut number = 0;
-    loop {
-        if let Some(signal) = signals.answer_alone()? {
-            return Err(Failure::NotStarted(signal));
-        }
-        let next = feed.source.next();
-        match next.map_err(|error| crate::exit::open_failure(Path::new("input"), error))? {
-            Upcoming::Is(args) => {
-                number += 1;
-                if !feed.done.has(number) {
-                    let words = recipe.words(&args, number, 1);
-                    let text = recipe.text(&words);
-                    text::print(&format!("{}\n", String::from_utf8_lossy(&text)))?;
-                }
-            }
-            Upcoming::End => return Ok(()),
-            Upcoming::NotYet => {
-                let waited = feed.source.wait(signals.as_fd());
-                waited.map_err(|error| crate::exit::open_failure(Path::new("input"), error))?;
-            }
-        }
-    }
+    opened.each(signals, |recipe, number, args| {
+        let words = recipe.words(args, number, 1);
+        let text = recipe.text(&words);
+        text::print(&format!("{}\n", String::from_utf8_lossy(&text)))
+    })
 }
 
 /// The last words, and how the tool is to end.

@@ -17,7 +17,7 @@ use crate::pool::clerk::Books;
 use crate::pool::desk::Feed;
 use crate::pool::gate::Gate;
 use crate::pool::joblog::{self, Log};
-use crate::pool::source::{Origin, Recipe, Source, split};
+use crate::pool::source::{Args, Origin, Recipe, Source, Upcoming, split};
 use crate::pool::spool::Spools;
 use crate::pool::table::Table;
 use crate::pool::template::Template;
@@ -39,6 +39,34 @@ pub(crate) struct Opened {
     pub(crate) books: Books,
 }
 
+impl Opened {
+    /// Reads the commands that are still to be run, without running them; a signal ends that.
+    pub(crate) fn each(
+        self,
+        signals: &Signals,
+        mut take: impl FnMut(&Recipe, u64, &Args) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Opened { recipe, mut feed, .. } = self;
+        let failed = |error| open_failure(Path::new("input"), error);
+        let mut number = 0;
+        loop {
+            if let Some(signal) = signals.answer_alone()? {
+                return Err(Failure::NotStarted(signal));
+            }
+            match feed.source.next().map_err(failed)? {
+                Upcoming::Is(args) => {
+                    number += 1;
+                    if !feed.done.has(number) {
+                        take(&recipe, number, &args)?;
+                    }
+                }
+                Upcoming::End => return Ok(()),
+                Upcoming::NotYet => feed.source.wait(signals.as_fd()).map_err(failed)?,
+            }
+        }
+    }
+}
+
 pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failure> {
     let (command, words) = split(&args.command);
     let mut files = Files::new(opener, false);
@@ -53,7 +81,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     let is_line = command.is_empty();
     refuse_mixtures(args, is_line, origins.len())?;
     refuse_line(args, &command)?;
-    let shows = args.progress.is_shown(args.quiet) && !args.dry_run;
+    let shows = args.progress.is_shown(args.quiet) && !args.runs_none();
     let length = shows.then(|| expected(&origins, args)).flatten();
     let recipe = match is_line {
         true => Recipe::Line,
@@ -76,7 +104,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
         |path| summary.writing(path),
     )?;
     let spools = match &args.results {
-        Some(dir) if !args.dry_run => Spools::results(dir)?,
+        Some(dir) if !args.runs_none() => Spools::results(dir)?,
         None if args.ungroup => Spools::Ours,
         _ => Spools::unnamed()?,
     };
@@ -134,7 +162,8 @@ fn joblog(
     files: &mut Files<'_>,
 ) -> Result<(Log, Sink), Failure> {
     let mut log = Log { begin: joblog::header(), ..Log::default() };
-    let Some(path) = args.joblog.as_deref() else {
+    // A script's log is the engine's.
+    let Some(path) = args.joblog.as_deref().filter(|_| args.emit.is_none()) else {
         return Ok((log, Sink::open(None, |path| files.writing(path))?));
     };
     let resumes = args.resume || args.resume_failed;

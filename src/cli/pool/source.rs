@@ -216,6 +216,10 @@ impl Recipe {
         }
     }
 
+    pub(crate) fn has_slot(&self) -> bool {
+        matches!(self, Self::Template(template) if template.has_slot())
+    }
+
     /// As it is written in logs.
     pub(crate) fn text(&self, words: &[OsString]) -> Vec<u8> {
         match (self, words) {

@@ -51,6 +51,11 @@ impl Template {
         self.is_line
     }
 
+    /// Whether a command is told its place among those that run.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.words.iter().flatten().any(|piece| *piece == Piece::Slot)
+    }
+
     /// The words of one command.
     pub(crate) fn fill(&self, filling: &Filling<'_>) -> Vec<OsString> {
         if self.is_line {
@@ -115,7 +120,7 @@ fn part_of(arg: &[u8], part: Part) -> Vec<u8> {
 }
 
 /// As one word of a line for sh.
-fn in_sh(arg: &[u8]) -> Vec<u8> {
+pub(crate) fn in_sh(arg: &[u8]) -> Vec<u8> {
     let is_plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&byte);
     if !arg.is_empty() && arg.iter().all(is_plain) {
         return arg.to_vec();

@@ -2,6 +2,8 @@
 
 mod library;
 #[cfg(feature = "cli")]
+mod emitted;
+#[cfg(feature = "cli")]
 mod ends;
 #[cfg(feature = "cli")]
 mod files;

@@ -1,0 +1,72 @@
+"""An sshd on each of the three nodes, and ssh and GNU parallel on the head."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from nodes import HOME, TOOL, sh, until  # noqa: E402
+
+SERVER = """\
+HostKey {ssh}/host
+AuthorizedKeysFile {ssh}/client.pub
+StrictModes no
+UsePAM no
+PidFile none
+PermitRootLogin yes
+MaxStartups 1000
+# Without these a server does not notice that the link to its client was cut.
+ClientAliveInterval 1
+ClientAliveCountMax 2
+SetEnv PATH={home}/bin:/usr/local/bin:/usr/bin:/bin
+"""
+
+CLIENT = """\
+IdentityFile {ssh}/client
+UserKnownHostsFile {ssh}/known
+StrictHostKeyChecking no
+LogLevel ERROR
+"""
+
+OURS = [TOOL, "run", "-q", "-k", "1", "--die-with-parent", "--"]
+
+
+class Ssh:
+    def __init__(self, cluster):
+        self.head, self.nodes = cluster.head, cluster.nodes
+        self.dir = HOME / "ssh"
+        self.config = self.dir / "config"
+
+    def __enter__(self):
+        self.dir.mkdir(mode=0o700)
+        for key in ("host", "client"):
+            sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.dir / key)
+        names = {"ssh": self.dir, "home": HOME}
+        (self.dir / "sshd_config").write_text(SERVER.format(**names))
+        self.config.write_text(CLIENT.format(**names))
+        # In the mount namespace of this run alone: a server wants a directory there.
+        sh("mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run")
+        os.mkdir("/run/sshd", 0o755)
+        for node in self.nodes:
+            node.daemon(["/usr/sbin/sshd", "-D", "-e", "-f", self.dir / "sshd_config"], HOME / f"log/{node.name}.sshd")
+            answers = until(lambda node=node: self.ssh(node, "true").wait() == 0)
+            assert answers, (HOME / f"log/{node.name}.sshd").read_text()
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.wipe()
+
+    def ssh(self, node, line):
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        return self.head.popen(["ssh", "-F", self.config, node.name, line], **quiet)
+
+    def parallel(self, nodes, *words, held=False, **options):
+        """GNU parallel on the head, with commands on these nodes; `held`: in a tree of ours."""
+        hosts = ",".join(node.name for node in nodes)
+        call = ["parallel", "--ssh", f"ssh -F {self.config}", "--sshlogin", hosts, *words]
+        environment = {**os.environ, "PARALLEL": "--will-cite", "PARALLEL_HOME": str(self.dir)}
+        environment["PATH"] = f"{HOME}/bin:{environment['PATH']}"
+        options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
+        return self.head.popen([*(OURS if held else []), *call], env=environment, **options)

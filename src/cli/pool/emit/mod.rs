@@ -1,0 +1,127 @@
+//! `pool --emit`: the same commands as a script for an engine that has many machines. Each is a
+//! `tidy-process run` of its own there, which ends with the process that has started it, and whose
+//! report lies where `--results` of a pool would have put it.
+
+pub(crate) mod asked;
+mod dask;
+mod parallel;
+mod script;
+mod slurm;
+
+use std::env::current_dir;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf, absolute};
+
+use tidy_process::cli_support::quoted;
+
+use crate::exit::{Failure, open_failure};
+use crate::pool::args::PoolArgs;
+use crate::pool::emit::asked::Asked;
+use crate::pool::emit::script::{Lines, refusal};
+use crate::pool::engine::Engine;
+use crate::pool::open::Opened;
+use crate::pool::template::in_sh;
+use crate::print::text::line;
+use crate::wait::signals::Signals;
+
+/// What makes a line for sh of a command.
+struct Place {
+    here: PathBuf,
+    results: PathBuf,
+    /// For `tidy-process run`.
+    options: Vec<OsString>,
+    name: Option<OsString>,
+}
+
+/// Writes the script to standard output. Nothing is made or run.
+pub(crate) fn emit(
+    args: &PoolArgs,
+    asked: &Asked,
+    opened: Opened,
+    signals: &Signals,
+) -> Result<(), Failure> {
+    if opened.recipe.has_slot() {
+        return Err(refusal(
+            "{%} is the place of a command among those that run, which only pool knows".to_owned(),
+            "leave it out, or use what the engine has, as SLURM_ARRAY_TASK_ID",
+        ));
+    }
+    let place = Place::new(args, asked.options.clone())?;
+    let lines: Lines<'_> = Box::new(|take| {
+        opened.each(signals, |recipe, number, args| {
+            // There is no slot in it.
+            take(&place.line(&recipe.words(args, number, 0), number))
+        })
+    });
+    match asked.engine {
+        Engine::Slurm => slurm::write(asked, lines)?,
+        Engine::Dask => dask::write(args.retries, lines)?,
+        Engine::Parallel => parallel::write(asked, lines)?,
+    }
+    if !args.quiet {
+        let results = in_sh(place.results.as_os_str().as_bytes());
+        let results = quoted(&String::from_utf8_lossy(&results));
+        line(format_args!("when it has run: tidy-process report {results} -o page.html"));
+    }
+    Ok(())
+}
+
+impl Place {
+    fn new(args: &PoolArgs, options: Vec<OsString>) -> Result<Self, Failure> {
+        let here = current_dir().map_err(|error| open_failure(Path::new("."), error))?;
+        let results = args.results.as_deref().unwrap_or(Path::new("."));
+        let results = absolute(results).map_err(|error| open_failure(results, error))?;
+        Ok(Self { here, results, options, name: args.name.clone() })
+    }
+
+    /// Begins where this process stands, so that names of files mean what they mean here.
+    fn line(&self, words: &[OsString], number: u64) -> Vec<u8> {
+        let dir = self.results.join(number.to_string());
+        let mut line = Vec::new();
+        let add = |line: &mut Vec<u8>, text: &str, word: &OsStr| {
+            line.extend_from_slice(text.as_bytes());
+            line.extend(in_sh(word.as_bytes()));
+        };
+        add(&mut line, "cd ", self.here.as_os_str());
+        add(&mut line, " && mkdir -p ", dir.as_os_str());
+        line.extend_from_slice(b" && exec tidy-process run --die-with-parent");
+        self.options.iter().for_each(|option| add(&mut line, " ", option));
+        if let Some(name) = &self.name {
+            let mut name = name.clone();
+            name.push(format!("-{number}"));
+            add(&mut line, " --name ", &name);
+        }
+        line.extend_from_slice(b" --stdin /dev/null");
+        add(&mut line, " --stdout ", dir.join("stdout").as_os_str());
+        add(&mut line, " --stderr ", dir.join("stderr").as_os_str());
+        add(&mut line, " --json ", dir.join("report.json").as_os_str());
+        line.extend_from_slice(format!(" -E PARALLEL_SEQ={number} --").as_bytes());
+        words.iter().for_each(|word| add(&mut line, " ", word));
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stands_where_this_process_does_and_quotes_every_word() {
+        let place = Place {
+            here: "/a b".into(),
+            results: "/r'".into(),
+            options: vec!["--timeout=5m".into(), "-E".into(), "K=$V".into()],
+            name: Some("n".into()),
+        };
+        let words = ["echo", "; rm *", ""].map(OsString::from);
+        let wanted = r"cd '/a b' && mkdir -p '/r'\''/7' && exec tidy-process run \
+            --die-with-parent --timeout=5m -E 'K=$V' --name n-7 --stdin /dev/null \
+            --stdout '/r'\''/7/stdout' --stderr '/r'\''/7/stderr' \
+            --json '/r'\''/7/report.json' -E PARALLEL_SEQ=7 -- echo '; rm *' ''";
+        let wanted: Vec<&str> = wanted.split_whitespace().filter(|word| *word != "\\").collect();
+        let line = place.line(&words, 7);
+        let line = String::from_utf8_lossy(&line).into_owned();
+        assert_eq!(line, wanted.join(" "));
+    }
+}
