@@ -15,7 +15,7 @@ use crate::pool::input::{Input, Record};
 use crate::pool::template::{Filling, Template};
 use crate::words::typed;
 
-/// No exec takes more bytes of arguments, of which each has a NUL and a pointer besides (execve(2)).
+/// No exec takes more bytes of arguments, each of which has a NUL and a pointer too (execve(2)).
 const MOST_ARGUMENTS: usize = 6 << 20;
 const POINTER: usize = 9;
 
