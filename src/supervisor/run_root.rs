@@ -205,7 +205,8 @@ impl OwnRunRoot {
         Ok(())
     }
 
-    /// Notes processes that have to be reaped; forgets those that nothing else knows and that have ended.
+    /// Notes processes that have to be reaped; forgets those that nothing else knows and that have
+    /// ended.
     pub(crate) fn inhabit(&self, new: &Arc<Inmates>) {
         let mut all = lock(&self.inmates);
         all.retain(|inmates| Arc::strong_count(inmates) > 1 || !inmates.are_gone());

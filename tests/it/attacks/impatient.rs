@@ -30,7 +30,8 @@ fn top_waits_for_no_grace_once_it_is_interrupted() {
     stage.close(Alone::No);
 }
 
-/// One column and one row, and back, and more than there is memory for; each key and each foot is drawn there.
+/// One column and one row, and back, and more than there is memory for; each key and each foot is
+/// drawn there.
 #[test]
 #[parallel]
 fn top_draws_on_terminals_of_any_size() {
