@@ -123,8 +123,8 @@ impl Request {
             Some(env) => {
                 command.env_clear().envs(env.iter().map(|(key, value)| (os(key), os(value))));
             }
-            // With the GIL: `os.putenv` of another thread moves the C library's table, which the
-            // spawn itself would read meanwhile.
+            // With the GIL (without one there is an `env`): `os.putenv` of another thread moves the
+            // C library's table, which the spawn itself would read meanwhile.
             None => {
                 command.inherit_env_now();
             }

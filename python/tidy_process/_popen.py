@@ -95,6 +95,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         args = _arguments(args, shell, executable)
         program = args[0] if executable is None else executable
         sys.audit("subprocess.Popen", program, args, cwd, env)
+        if env is None and not _has_gil():
+            # What is copied in Rust is the C library's table, which another thread may be moving.
+            env = os.environb.copy()
         confined = self._additions is not None and self._additions.sandbox is not None
         fds = [] if confined else list(pass_fds)
         request: Dict[str, Any] = {
@@ -370,6 +373,10 @@ def _number(id: "Optional[int]") -> "Optional[int]":
     if id is not None and not 0 <= id < 2**32:
         raise OverflowError(f"user and group ids are 32 bits, not {id}")
     return id
+
+
+def _has_gil() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _environment(env: "Any") -> "List[Tuple[bytes, bytes]]":

@@ -94,7 +94,9 @@ impl<'a> Conduct<'a> {
                 self.kill_at = None;
                 self.desk.crew.kill();
             }
-            if has_run.load(Ordering::SeqCst) && self.leave_at.is_some_and(|at| now >= at) {
+            // A start may hang in reading an input that another process has read away.
+            let is_idle = || has_run.load(Ordering::SeqCst) || self.running() == 0;
+            if self.leave_at.is_some_and(|at| now >= at) && is_idle() {
                 self.leave();
             }
         }
@@ -157,10 +159,16 @@ impl<'a> Conduct<'a> {
         Ok(())
     }
 
-    fn close(&self, signal: Signal) {
-        self.desk.crew.close();
+    /// How many commands run.
+    fn running(&self) -> usize {
         let mut running = 0;
         self.desk.crew.each(|_| running += 1);
+        running
+    }
+
+    fn close(&self, signal: Signal) {
+        self.desk.crew.close();
+        let running = self.running();
         if !self.desk.args.quiet && running > 0 {
             line(format_args!(
                 "{signal}: no more commands are started; {running} run on, once more kills them"

@@ -138,6 +138,7 @@ fn supervise(
     args.setting.apply(&mut command);
     sheet.record(&mut command);
     files.redirect(args, &mut command)?;
+    sheet.stays_apart(|path| files.has(path))?;
     let leader = choose_group(&mut command, signals);
     if let Some(signal) = signals.answer_alone()? {
         return Err(Failure::NotStarted(signal).into());

@@ -72,13 +72,21 @@ impl Sheet {
         is_taken: impl FnOnce(&Path) -> bool,
     ) -> Result<Self, Failure> {
         let Some(path) = &args.timeline else { return Ok(Self(None)) };
-        if is_taken(path) {
-            let why = "something else is written to it: --timeline needs a file of its own";
-            return Err(open_failure(path, io::Error::other(why)));
-        }
-        let file = WholeFile::open(path)?.check()?;
+        let file = WholeFile::open(path)?;
         let form = form(path).unwrap_or(Form::Page);
-        Ok(Self(Some((form, file, Recording::new()))))
+        let sheet = Self(Some((form, file.check()?, Recording::new())));
+        sheet.stays_apart(is_taken).map(|()| sheet)
+    }
+
+    /// Fails where the file `is_taken`, by what was opened since.
+    pub(crate) fn stays_apart(&self, is_taken: impl FnOnce(&Path) -> bool) -> Result<(), Failure> {
+        match &self.0 {
+            Some((_, file, _)) if is_taken(file.path()) => {
+                let why = "something else is written to it: --timeline needs a file of its own";
+                Err(open_failure(file.path(), io::Error::other(why)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether more than a command's end is of interest.

@@ -74,6 +74,8 @@ fn a_timeline_has_a_file_of_its_own() {
     for (what, how) in [
         ("--json", &["run"][..]),
         ("--junit", &["run"]),
+        ("--stdout", &["run"]),
+        ("--output", &["run"]),
         ("--json", &["with", "-q", "--server", "sleep 60"]),
     ] {
         let args = [what, &file, "--timeline", &link, "--", "true"];
