@@ -68,8 +68,10 @@ fn what_lingers_behind_the_main_process_ends_with_it_too() {
         let partner = sleeper();
         let mut command = stage.sh("sleep 30 & exit 3");
         command.die_with(partner.id()).linger(true).force_join(join);
+        let child = command.spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
         let ended = end_soon(partner);
-        let report = command.run().unwrap();
+        let report = child.wait_with_output().unwrap().report;
         assert_eq!((report.status.code(), report.cause), (Some(3), Cause::Stopped));
         ended.join().unwrap();
     });
