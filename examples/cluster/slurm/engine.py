@@ -13,7 +13,7 @@ ClusterName=tidy
 SlurmctldHost=head(10.77.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={home}/munge/socket
+AuthInfo=socket={home}/munge/socket,cred_expire=5
 CryptoType=crypto/munge
 ProctrackType=proctrack/{proctrack}
 TaskPlugin=task/none
