@@ -39,7 +39,7 @@ COMMAND = """\
 #!/bin/sh
 echo "$SLURM_ARRAY_TASK_ID" >>/mnt/victims/started
 setsid sleep 600.77 >/dev/null 2>&1 &
-sleep 0.2
+sleep 1
 echo "$SLURM_ARRAY_TASK_ID" >>/mnt/victims/ended
 """
 
