@@ -19,7 +19,7 @@ use crate::child::Child;
 use crate::child::settle::Rest;
 use crate::command::Command;
 use crate::containment::Containment;
-pub use crate::error::advice::in_slurm_job;
+use crate::error::advice;
 use crate::error::{Error, Result};
 pub use crate::exec::launch::clone_refused;
 use crate::explain::Explainer;
@@ -36,7 +36,7 @@ pub use crate::supervisor::held::Held;
 use crate::supervisor::list::TreeInfo;
 pub use crate::supervisor::lookout::{CgroupId, Lookout, Pulse, SeenTree, is_plain};
 pub use crate::supervisor::orphans::reap_all_but;
-pub use crate::supervisor::partner::Partner;
+use crate::supervisor::partner;
 pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
@@ -58,6 +58,45 @@ pub fn find_base(base: Option<&Path>) -> Result<PathBuf> {
 /// The value is none of those that there are.
 pub fn containment_of_environment() -> Result<Containment> {
     environment::containment()
+}
+
+/// Whether this process is part of a job of Slurm.
+#[must_use]
+pub fn in_slurm_job() -> bool {
+    advice::in_slurm_job()
+}
+
+/// The parent of this process, with which the tool is to die. Readable, as an fd, once the whole
+/// process has ended.
+#[derive(Debug)]
+pub struct Partner(partner::Partner);
+
+impl Partner {
+    /// `named` is the pid that it is expected to have.
+    ///
+    /// # Errors
+    /// It has ended ([`Error::is_partner_gone`]), or is outside of this pid namespace.
+    pub fn parent(named: Option<u32>) -> Result<Self> {
+        partner::Partner::parent(named).map(Self)
+    }
+
+    /// A label to print.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Whether the whole process has ended, not only one of its threads.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.has_ended()
+    }
+}
+
+impl AsFd for Partner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Notes that the child is being stopped, and sends nothing: every wait kills what is left after

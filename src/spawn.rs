@@ -14,9 +14,11 @@ use crate::child::output::Output;
 use crate::command::Command;
 use crate::confinement::Property;
 use crate::containment::Placement;
+#[cfg(feature = "sandbox")]
+use crate::error::Step;
 use crate::error::advice::CONFINED_OR_DELEGATED;
 use crate::error::place::about;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result};
 use crate::exec::child_side::Closure;
 use crate::exec::entry::Entry;
 use crate::exec::image::Image;

@@ -1,4 +1,4 @@
-"""Three nodes on one machine: a network namespace and a cgroup each, joined by a bridge.
+"""Three nodes on one machine: a network, a host name and a cgroup each, joined by a bridge.
 
 Runs below `tidy-process run` in a mount and a network namespace of its own (see ci/cluster), so that whatever ends
 it leaves no process, no interface, no mount and no file: all of these end with the last process.
@@ -7,7 +7,6 @@ A node's processes enter its network with nsenter(1) alone: `ip netns exec` woul
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -59,20 +58,22 @@ class Node:
         self.name, self.address, self.cgroup = name, address, top / name
         self.cgroup.mkdir()
         self.daemons = set()
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        named = f"hostname {name} && exec sleep infinity"
+        self.holder = subprocess.Popen(["unshare", "--net", "--uts", "sh", "-c", named])
+        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", f"--uts=/proc/{self.holder.pid}/ns/uts"]
         ours = os.readlink("/proc/self/ns/net")
-        entered = until(lambda: os.readlink(f"/proc/{self.holder.pid}/ns/net") != ours, pause=0.005)
-        assert entered, f"{name}: no network namespace"
+        entered = until(lambda: words_of(self.holder.pid).startswith("sleep"), pause=0.005)
+        assert entered and os.readlink(f"/proc/{self.holder.pid}/ns/net") != ours, f"{name}: no namespaces"
         sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", self.holder.pid)
         sh("ip", "link", "set", f"to-{name}", "master", "bridge", "up")
-        inside = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "ip"]
+        inside = [*self.enter, "ip"]
         sh(*inside, "address", "add", f"{address}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             sh(*inside, "link", "set", link, "up")
 
     def popen(self, words, user=0, **options):
         """Starts a command on the node, as root or as another user."""
-        start = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+        start = [*self.enter, "--"]
         if user:
             start += ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--"]
         procs = os.open(self.cgroup / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
@@ -99,9 +100,10 @@ class Node:
     def pids(self):
         """All that is alive in the node's cgroup and below it."""
         found = set()
-        for procs in self.cgroup.rglob("cgroup.procs"):
+        # Directories go while they are walked; os.walk passes over those.
+        for directory, *_ in os.walk(self.cgroup):
             with contextlib.suppress(OSError):
-                found |= {int(pid) for pid in procs.read_text().split()}
+                found |= {int(pid) for pid in Path(directory, "cgroup.procs").read_text().split()}
         return {pid for pid in found if is_alive(pid)}
 
     def strangers(self, token=""):
@@ -133,6 +135,8 @@ class Cluster:
     """Three nodes, and `head`, where the engine's own server and its clients are."""
 
     def __init__(self):
+        # The tool above ends all; the steps of an orderly end would wait for daemons that have got the signal too.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         top = own_cgroup()
         # The nodes' own, so that this process is in none of them.
         sh("ip", "link", "add", "bridge", "type", "bridge")
@@ -157,9 +161,3 @@ class Cluster:
             node.close()
         for node in [self.head, *self.nodes]:
             assert until(lambda node=node: not node.pids()), f"{node.name}: {node.strangers()}"
-
-
-def adopt_orphans():
-    """Makes this process the reaper of what its children leave, so that their zombies do not stay."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-    signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -26,7 +26,7 @@ class Table:
 
     @staticmethod
     def line(row):
-        return "| {:6} | {:58} | {:>5} | {:>4} | {} |".format(*row)
+        return "| {:6} | {:66} | {:>5} | {:>4} | {} |".format(*row)
 
     def close(self):
         """Says what is wrong; returns an exit status."""

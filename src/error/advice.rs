@@ -142,7 +142,7 @@ pub(crate) const READ_ONLY: Advice = advice!(
 
 /// Whether this process is part of a job of Slurm, which has put it where it is and looks for it
 /// there.
-pub fn in_slurm_job() -> bool {
+pub(crate) fn in_slurm_job() -> bool {
     std::env::var_os("SLURM_JOB_ID").is_some_and(|id| !id.is_empty())
 }
 

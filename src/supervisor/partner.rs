@@ -16,7 +16,7 @@ use crate::sys::{self, poll};
 
 /// A process with whose end a tree is to end. Clones share the pidfd.
 #[derive(Debug, Clone)]
-pub struct Partner {
+pub(crate) struct Partner {
     pid: i32,
     pidfd: Arc<OwnedFd>,
 }
@@ -26,7 +26,7 @@ impl Partner {
     ///
     /// # Errors
     /// It has ended ([`Error::is_partner_gone`]), or is outside of this pid namespace.
-    pub fn parent(named: Option<u32>) -> Result<Self> {
+    pub(crate) fn parent(named: Option<u32>) -> Result<Self> {
         let pid = getppid().as_raw();
         if pid == 0 {
             return Err(Error::invalid(
@@ -51,7 +51,7 @@ impl Partner {
     ///
     /// # Errors
     /// It has ended ([`Error::is_partner_gone`]), there is none, or it is only a thread.
-    pub fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let partner = Self::open(i32::try_from(pid).unwrap_or(0))?;
         if partner.has_ended() { Err(Error::partner_gone(pid)) } else { Ok(partner) }
     }
@@ -66,14 +66,12 @@ impl Partner {
     }
 
     /// A label to print.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.cast_unsigned()
     }
 
     /// Whether the whole process has ended, not only one of its threads.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         poll::ended(self.as_fd(), Some(Instant::now())).unwrap_or(false)
     }
 

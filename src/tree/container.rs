@@ -113,8 +113,8 @@ impl Container {
         }
     }
 
-    /// Waits until the main process's status can be taken; false at the deadline, and when its partner
-    /// has ended. A keeper reports the status of its child.
+    /// Waits until the main process's status can be taken; false at the deadline, and when its
+    /// partner has ended. A keeper reports the status of its child.
     pub(crate) fn main_ended(
         &self,
         main: BorrowedFd<'_>,

@@ -97,15 +97,7 @@ fn play(role: &str) {
                 child.tree().processes().len() == 1
             })
         }),
-        "die-with-parent" => {
-            let supervisor = Supervisor::builder().die_with_parent().containment(held_by());
-            let supervisor = supervisor.build().unwrap();
-            let mut command = Command::new("sh");
-            command.args(["-c", "setsid sleep 60 & exec sleep 60"]).env_remove(ROLE);
-            let child = command.supervisor(&supervisor).spawn().unwrap();
-            ready();
-            child.wait().unwrap();
-        }
+        "die-with-parent" => die_with_parent(),
         "closed-crosswise" => crossed(),
         "fork" => fork(),
         "thread" => thread(),
@@ -114,11 +106,18 @@ fn play(role: &str) {
     }
 }
 
-fn held_by() -> Containment {
-    match std::env::var_os(KEPT) {
+/// Waits for a command that is to end when the parent of this process does.
+fn die_with_parent() {
+    let held_by = match std::env::var_os(KEPT) {
         None => Containment::Cgroup,
         Some(_) => Containment::Keeper,
-    }
+    };
+    let supervisor = Supervisor::builder().die_with_parent().containment(held_by).build().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "setsid sleep 60 & exec sleep 60"]).env_remove(ROLE);
+    let child = command.supervisor(&supervisor).spawn().unwrap();
+    ready();
+    child.wait().unwrap();
 }
 
 /// Keepers, if the environment says so.

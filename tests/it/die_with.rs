@@ -9,9 +9,15 @@ use tidy_process::{Cause, Command, Supervisor};
 use crate::actor::{KEPT, actor};
 use crate::support::{Alone, SOON, Stage, read_ready, until};
 
+/// Sets a stage.
+type Set = fn() -> Option<Stage>;
+
+/// Runs a command to its end, in one of the ways that wait.
+type Wait = fn(&mut Command) -> Cause;
+
 /// Born in the cgroup, forked, and with a keeper.
 fn on_every_path(check: impl Fn(&Stage, bool)) {
-    let paths: [(fn() -> Option<Stage>, bool); 3] =
+    let paths: [(Set, bool); 3] =
         [(Stage::set, false), (Stage::set, true), (Stage::of_keepers, false)];
     for (set, join) in paths {
         let Some(stage) = set() else { return };
@@ -42,7 +48,7 @@ fn end_soon(process: std::process::Child) -> std::thread::JoinHandle<()> {
 #[serial]
 fn a_command_ends_with_the_process_that_it_names() {
     on_every_path(|stage, join| {
-        let waits: [(&str, fn(&mut Command) -> Cause); 4] = [
+        let waits: [(&str, Wait); 4] = [
             ("run", |command| command.run().unwrap().cause),
             ("output", |command| command.output().unwrap().report.cause),
             ("linger", |command| command.linger(true).run().unwrap().cause),
@@ -68,8 +74,10 @@ fn what_lingers_behind_the_main_process_ends_with_it_too() {
         let partner = sleeper();
         let mut command = stage.sh("sleep 30 & exit 3");
         command.die_with(partner.id()).linger(true).force_join(join);
+        let child = command.spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
         let ended = end_soon(partner);
-        let report = command.run().unwrap();
+        let report = child.wait_with_output().unwrap().report;
         assert_eq!((report.status.code(), report.cause), (Some(3), Cause::Stopped));
         ended.join().unwrap();
     });

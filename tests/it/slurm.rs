@@ -91,5 +91,5 @@ fn the_hint_for_a_user_is_what_works_in_a_job() {
         }
         Err(error) => skip(&format!("nobody cannot reach the tool: {error}")),
     }
-    stage.close(crate::support::Alone::Yes);
+    stage.close(crate::support::Alone::No);
 }

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from nodes import HOME, SOON, TOOL, until  # noqa: E402
+from nodes import HOME, TOOL, until  # noqa: E402
 
 CONFIG = """\
 ClusterName=tidy
 SlurmctldHost=head(10.77.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={home}/munge/socket
+AuthInfo=socket={home}/munge/socket,cred_expire=5
 CryptoType=crypto/munge
 ProctrackType=proctrack/{proctrack}
 TaskPlugin=task/none
@@ -27,7 +27,7 @@ KillWait=1
 MessageTimeout=10
 BatchStartTimeout=10
 SlurmdTimeout=30
-InactiveLimit=30
+InactiveLimit=5
 MinJobAge=10
 MaxArraySize=3000
 MaxJobCount=10000
@@ -49,13 +49,13 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 class Slurm:
     """The daemons, with one way to track processes."""
 
-    def __init__(self, cluster, proctrack, epilog=None):
+    def __init__(self, cluster, proctrack, epilog=False):
         self.cluster, self.head, self.nodes = cluster, cluster.head, cluster.nodes
         self.proctrack = proctrack
         home = HOME / "slurm"
         (home / "state").mkdir(parents=True, exist_ok=True)
         config = home / "slurm.conf"
-        line = f"Epilog={epilog}" if epilog else ""
+        line = f"Epilog={HOME}/bin/epilog" if epilog else ""
         config.write_text(CONFIG.format(home=HOME, proctrack=proctrack, epilog=line))
         # On a host with both versions of cgroups Slurm cannot tell by itself.
         (home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
@@ -108,17 +108,17 @@ class Slurm:
         """The jobs that have not ended, as the controller has it."""
         return self.ask("squeue", "-h", "-o", "%i %T", *more).split("\n")[:-1]
 
-    def clear(self):
-        """Ends all jobs, also those whose shepherd is gone."""
-        self.ask("scancel", "-s", "KILL", "--full", "-u", "root")
-        self.ask("scancel", "-u", "root")
-        self.ask("scancel", "-u", "nobody")
-        if not until(lambda: not self.jobs(), patience=SOON):
-            for node in self.nodes:
-                self.ask("scontrol", "update", f"nodename={node.name}", "state=down", "reason=left")
-            until(lambda: not self.jobs(), patience=SOON)
-            for node in self.nodes:
-                self.ask("scontrol", "update", f"nodename={node.name}", "state=resume")
+    def clear(self, ids=()):
+        """Ends these jobs, or all; also those whose slurmstepd is gone."""
+        running = lambda: [line.split()[0] for line in self.jobs()]  # noqa: E731
+        still = lambda: [job for job in running() if not ids or job in ids]  # noqa: E731
+        if still():
+            self.ask("scancel", *still())
+        if until(lambda: not still(), 10.0):
+            return
+        for state in ("down", "resume"):
+            self.ask("scontrol", "update", "nodename=node1,node2,node3", f"state={state}", "reason=left")
+        assert until(lambda: not still()), f"jobs {still()} do not end{self.logs()}"
 
 
 def start_munge(head):

@@ -1,4 +1,4 @@
-"""What can die, and what is left then: one job of a step each, plain and ours, root's and nobody's, at the same time."""
+"""What can die, and what is left then: jobs of one step, plain and ours, root's and nobody's, at the same time."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ VICTIM = """\
 sleep 400.$1 >/dev/null 2>&1 &
 setsid sleep 401.$1 >/dev/null 2>&1 &
 setsid sh -c "sleep 402.$1 & exit" >/dev/null 2>&1
-echo "$SLURM_JOB_ID" >"$HOME_OF_ALL/victims/$1.new" && mv "$HOME_OF_ALL/victims/$1.new" "$HOME_OF_ALL/victims/$1"
+echo "$SLURM_JOB_ID" >"/mnt/victims/$1.new" && mv "/mnt/victims/$1.new" "/mnt/victims/$1"
 [ "$2" = ends ] || exec sleep 403.$1
 """
 
@@ -24,15 +24,10 @@ class Job:
 
     number = 1000
 
-    def __init__(self, slurm, node, user, is_ours, ends=False, more=()):
+    def __init__(self, slurm, node, user, start=(), ends=False):
         Job.number += 1
-        self.slurm, self.node, self.user, self.token = slurm, node, user, f"{Job.number}"
-        # Never read: the client's streams are not what is tried here.
-        words = [HOME / "bin/victim", self.token, "ends" if ends else "stays"]
-        if is_ours:
-            words = [*ours(user, more), *words]
-        environment = {**slurm.environment, "HOME_OF_ALL": str(HOME)}
-        slurm.environment = environment
+        self.slurm, self.node, self.token = slurm, node, f"{Job.number}"
+        words = [*start, HOME / "bin/victim", self.token, "ends" if ends else "stays"]
         self.client = slurm.srun(node, words, user)
         self.file = HOME / "victims" / self.token
 
@@ -42,16 +37,22 @@ class Job:
         return self
 
     def left(self):
-        """What is alive of it on its node, whatever has become of the job: its own, and all that holds it."""
-        sleeps = [f"40{kind}.{self.token}" for kind in range(4)]
-        return {pid: words for pid, words in self.node.strangers().items() if any(sleep in words for sleep in sleeps)}
+        """What is alive of it on its node, whatever has become of the job; what holds it too."""
+        marks = [f"40{kind}.{self.token}" for kind in range(4)] + [f"bin/victim {self.token} "]
+        strangers = self.node.strangers().items()
+        return {pid: words for pid, words in strangers if any(mark in f"{words} " for mark in marks)}
 
     def stepd(self):
         """The pid of the step's slurmstepd."""
-        for pid in self.node.pids() | self.slurm.head.pids():
+        for pid in self.node.pids():
             if words_of(pid).startswith(f"slurmstepd: [{self.id}."):
                 return pid
         raise AssertionError(f"job {self.id} has no slurmstepd")
+
+    def end(self):
+        """Ends what the fault, or Slurm, has left."""
+        kill(*children(self.client.pid), self.client.pid, *self.left())
+        self.client.wait()
 
 
 def children(pid):
@@ -66,50 +67,88 @@ def kill(*pids):
             os.kill(pid, signal.SIGKILL)
 
 
-def client_of(job):
-    """srun itself: what was started becomes it by exec."""
-    return job.client.pid
-
-
+SHEPHERD = "kill -9 srun and its shepherd, InactiveLimit"
+STEPD = "kill -9 slurmstepd"
 FAULTS = {
     "the step ends": None,
     "scancel": lambda job: job.slurm.ask("scancel", job.id),
     "scancel -s KILL": lambda job: job.slurm.ask("scancel", "-s", "KILL", job.id),
-    "kill -9 srun": lambda job: kill(client_of(job)),
-    "kill -9 srun and its shepherd": lambda job: kill(*children(client_of(job)), client_of(job)),
-    "kill -9 slurmstepd": lambda job: kill(job.stepd()),
+    "kill -9 srun": lambda job: kill(job.client.pid),
+    SHEPHERD: lambda job: kill(*children(job.client.pid), job.client.pid),
+    STEPD: lambda job: kill(job.stepd()),
 }
 
 # Plain has had its time: a grace of 1 s, the kill, and the engine's own second look.
 PLAIN_SETTLES = 4.0
+# Slurm looks for clients that are gone twice a minute.
+INACTIVE = 100.0
 
 
-def play(slurm, table, fault, leaves=None):
-    """One fault for four jobs at once; `leaves`: whether plain has to leave something."""
-    end = FAULTS[fault]
-    node1, node2, node3 = slurm.nodes
-    ends = end is None
-    plain = [Job(slurm, node1, user, False, ends) for user in (0, NOBODY)]
-    held = [Job(slurm, node2, 0, True, ends), Job(slurm, node3, NOBODY, True, ends)]
-    for job in plain + held:
-        job.ready()
-    if end:
-        for job in plain + held:
-            end(job)
-    until(lambda: not any(job.left() for job in held))
-    until(lambda: not any(job.left() for job in plain), patience=PLAIN_SETTLES)
-    running = {line.split()[0]: line.split()[1] for line in slurm.jobs()}
-    for user, one, other in (("root", plain[0], held[0]), ("nobody", plain[1], held[1])):
-        state = f"plain job: {running[one.id]}" if one.id in running else ""
-        event = f"{slurm.proctrack}, {user}: {fault}"
-        table.row(event, len(one.left()), len(other.left()), state, must_leave=bool(leaves))
-    for job in plain + held:
-        kill(*children(client_of(job)), client_of(job))
-        kill(*job.left())
-        job.client.wait()
-    slurm.clear()
+class Round:
+    """One fault for four jobs at once."""
+
+    def __init__(self, slurm, fault):
+        self.slurm, self.fault = slurm, fault
+        node1, node2, node3 = slurm.nodes
+        ends = FAULTS[fault] is None
+        self.plain = [Job(slurm, node1, user, ends=ends) for user in (0, NOBODY)]
+        self.ours = [Job(slurm, node, user, ours(user), ends) for node, user in ((node2, 0), (node3, NOBODY))]
+        self.jobs = self.plain + self.ours
+        for job in self.jobs:
+            job.ready()
+
+    def strike(self):
+        if FAULTS[self.fault]:
+            for job in self.jobs:
+                FAULTS[self.fault](job)
+
+    def tell(self, table, patience):
+        until(lambda: not any(job.left() for job in self.ours), patience)
+        until(lambda: not any(job.left() for job in self.plain), PLAIN_SETTLES)
+        states = dict(line.split() for line in self.slurm.jobs())
+        for user, one, other in zip(("root", "nobody"), self.plain, self.ours):
+            running = f"plain job is {states[one.id]}" if one.id in states else ""
+            event = f"{self.slurm.proctrack}, {user}: {self.fault}"
+            table.row(event, len(one.left()), len(other.left()), running, self.must_leave())
+            if other.left():
+                print(other.left())
+        if self.fault == STEPD:
+            still = all(states.get(job.id) == "RUNNING" for job in self.plain)
+            table.check(f"{self.slurm.proctrack}: the jobs of killed slurmstepds run on for Slurm", still)
+        for job in self.jobs:
+            job.end()
+        self.slurm.clear([job.id for job in self.jobs])
+
+    def must_leave(self):
+        # A cgroup of Slurm's own holds daemons too; what it is killed with is slurmstepd's.
+        return self.slurm.proctrack != "cgroup" or self.fault == STEPD
+
+
+def all_faults(slurm, table):
+    # The one that takes Slurm's own time goes on beside the others.
+    slow = Round(slurm, SHEPHERD)
+    slow.strike()
+    for fault in FAULTS:
+        if fault != SHEPHERD:
+            one = Round(slurm, fault)
+            one.strike()
+            one.tell(table, patience=20.0)
+    until(lambda: not {job.id for job in slow.jobs} & {line.split()[0] for line in slurm.jobs("-t", "R")}, INACTIVE)
+    slow.tell(table, patience=20.0)
     for node in slurm.nodes:
-        rest = until(lambda node=node: not node.strangers(), patience=5) or node.strangers()
-        if rest is not True:
-            table.check(f"{node.name} has nothing of {event} but {rest}", node is node1)
-            node.wipe()
+        rest = {} if until(lambda node=node: not node.strangers(), 5.0) else node.strangers()
+        if rest:
+            table.check(f"{node.name} has at the end only what plain has left: {rest}", node is slurm.nodes[0])
+        node.wipe()
+
+
+def end_without(slurm, start):
+    """How much is left when Slurm kills by itself all that it finds of a job."""
+    job = Job(slurm, slurm.nodes[1], 0, start).ready()
+    kill(job.client.pid)
+    until(lambda: job.id not in {line.split()[0] for line in slurm.jobs()})
+    until(lambda: not job.left(), 3.0)
+    left = len(job.left())
+    job.end()
+    slurm.clear([job.id])
+    return left
