@@ -20,6 +20,7 @@ mod systemd;
 mod words;
 mod confine;
 mod options;
+mod ending;
 mod script;
 mod wait;
 mod progress;
