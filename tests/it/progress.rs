@@ -191,3 +191,24 @@ fn with_says_what_each_server_is_waited_for() {
     fs::remove_dir_all(dir).unwrap();
     stage.close(Alone::No);
 }
+
+/// Neither what the log has already nor a blank line is one that is awaited.
+#[test]
+#[parallel]
+fn the_bar_of_a_pool_counts_what_is_to_be_run() {
+    let Some(stage) = Stage::set() else { return };
+    let Some(screen) = Screen::shell(&stage, (100, 24)) else { return };
+    screen.enters("cd $HERE; printf 'true\\n\\n \\ntrue\\ntrue\\nsleep 50\\nsleep 51' >all");
+    screen.enters("head -n 5 all | $T pool -q -j1 --joblog log; clear; echo status $?");
+    screen.says("status 0");
+    screen.enters("$T pool -j1 --joblog log --resume all");
+    screen.becomes("a bar of two", |text| text.contains(" 0/2 "));
+    screen.press(&["C-c"]);
+    screen.shows("no more commands are started");
+    // Until then it is the same request.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    screen.press(&["C-c"]);
+    screen.becomes("the prompt", |text| text.trim_end().ends_with("prompt>"));
+    screen.close();
+    stage.close(Alone::No);
+}
