@@ -41,7 +41,8 @@ pub use crate::supervisor::sweep::sweep_briefly;
 use crate::sys;
 pub use crate::sys::opening::Opening;
 pub use crate::sys::standin::{SignalMask, StandIn, handles};
-pub use crate::sys::{ignores, is_refused, reset_sigchld, signal_set, terminal_size};
+pub use crate::sys::terminal::{Shortened, terminal_size};
+pub use crate::sys::{ignores, is_refused, reset_sigchld, signal_set};
 use crate::tree::Tree;
 
 /// Where a supervisor would make its run root. Makes nothing.

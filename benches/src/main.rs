@@ -21,6 +21,8 @@ mod sample;
 mod table;
 mod targets;
 mod teardown;
+mod timeline;
+mod top;
 mod victim;
 
 use std::error::Error;
@@ -79,7 +81,7 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 10] = [
+const SECTIONS: [(Section, Measure); 12] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("confined", confined::measure),
@@ -88,6 +90,8 @@ const SECTIONS: [(Section, Measure); 10] = [
     ("cli", cli::measure),
     ("live", live::measure),
     ("pool", pool::measure),
+    ("timeline", timeline::measure),
+    ("top", top::measure),
     ("python", package::measure),
     ("build", build::measure),
 ];

@@ -11,8 +11,9 @@ use crate::help::HelpArgs;
 use crate::late::Late;
 #[cfg(feature = "man")]
 use crate::man::ManArgs;
+use crate::named::{NamedArgs, StopArgs};
 use crate::pool::args::PoolArgs;
-use crate::ps::{KillArgs, PsArgs, SweepArgs};
+use crate::ps::{PsArgs, SweepArgs};
 use crate::report::ReportArgs;
 use crate::run::args::RunArgs;
 use crate::top::TopArgs;
@@ -57,8 +58,14 @@ pub(crate) enum What {
     Top(Late<TopArgs>),
     /// Kill and remove what supervisors that are gone have left
     Sweep(Late<SweepArgs>),
+    /// Stop the trees of this name: SIGTERM to all their processes, and a kill after the grace
+    Stop(Late<StopArgs>),
     /// Kill everything in the trees of this name
-    Kill(Late<KillArgs>),
+    Kill(Late<NamedArgs>),
+    /// Make all processes of the trees of this name stand still
+    Freeze(Late<NamedArgs>),
+    /// Let the trees of this name go on that were frozen
+    Thaw(Late<NamedArgs>),
     /// Print a script that completes words, names of trees too, in bash, zsh or fish
     Completions(Late<CompletionsArgs>),
     /// Explain a subcommand or a topic; "help topics" lists the topics

@@ -53,12 +53,12 @@ pub(crate) enum Failure {
     Commit { error: Error, done: Vec<PathBuf> },
     #[error("write to standard output: {}", reason(.0))]
     Print(io::Error),
-    #[error("kill {0:?}: no tree of this name; tidy-process ps lists those there are")]
-    NoSuchTree(String),
-    #[error("kill {0:?}: more than one tree is meant")]
-    SeveralTrees(String),
-    #[error("kill {0:?}: every tree of this name is another user's")]
-    OthersTree(String),
+    #[error("{verb} {name:?}: no tree of this name; tidy-process ps lists those there are")]
+    NoSuchTree { verb: &'static str, name: String },
+    #[error("{verb} {name:?}: more than one tree is meant")]
+    SeveralTrees { verb: &'static str, name: String },
+    #[error("{verb} {name:?}: every tree of this name is another user's")]
+    OthersTree { verb: &'static str, name: String },
     #[error("sweep: {0} run roots could not be removed")]
     Unswept(usize),
     #[error("server {}{}: {error}", quoted(name), held_by(sibling.as_deref()))]
@@ -141,10 +141,10 @@ impl Failure {
             Self::Server { hint, .. } => hint.clone(),
             Self::ServerEnded { hint, .. } => hint.map(Cow::from),
             Self::Nowhere { hint, .. } => Some(hint.clone()),
-            Self::SeveralTrees(_) => {
+            Self::SeveralTrees { .. } => {
                 Some("give OWNER/NAME as ps shows them, or a directory of ps --json".into())
             }
-            Self::OthersTree(_) => Some("--all-users kills those too".into()),
+            Self::OthersTree { .. } => Some("--all-users means those too".into()),
             Self::NoSubcommand { line } => Some(format!("to run a command: {line}").into()),
             Self::Unmeant { hint, .. } => Some(hint.clone().into()),
             _ => None,

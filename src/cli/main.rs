@@ -12,6 +12,7 @@ mod with;
 mod pool;
 mod report;
 mod doctor;
+mod named;
 mod ps;
 mod top;
 mod version;
@@ -20,6 +21,7 @@ mod systemd;
 mod words;
 mod confine;
 mod options;
+mod ending;
 mod script;
 mod wait;
 mod progress;
@@ -81,7 +83,10 @@ fn main() -> ExitCode {
         What::Ps(Late(args)) => ended(ps::ps(&args)),
         What::Top(Late(args)) => top::top(&args),
         What::Sweep(Late(args)) => ended(ps::sweep(&args)),
-        What::Kill(Late(args)) => ended(ps::kill(&args)),
+        What::Stop(Late(args)) => ended(named::stop(&args)),
+        What::Kill(Late(args)) => ended(named::kill(&args)),
+        What::Freeze(Late(args)) => ended(named::freeze(&args)),
+        What::Thaw(Late(args)) => ended(named::thaw(&args)),
     };
     if let Some(signal) = ended.by_signal {
         signals::end_by(signal);

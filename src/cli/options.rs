@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use libc::SIGTERM;
 use tidy_process::{Command, IoLimit, Limits, Supervisor};
 
-use crate::exit::Leaks;
 use crate::values::{cpus, duration, io, memory, number, variable, weight};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -94,27 +92,6 @@ impl SettingArgs {
             command.current_dir(dir);
         }
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
-    }
-}
-
-/// How a command ends: by itself, or not.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Policy {
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) kill_after: Duration,
-    pub(crate) signal: Option<i32>,
-    pub(crate) leaks: Leaks,
-    pub(crate) settle: Duration,
-}
-
-impl Policy {
-    pub(crate) fn apply(self, command: &mut Command) {
-        command.grace(self.kill_after).stop_signal(self.signal.unwrap_or(SIGTERM));
-        command.linger(self.leaks == Leaks::Wait);
-        command.settle(self.settle).stop_leftovers(self.leaks == Leaks::Stop);
-        if let Some(timeout) = self.timeout.filter(|timeout| !timeout.is_zero()) {
-            command.timeout(timeout);
-        }
     }
 }
 

@@ -1,18 +1,15 @@
-//! `ps`, `sweep` and `kill`: the trees of all supervisors, and what dead supervisors left.
+//! `ps` and `sweep`: the trees of all supervisors, and what dead supervisors left.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use clap_complete::ArgValueCompleter;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use tidy_process::cli_support::{LINE, kill_by_name, quoted, shortened};
+use tidy_process::cli_support::{LINE, quoted, shortened};
 use tidy_process::{RunRoot, StaleRunRoot, TreeInfo, list};
 
-use crate::candidates;
 use crate::exit::Failure;
 use crate::place::scope::everywhere;
 use crate::print::json::{VERSION, insert_word, process};
@@ -41,24 +38,6 @@ pub(crate) struct SweepArgs {
 
     #[command(flatten)]
     pub(crate) ps: PsArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KillArgs {
-    /// The name given by --name, a tree's number if only one has it, OWNER/NAME as ps shows them,
-    /// or its directory
-    #[arg(value_parser = clap::builder::OsStringValueParser::new())]
-    #[arg(add = ArgValueCompleter::new(candidates::trees))]
-    pub(crate) name: OsString,
-
-    /// Kill other users' trees of this name too (as root); not needed with a tree's whole path
-    #[arg(long)]
-    pub(crate) all_users: bool,
-
-    /// Look below this cgroup2 directory [default: $TIDY_PROCESS_PARENT, else the own cgroup; under
-    /// systemd the whole hierarchy]
-    #[arg(long, value_name = "CGROUP")]
-    pub(crate) parent: Option<PathBuf>,
 }
 
 pub(crate) fn ps(args: &PsArgs) -> Result<(), Failure> {
@@ -175,39 +154,10 @@ fn stale_json(found: &[StaleRunRoot]) -> Value {
 }
 
 /// The name that a tree was given, byte for byte, or its number.
-fn name(path: &Path) -> &OsStr {
+pub(crate) fn name(path: &Path) -> &OsStr {
     let dir = path.file_name().unwrap_or_default();
     match dir.as_bytes().iter().position(|&byte| byte == b'-') {
         Some(dash) => OsStr::from_bytes(dir.as_bytes().get(dash + 1..).unwrap_or_default()),
         None => dir,
     }
-}
-
-/// Kills the trees of this name; a number, OWNER/NAME or a directory has to be one tree's. Other
-/// users' trees are meant only with `--all-users`, or by a whole path.
-pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
-    let roots = list(everywhere(args.parent.as_deref()).as_deref())?;
-    let by_path = args.name.as_bytes().contains(&b'/');
-    let is_meant = |root: &RunRoot, tree: &TreeInfo| {
-        let named = name(&tree.path);
-        let owned = [root.owner.to_string().as_bytes(), b"/", named.as_bytes()].concat();
-        let by_name = named == args.name || args.name.as_bytes() == owned;
-        by_name || by_path && tree.path.ends_with(&args.name)
-    };
-    let trees = roots.iter().flat_map(|root| root.trees.iter().map(move |tree| (root, tree)));
-    let found = trees.filter(|(root, tree)| is_meant(root, tree));
-    let found: Vec<(u32, &TreeInfo)> = found.map(|(root, tree)| (root.uid, tree)).collect();
-    let all_users = args.all_users || args.name.as_bytes().starts_with(b"/");
-    let meant = found.iter().filter(|(uid, _)| all_users || *uid == geteuid().as_raw());
-    let meant: Vec<&TreeInfo> = meant.map(|(_, tree)| *tree).collect();
-    let number = args.name.as_bytes().iter().all(u8::is_ascii_digit);
-    let shown = || args.name.to_string_lossy().into_owned();
-    match meant.len() {
-        0 if !found.is_empty() => return Err(Failure::OthersTree(shown())),
-        0 => return Err(Failure::NoSuchTree(shown())),
-        2.. if by_path || number => return Err(Failure::SeveralTrees(shown())),
-        _ => {}
-    }
-    let results: Vec<_> = meant.into_iter().map(kill_by_name).collect();
-    results.into_iter().collect::<Result<(), _>>().map_err(Failure::from)
 }

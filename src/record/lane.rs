@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::proc::glance::Glance;
 use crate::proc::port::ListeningPort;
 use crate::record::past::Past;
-use crate::record::samples::{Events, Samples};
+use crate::record::samples::{Events, GOES_ON, Samples};
 use crate::record::timeline::{
     Births, EventKind, Lane, LaneLimits, Sample, SeenPort, Source, Span,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Live {
 /// What a sample has found.
 #[derive(Debug, Default)]
 pub(crate) struct Look {
+    /// When it began: before the pids were listed.
+    pub(crate) began: Duration,
     pub(crate) pids: Vec<i32>,
     /// Of the processes that were looked at.
     pub(crate) seen: Vec<Glance>,
@@ -65,6 +67,8 @@ pub(crate) struct LaneState {
     pub(crate) events: Events,
     pub(crate) alive: HashMap<i32, Live>,
     pub(crate) past: Past,
+    /// What ended since the last sample, and when.
+    ended: HashMap<i32, Duration>,
     /// Event counters of the last sample.
     counted: [u64; 4],
     /// What io the processes had, at the most: one that ends takes its own with it.
@@ -112,6 +116,7 @@ impl LaneState {
             events: Events::default(),
             alive: HashMap::new(),
             past: Past::new(start.pid.cast_unsigned()),
+            ended: HashMap::new(),
             counted: [0; 4],
             io: (0, 0),
             killed: None,
@@ -212,6 +217,9 @@ impl LaneState {
         let known = self.lane.status.filter(|_| pid == self.main());
         span.status = status.or(span.status).or(known);
         span.ended = Some(at.max(span.born));
+        if self.ended.len() < FOLLOWED {
+            self.ended.insert(pid, at);
+        }
         span.killed = match span.status {
             Some(status) => status.signal() == Some(libc::SIGKILL),
             None => self.killed.is_some(),
@@ -225,6 +233,7 @@ impl LaneState {
     /// Takes what a sample has found: new processes, execs and ends, where nothing tells of them,
     /// and a row.
     pub(crate) fn absorb(&mut self, at: Duration, look: Look) {
+        self.ended.retain(|_, at| *at >= look.began);
         look.seen.iter().for_each(|glance| self.met(at, glance));
         self.miss(at, &look.pids);
         let missing = !look.pids.is_empty() && look.row.io.is_none();
@@ -244,8 +253,10 @@ impl LaneState {
             io_read: io.map(|(read, _)| read),
             io_written: io.map(|(_, written)| written),
         };
+        // What was found by the row before this one goes on.
+        let before = self.samples.rows().last().map_or(self.lane.began, |row| row.at);
+        let within = at.saturating_sub(before).max(GOES_ON);
         self.samples.push(row);
-        let within = self.samples.interval().saturating_mul(3);
         let counters = self.counted.iter_mut().zip(look.row.events);
         for (before, (kind, now)) in counters {
             let more = now.saturating_sub(*before);
@@ -262,6 +273,10 @@ impl LaneState {
         let other = |live: &Live| live.start.is_some_and(|start| start != glance.start);
         if self.alive.get(&glance.pid).is_some_and(other) {
             self.exited(born, glance.pid, None);
+        }
+        // It was listed, and has ended since, which the kernel has told.
+        if self.is_told() && self.ended.contains_key(&glance.pid) {
+            return;
         }
         if !self.alive.contains_key(&glance.pid) {
             if self.revive(born, glance) || !self.born(born, glance.pid, glance.ppid) {
@@ -339,5 +354,45 @@ impl LaneState {
                 span.ports.push(SeenPort { protocol, address, seen: at });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    fn glance(pid: i32, start: u64) -> Glance {
+        let (running, name) = (Duration::ZERO, "sh".to_owned());
+        Glance { pid, ppid: 1, name, start, running, stack: 0, resident: 0, io: None }
+    }
+
+    /// The news may be read between the list of a sample and the look at what is listed.
+    #[test]
+    fn a_process_that_ends_during_a_sample_is_one() {
+        let command = vec!["sh".to_owned()];
+        let mut lane = LaneState::new(Start {
+            name: None,
+            pid: 10,
+            parent: 1,
+            command,
+            at: ms(0),
+            births: Births::Told,
+            limits: LaneLimits::default(),
+        });
+        let look = |began, start| {
+            let (pids, seen) = (vec![10, 11], vec![glance(11, start)]);
+            Look { began, pids, seen, row: Counted::default() }
+        };
+        lane.born(ms(20), 11, 10);
+        lane.exited(ms(21), 11, None);
+        lane.absorb(ms(22), look(ms(20), 2));
+        assert_eq!((lane.lane.process_count, lane.alive.len()), (2, 1));
+        // One that is listed after that end is another, or lives on in other threads.
+        lane.absorb(ms(60), look(ms(50), 6));
+        assert_eq!((lane.lane.process_count, lane.alive.len()), (3, 2));
     }
 }

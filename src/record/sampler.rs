@@ -45,6 +45,9 @@ pub(crate) struct Sampler {
     shift: u64,
     wake: Arc<PipeReader>,
     began: Duration,
+    /// What the first look has cost. It is dearer than all others, since nothing of it is in any
+    /// cache, and no pause would make up for it: on a slow machine a whole run might pass.
+    first: Option<Duration>,
     /// What looking for ports has cost, which has a share of its own.
     ports: Duration,
     /// When each lane is due.
@@ -62,7 +65,8 @@ impl Sampler {
     pub(crate) fn new(inner: &Arc<Inner>, shift: u64, wake: &Arc<PipeReader>) -> Self {
         let (inner, wake) = (Arc::clone(inner), Arc::clone(wake));
         let began = inner.now();
-        Self { inner, shift, wake, began, ports: Duration::ZERO, due: HashMap::new() }
+        let (first, ports) = (None, Duration::ZERO);
+        Self { inner, shift, wake, began, first, ports, due: HashMap::new() }
     }
 
     pub(crate) fn work(mut self) {
@@ -86,6 +90,8 @@ impl Sampler {
                     due.ports = now + due.pace;
                 }
             }
+            let ports = self.ports;
+            self.first.get_or_insert_with(|| own_time().saturating_sub(ports));
             self.replace_reader();
         }
     }
@@ -100,7 +106,8 @@ impl Sampler {
             self.due.retain(|place, _| state.running.contains_key(place));
             let now = self.inner.now();
             // What was used beyond the share is waited for.
-            let used = own_time().saturating_sub(self.ports + BURST);
+            let free = self.first.unwrap_or_default() + self.ports + BURST;
+            let used = own_time().saturating_sub(free);
             let earliest = self.began + used.saturating_mul(SHARE);
             let when = |place: &usize| self.due.get(place).map_or(now, |due| due.sample);
             let next = state.running.keys().map(when).min();
@@ -143,6 +150,7 @@ impl Sampler {
 
 /// Takes one sample of a lane; returns the time to the next one.
 pub(crate) fn sample(inner: &Inner, place: usize, origin: &Origin, most: usize) -> Duration {
+    let began = inner.now();
     let pids = origin.pids();
     let (strangers, told) = {
         let state = inner.lock();
@@ -155,7 +163,7 @@ pub(crate) fn sample(inner: &Inner, place: usize, origin: &Origin, most: usize) 
     let mut state = inner.lock();
     let running = state.running.contains_key(&place);
     let Some(lane) = state.lanes.get_mut(place).filter(|_| running) else { return PORTS_LAST };
-    lane.absorb(at, Look { pids: pids.clone(), seen, row });
+    lane.absorb(at, Look { began, pids: pids.clone(), seen, row });
     let age = at.saturating_sub(lane.lane.began);
     let (unasked, interval) = (lane.unasked(), lane.samples.interval().max(age / THIN));
     if !strangers.is_empty() || !told {

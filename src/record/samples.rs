@@ -13,6 +13,10 @@ const DENSE: Duration = Duration::from_millis(20);
 /// Events that are kept.
 const EVENTS: usize = 256;
 
+/// Events of one kind are one where less than this lies between them: a tree that
+/// uses up its share of the CPUs is throttled once in a period, of 0.1 s.
+pub(crate) const GOES_ON: Duration = Duration::from_millis(250);
+
 /// What was used over time.
 #[derive(Debug)]
 pub(crate) struct Samples {

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::beneath::open_cgroup;
 use crate::cgroup::names::{KILLED, STOPPING};
 use crate::cgroup::teardown::{self, TEARDOWN_PATIENCE};
-use crate::error::{Result, Step};
+use crate::cgroup::{Cgroup, has_line};
+use crate::error::{Error, Result, Step};
+use crate::supervisor::list::TreeInfo;
 
 /// A tree to act on. Dropping it closes fds and does nothing else.
 #[derive(Debug)]
@@ -20,6 +22,15 @@ pub struct Held {
 impl Held {
     pub(crate) fn of(dir: OwnedFd, path: &Path) -> std::result::Result<Self, Errno> {
         Cgroup::pin(dir, path).map(|cgroup| Self { cgroup })
+    }
+
+    /// Takes hold of a tree of a list.
+    ///
+    /// # Errors
+    /// It is gone, or may not be opened.
+    pub fn of_tree(tree: &TreeInfo) -> Result<Self> {
+        let held = open_cgroup(&tree.path).and_then(|dir| Self::of(dir, &tree.path));
+        held.map_err(|errno| Error::at(Step::OpenCgroup, &tree.path, errno))
     }
 
     /// Its directory when it was taken hold of.
@@ -45,6 +56,13 @@ impl Held {
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.cgroup.read("cgroup.freeze").is_ok_and(|text| text.starts_with('1'))
+    }
+
+    /// Whether all its processes stand still by now.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        let events = self.cgroup.read("cgroup.events");
+        events.is_ok_and(|text| has_line(text.as_bytes(), b"frozen 1"))
     }
 
     /// Sends SIGTERM to all processes, lets those that stand still go on so that they can act on

@@ -19,6 +19,8 @@ pub(crate) mod identity;
 mod safe;
 #[cfg(feature = "cli")]
 pub(crate) mod standin;
+#[cfg(feature = "cli")]
+pub(crate) mod terminal;
 
 use std::ffi::{CStr, CString, c_int};
 use std::mem::MaybeUninit;
@@ -163,20 +165,6 @@ pub fn ignores(signal: i32) -> bool {
     // SAFETY: zeroed is a valid sigaction, and the kernel has filled it since.
     let now = unsafe { now.assume_init() };
     answer == 0 && now.sa_sigaction == libc::SIG_IGN
-}
-
-/// Columns and rows of a terminal, where it says them.
-#[must_use]
-#[cfg(feature = "cli")]
-pub fn terminal_size(terminal: impl AsFd) -> Option<(u16, u16)> {
-    let mut size = MaybeUninit::<libc::winsize>::zeroed();
-    let fd = terminal.as_fd().as_raw_fd();
-    // SAFETY: `size` is writable, and outlives the call.
-    let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, size.as_mut_ptr()) };
-    // SAFETY: zeroed is a valid winsize, and the kernel may have filled it since.
-    let size = unsafe { size.assume_init() };
-    let known = answer == 0 && size.ws_col > 0 && size.ws_row > 0;
-    known.then_some((size.ws_col, size.ws_row))
 }
 
 /// Opens a netlink socket for requests about sockets ([sock_diag(7)]).

@@ -26,5 +26,6 @@ mod victim;
 mod examples;
 mod runners;
 mod schema;
+mod schema_timeline;
 mod spawners;
 mod witness;

@@ -85,6 +85,8 @@ mod limits;
 mod mischief;
 mod model;
 #[cfg(feature = "cli")]
+mod named;
+#[cfg(feature = "cli")]
 mod packages;
 mod pool;
 mod ports;

@@ -63,6 +63,66 @@ fn a_bar_goes_when_the_command_writes_and_no_line_is_spoilt() {
     stage.close(Alone::Yes);
 }
 
+/// A program that fills the screen, as it would be without us.
+const FULL: &str = "import curses, time
+time.sleep(3)
+def fill(screen):
+    while True:
+        rows, columns = screen.getmaxyx()
+        screen.erase()
+        for row in range(rows):
+            screen.addstr(row, 0, 'row %d of %d' % (row + 1, rows))
+        screen.refresh()
+        if screen.getch() == ord('q'):
+            return
+curses.wrapper(fill)
+";
+
+/// It has drawn its last row when the bar is found to be in its way.
+#[test]
+#[parallel]
+fn a_program_that_fills_the_screen_after_a_while_has_all_of_it() {
+    let Some(stage) = Stage::set() else { return };
+    let Some(screen) = Screen::shell(&stage, (80, 24)) else { return };
+    let script = format!("cat >$HERE/full.py <<'END'\n{FULL}END\nclear");
+    script.lines().for_each(|line| screen.enters(line));
+    for (program, whole) in [
+        ("python3 $HERE/full.py", Some("row 24 of 24")),
+        ("sh -c 'sleep 3; seq 100 | less'", Some(":")),
+        // It wants each key, and writes line after line.
+        ("python3 -c 'import time, tty; time.sleep(3); tty.setcbreak(0); print(1); input()'", None),
+    ] {
+        screen.enters(&format!("clear; echo above; $T run -t 60 {program}; echo status $?"));
+        screen.becomes("a bar", has_bar);
+        is_gone(&screen);
+        match whole {
+            Some(last) => {
+                let is_last =
+                    |text: &str| text.lines().last().is_some_and(|row| row.trim_end() == last);
+                screen.becomes(last, |text| is_last(text) && text.lines().count() == 24);
+                let alternate = screen.ask("#{alternate_on}");
+                screen.types("q");
+                screen.says("status 0");
+                assert_eq!(alternate, "1", "{program}");
+            }
+            None => {
+                screen.says("1");
+                screen.enters("");
+                screen.says("status 0");
+            }
+        }
+        // It was left as it was before, without the bar, and says its size.
+        is_gone(&screen);
+        let rows = rows(&screen);
+        assert_eq!(rows[0], "above", "{program}: {rows:?}");
+        assert!(rows[1..].iter().all(|row| !row.contains("row ")), "{program}: {rows:?}");
+        screen.enters("clear; stty size");
+        screen.says("24 80");
+    }
+    screen.close();
+    stage.close(Alone::No);
+}
+
 /// One that has written in the first two seconds is not silent: it may want the whole screen.
 #[test]
 #[parallel]
@@ -189,5 +249,26 @@ fn with_says_what_each_server_is_waited_for() {
     assert_eq!(rows[up + 1], "status 3", "{rows:?}");
     screen.close();
     fs::remove_dir_all(dir).unwrap();
+    stage.close(Alone::No);
+}
+
+/// Neither what the log has already nor a blank line is one that is awaited.
+#[test]
+#[parallel]
+fn the_bar_of_a_pool_counts_what_is_to_be_run() {
+    let Some(stage) = Stage::set() else { return };
+    let Some(screen) = Screen::shell(&stage, (100, 24)) else { return };
+    screen.enters("cd $HERE; printf 'true\\n\\n \\ntrue\\ntrue\\nsleep 50\\nsleep 51' >all");
+    screen.enters("head -n 5 all | $T pool -q -j1 --joblog log; clear; echo status $?");
+    screen.says("status 0");
+    screen.enters("$T pool -j1 --joblog log --resume all");
+    screen.becomes("a bar of two", |text| text.contains(" 0/2 "));
+    screen.press(&["C-c"]);
+    screen.shows("no more commands are started");
+    // Until then it is the same request.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    screen.press(&["C-c"]);
+    screen.becomes("the prompt", |text| text.trim_end().ends_with("prompt>"));
+    screen.close();
     stage.close(Alone::No);
 }

@@ -80,6 +80,7 @@ fn a_shell_completes(shell: &Shell) {
         completes(screen, "tidy-process help exit", "help exit-status");
         // The names of trees, as far as they are the same, and then all.
         completes(screen, "tidy-process kill redis-c", "kill redis-cache");
+        completes(screen, "tidy-process thaw redis-c", "thaw redis-cache");
         screen.types("tidy-process kill ");
         screen.press(&["Tab", "Tab"]);
         screen.becomes("both names", |text| {

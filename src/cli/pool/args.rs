@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 
 use crate::confine::ConfineArgs;
-use crate::exit::Leaks;
-use crate::options::{LimitArgs, Policy, SettingArgs};
+use crate::ending::{EndingArgs, says};
+use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::pool::engine::Engine;
 use crate::pool::values::{Busy, Halt, Jobs, count, delimiter, halt, jobs, load, tries};
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
-use crate::values::{duration, memory, signal};
+use crate::values::{duration, memory};
 
 const POOL: &str = "\
 Without CMD each line of FILE, or of standard input, is a command for sh. With CMD each line is an
@@ -44,9 +44,18 @@ Examples:
   find . -name '*.log' -print0 | tidy-process pool -0 -- gzip -9 {}
   tidy-process pool -t 5m --retries 3 --joblog jobs.log --resume -- ./fetch {} ::: a b c";
 
+const TIMEOUT: &str = "End a command after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; \
+     0 and inf are never)";
+const KILL_AFTER: &str = "Time between the stop signal and the kill, for a command and all that it \
+     has started; 0 is at once";
+const LEAKS: &str = "What to do with processes that are left when a command ends";
+const SETTLE: &str = "How long what a command has left may go on working by itself before it \
+     counts as left; what sleeps counts at once";
+
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("logs").multiple(true))]
-#[command(after_help = POOL)]
+#[command(mut_arg("timeout", says(TIMEOUT)), mut_arg("kill_after", says(KILL_AFTER)))]
+#[command(mut_arg("leaks", says(LEAKS)), mut_arg("settle", says(SETTLE)), after_help = POOL)]
 pub(crate) struct PoolArgs {
     /// Run N at a time: a number, 50% of the CPUs, +2 or -1 more or less than those, 0 for as many
     /// as possible [default: the CPUs that may be used]
@@ -149,30 +158,11 @@ pub(crate) struct PoolArgs {
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 
-    /// End a command after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 is never)
-    #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]
-    pub(crate) timeout: Option<Duration>,
-
-    /// Time between the stop signal and the kill; 0 is at once
-    #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) kill_after: Duration,
-
-    /// Stop signal, by name or number [default: TERM]
-    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
-    pub(crate) signal: Option<i32>,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-
-    /// What to do with processes that are left when a command ends
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
-    pub(crate) leaks: Leaks,
-
-    /// How long what a command has left may go on working by itself before it counts as left
-    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) settle: Duration,
 
     #[command(flatten)]
     pub(crate) setting: SettingArgs,
@@ -205,11 +195,6 @@ pub(crate) struct PoolArgs {
 }
 
 impl PoolArgs {
-    pub(crate) fn policy(&self) -> Policy {
-        let Self { timeout, kill_after, signal, leaks, settle, .. } = *self;
-        Policy { timeout, kill_after, signal, leaks, settle }
-    }
-
     /// Whether it only prints.
     pub(crate) fn runs_none(&self) -> bool {
         self.dry_run || self.emit.is_some()

@@ -86,8 +86,8 @@ impl<'a> Conduct<'a> {
             self.answer()?;
             let now = Instant::now();
             if self.desk.stops_now() && self.kill_at.is_none() {
-                self.kill_at = now.checked_add(self.desk.args.kill_after);
-                let grace = self.desk.args.kill_after;
+                self.kill_at = now.checked_add(self.desk.args.ending.kill_after);
+                let grace = self.desk.args.ending.kill_after;
                 self.desk.crew.each(|child| cli_support::begin_stop(child, grace));
             }
             if self.kill_at.is_some_and(|at| now >= at) {

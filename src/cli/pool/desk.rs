@@ -265,7 +265,7 @@ impl<'a> Desk<'a> {
     fn command(&self, job: &Job) -> Result<Command, Failure> {
         let args = self.args;
         let mut command = command_of(&job.words, &self.supervisor);
-        args.policy().apply(&mut command);
+        args.ending.apply(&mut command);
         command.limits(args.limits.limits());
         // A signal to this process's group is no signal to what runs.
         command.stdin(Stdio::null()).process_group(0);

@@ -42,6 +42,13 @@ impl Numbers {
         self.0.range(..=number).next_back().is_some_and(|(_, &last)| number <= last)
     }
 
+    /// How many of them are from 1 to `last`.
+    pub(crate) fn up_to(&self, last: u64) -> u64 {
+        let count =
+            |(first, end): (&u64, &u64)| Some(last.min(*end).checked_sub(*first.max(&1))? + 1);
+        self.0.range(..=last).filter_map(count).sum()
+    }
+
     pub(crate) fn add(&mut self, number: u64) {
         if self.has(number) {
             return;
@@ -121,6 +128,8 @@ mod tests {
             numbers.add(number);
         }
         assert_eq!(numbers.0, BTreeMap::from([(1, 3), (7, 7), (u64::MAX, u64::MAX)]));
+        assert_eq!([0, 1, 3, 6, 7, 9].map(|last| numbers.up_to(last)), [0, 1, 3, 3, 4, 4]);
+        assert_eq!(numbers.up_to(u64::MAX), 5);
         assert!(numbers.has(2) && numbers.has(7) && !numbers.has(4) && !numbers.has(0));
     }
 

@@ -120,7 +120,7 @@ fn end(
         (Some(failure), _) => failed(failure).exit,
         (None, Some(exit)) => exit,
         (None, None) if tally.failed > 0 => 1,
-        (None, None) if args.leaks == Leaks::Fail && tally.leaked > 0 => LEAKED,
+        (None, None) if args.ending.leaks == Leaks::Fail && tally.leaked > 0 => LEAKED,
         (None, None) => 0,
     };
     books.bar.finish_and_clear();

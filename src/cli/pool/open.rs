@@ -17,7 +17,7 @@ use crate::pool::clerk::Books;
 use crate::pool::desk::Feed;
 use crate::pool::gate::Gate;
 use crate::pool::joblog::{self, Log};
-use crate::pool::source::{Args, Origin, Recipe, Source, Upcoming, split};
+use crate::pool::source::{Args, Origin, Recipe, Source, Upcoming, is_blank, split};
 use crate::pool::spool::Spools;
 use crate::pool::table::Table;
 use crate::pool::template::Template;
@@ -82,7 +82,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     refuse_mixtures(args, is_line, origins.len())?;
     refuse_line(args, &command)?;
     let shows = args.progress.is_shown(args.quiet) && !args.runs_none();
-    let length = shows.then(|| expected(&origins, args)).flatten();
+    let length = shows.then(|| expected(&origins, args, is_line)).flatten();
     let recipe = match is_line {
         true => Recipe::Line,
         false => Recipe::Template(Template::new(&command, &args.replace, args.shell)),
@@ -110,6 +110,7 @@ pub(crate) fn open(args: &PoolArgs, opener: &Opener<'_>) -> Result<Opened, Failu
     };
     let backlog = args.keep_order.then(|| Scratch::open()?.file()).transpose()?;
     let backlog = backlog.map(Backlog::new);
+    let length = length.map(|length| length - log.done.up_to(length));
     let (table, bar) = (Table::default(), bar(shows, length));
     let books = Books { joblog, json, ci, table, backlog, bar };
     Ok(Opened { recipe, feed: Feed::new(source, gate, log.done), spools, books })
@@ -187,17 +188,17 @@ fn joblog(
 }
 
 /// How many commands there will be, if that can be told without reading a pipe.
-fn expected(origins: &[Origin], args: &PoolArgs) -> Option<u64> {
+fn expected(origins: &[Origin], args: &PoolArgs, is_line: bool) -> Option<u64> {
     let counts = origins.iter().map(|origin| match origin {
         Origin::Words(words) => u64::try_from(words.len()).ok(),
-        Origin::File(file) => records(file, args.delimiter()),
+        Origin::File(file) => records(file, args.delimiter(), is_line),
     });
     let all = counts.collect::<Option<Vec<u64>>>()?;
     let product = all.into_iter().try_fold(1_u64, u64::checked_mul)?;
     Some(product.div_ceil(args.max_args as u64))
 }
 
-fn records(file: &File, delimiter: u8) -> Option<u64> {
+fn records(file: &File, delimiter: u8, skips_blank: bool) -> Option<u64> {
     let data = file.metadata().ok().filter(|data| data.is_file() && data.len() <= COUNTED)?;
     let mut file = file;
     let begin = file.stream_position().ok()?;
@@ -205,9 +206,11 @@ fn records(file: &File, delimiter: u8) -> Option<u64> {
     let read = file.take(data.len()).read_to_end(&mut text);
     file.seek(SeekFrom::Start(begin)).ok()?;
     read.ok()?;
-    let ends = text.iter().filter(|&&byte| byte == delimiter).count() as u64;
-    let rest = text.last().is_some_and(|&last| last != delimiter);
-    Some(ends + u64::from(rest))
+    let records = text.split_inclusive(|&byte| byte == delimiter);
+    let counts = |record: &&[u8]| {
+        !skips_blank || !is_blank(record.strip_suffix(&[delimiter]).unwrap_or(record))
+    };
+    Some(records.filter(counts).count() as u64)
 }
 
 /// Says what would confine the commands.

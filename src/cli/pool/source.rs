@@ -166,7 +166,8 @@ impl Source {
     }
 }
 
-fn is_blank(record: &[u8]) -> bool {
+/// A line that is no command.
+pub(crate) fn is_blank(record: &[u8]) -> bool {
     record.iter().all(u8::is_ascii_whitespace)
 }
 

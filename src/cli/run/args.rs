@@ -2,20 +2,18 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use clap_complete::ArgValueCompleter;
 
 use crate::candidates;
 use crate::confine::ConfineArgs;
-use crate::exit::{Forward, Leaks};
+use crate::ending::{EndingArgs, ForwardArgs, says};
 use crate::options::{LimitArgs, SettingArgs};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
 use crate::timeline::TimelineArgs;
-use crate::values::{duration, signal};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -39,39 +37,20 @@ Examples:
   tidy-process run -t 5m -k 10s --leaks=fail -- ./integration-tests
   tidy-process run --stdout out.log --stderr err.log --json report.json -- flask run";
 
+const SIGNAL: &str =
+    "Stop signal, by name or number [default: TERM at a timeout, else the one received]";
+
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("files").multiple(true))]
-#[command(after_help = EXIT_STATUS)]
+#[command(mut_arg("signal", says(SIGNAL)), after_help = EXIT_STATUS)]
 pub(crate) struct RunArgs {
-    /// End it after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 and inf are never)
-    #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]
-    pub(crate) timeout: Option<Duration>,
-
-    /// Time between the stop signal and the kill, for CMD and all that it has started; 0 is at once
-    #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) kill_after: Duration,
-
-    /// Stop signal, by name or number [default: TERM at a timeout, else the one received]
-    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
-    pub(crate) signal: Option<i32>,
-
-    /// Which processes get the stop signal
-    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Forward::All)]
-    pub(crate) forward: Forward,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
+    #[command(flatten)]
+    pub(crate) forward: ForwardArgs,
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-
-    /// What to do with processes that are left when CMD ends
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
-    pub(crate) leaks: Leaks,
-
-    /// How long what CMD has left may go on working by itself before it counts as left; what sleeps
-    /// counts at once
-    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) settle: Duration,
 
     #[command(flatten)]
     pub(crate) setting: SettingArgs,

@@ -9,9 +9,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tidy_process::{Cause, Command, Report, Supervisor, cli_support};
 
-use crate::exit::{Broken, Ended, Failure, Forward, Leaks, exit, seen};
+use crate::ending::EndingArgs;
+use crate::exit::{Broken, Ended, Failure, Leaks, exit, seen};
 use crate::ledger::Ledger;
-use crate::options::{Policy, command_of};
+use crate::options::command_of;
 use crate::place::scope;
 use crate::print::ci::Ci;
 use crate::print::json::{Sink, Subject};
@@ -28,13 +29,14 @@ use crate::whole::WholeFile;
 use crate::{script, words};
 
 pub(crate) fn run(args: &RunArgs) -> Ended {
-    let voice = Voice::new(args.quiet, args.verbose, args.leaks);
+    let EndingArgs { timeout, leaks, .. } = args.ending;
+    let voice = Voice::new(args.quiet, args.verbose, leaks);
     let modes = Modes::save();
     let signals = match args.ground.signals(args.quiet) {
         Ok(signals) => signals,
         Err(failure) => return failed(&failure),
     };
-    let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
+    let opener = Opener { signals: &signals, deadline: end_of(timeout) };
     let name = args.name.as_deref();
     let subject = Subject { command: &args.command, name, servers: None, changes: None };
     let mut files = Files::new(&opener, args.append);
@@ -57,11 +59,11 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
             if report.cause != Cause::Exited {
                 modes.put_back();
             }
-            let last =
-                Last { timeout: args.timeout, cpu_time: args.limits.cpu_time, killed, by_signal };
+            let cpu_time = args.limits.cpu_time;
+            let last = Last { timeout, cpu_time, killed, by_signal };
             voice.last_words(&report, last);
             voice.report(&report);
-            let exit = exit(&report, args.leaks);
+            let exit = exit(&report, leaks);
             let subject = Subject { changes: changes.as_ref(), ..subject };
             let written = sink.report(subject, seen(exit, by_signal), &report, scope);
             let told = ci.tell_one(&args.command, seen(exit, by_signal), Some(&report), None);
@@ -143,20 +145,20 @@ fn supervise(
     if let Some(signal) = signals.answer_alone()? {
         return Err(Failure::NotStarted(signal).into());
     }
-    let bar = Bar::new(args.progress, args.quiet || args.verbose, args.timeout);
+    let bar = Bar::new(args.progress, args.quiet || args.verbose, args.ending.timeout);
     let mut child =
         script::spawn(&mut command).map_err(|error| words::explain(error, "run", &args.command))?;
     proxy.iter().for_each(|proxy| proxy.serve(&mut child));
     // The files are the command's: the reader of a pipe is to see its end.
     drop((command, files));
     let leader = stays(leader, &child);
-    let main_only = args.forward == Forward::Main;
-    let stop = Stop { signal: args.signal, kill_after: args.kill_after, main_only };
+    let EndingArgs { signal, kill_after, leaks, .. } = args.ending;
+    let stop = Stop { signal, kill_after, main_only: args.forward.main_only() };
     let mut requests = Requests::default();
     let watched = Watch::command(&child, signals, stop).and_then(|watch| {
         let mut watch = watch.with_bar(bar);
         let mut watched = watch.until_main_ended();
-        if args.leaks == Leaks::Wait {
+        if leaks == Leaks::Wait {
             watched = watched.and_then(|()| watch.until_empty());
         }
         let watched = watched.and_then(|()| watch.until_settled());
@@ -172,17 +174,16 @@ fn supervise(
     if let Err(failure) = args.confine.note_learned(&args.command, &child, &report, learned) {
         return Err(Broken { failure, report: Some(Box::new(report)) });
     }
-    match ledger.settle(&report, seen(exit(&report, args.leaks), by_signal)) {
+    match ledger.settle(&report, seen(exit(&report, args.ending.leaks), by_signal)) {
         Ok(changes) => Ok(Run { report, scope, by_signal, killed, changes }),
         Err(failure) => Err(Broken { failure, report: Some(Box::new(report)) }),
     }
 }
 
 fn command(args: &RunArgs, supervisor: &Supervisor) -> Command {
-    let RunArgs { timeout, kill_after, signal, leaks, settle, .. } = *args;
     let mut command = command_of(&args.command, supervisor);
-    Policy { timeout, kill_after, signal, leaks, settle }.apply(&mut command);
-    command.stop_main_only(args.forward == Forward::Main);
+    args.ending.apply(&mut command);
+    command.stop_main_only(args.forward.main_only());
     command.force_join(args.force_join).delegate(args.delegate);
     command.limits(args.limits.limits());
     if let Some(name) = &args.name {

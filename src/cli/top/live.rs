@@ -60,15 +60,17 @@ impl Live {
         Self { sampler, model, mode, acts, said: None, left, redraw: true }
     }
 
-    pub(crate) fn run(mut self, panics: bool) -> Result<Ended, Failure> {
+    pub(crate) fn run(mut self) -> Result<Ended, Failure> {
         let heard = Heard::collect()?;
         let mut screen = Screen::show().map_err(Failure::Terminal)?;
-        let ended = self.watch(&heard, &mut screen, panics);
+        let ended = self.watch(&heard, &mut screen);
         // The terminal first: what is under way may take as long as a grace.
         drop(screen);
         self.acts.end(|| heard.asks_to_end());
         for name in &self.left {
-            text::line(format_args!("{name} is still frozen: top thaws it with t"));
+            text::line(format_args!(
+                "{name} is still frozen: tidy-process thaw lets it go on, as t in top does"
+            ));
         }
         let by_signal = match ended? {
             End::Key => None,
@@ -77,13 +79,12 @@ impl Live {
         Ok(Ended { exit: 0, by_signal })
     }
 
-    fn watch(&mut self, heard: &Heard, screen: &mut Screen, panics: bool) -> Result<End, Failure> {
+    fn watch(&mut self, heard: &Heard, screen: &mut Screen) -> Result<End, Failure> {
         loop {
             self.look();
             if self.redraw {
                 self.draw(screen)?;
             }
-            self.break_down(panics);
             if !self.sleep(heard)? {
                 return Ok(End::By(Signal::SIGHUP));
             }
@@ -109,14 +110,6 @@ impl Live {
                     return Ok(End::Key);
                 }
             }
-        }
-    }
-
-    /// For the test of what a panic leaves.
-    fn break_down(&self, panics: bool) {
-        #[expect(clippy::panic, reason = "that is what is tested")]
-        if panics {
-            panic!("as was asked for by --panic");
         }
     }
 

@@ -59,10 +59,6 @@ pub(crate) struct TopArgs {
     /// systemd the whole hierarchy]
     #[arg(long, value_name = "CGROUP")]
     parent: Option<PathBuf>,
-
-    /// Panic once the screen is shown; for a test of what is restored then
-    #[arg(long, hide = true)]
-    panic: bool,
 }
 
 pub(crate) fn top(args: &TopArgs) -> Ended {
@@ -81,7 +77,7 @@ fn shown(args: &TopArgs) -> Result<Ended, Failure> {
         snapshot(sampler, model)?;
         return Ok(Ended { exit: 0, by_signal: None });
     }
-    Live::new(sampler, model, args.kill_after).run(args.panic)
+    Live::new(sampler, model, args.kill_after).run()
 }
 
 /// One table, for what reads a pipe.

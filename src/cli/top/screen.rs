@@ -171,3 +171,66 @@ fn restore_at_panic() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::pty::openpty;
+    use nix::sys::termios::tcgetattr;
+
+    use super::*;
+
+    const SAID: &str = "as the other test wants";
+
+    #[test]
+    #[ignore = "the other test plays it, in a terminal"]
+    #[expect(clippy::panic, reason = "that is what is tested")]
+    fn panics_while_the_screen_is_shown() {
+        let _screen = Screen::show();
+        panic!("{SAID}");
+    }
+
+    /// What is shown up to these words, or in twenty seconds.
+    fn shown(master: &mut File, wanted: &str) -> io::Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut text = String::new();
+        while !text.contains(wanted) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            if poll(&mut [PollFd::new(master.as_fd(), PollFlags::POLLIN)], left)? == 0 {
+                break;
+            }
+            let mut bytes = [0; 4096];
+            let count = master.read(&mut bytes)?;
+            text += &String::from_utf8_lossy(bytes.get(..count).unwrap_or_default());
+        }
+        Ok(text)
+    }
+
+    #[test]
+    fn a_panic_is_read_on_a_terminal_that_is_as_before() -> io::Result<()> {
+        let terminal = openpty(None, None)?;
+        let before = tcgetattr(&terminal.slave)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        let play = "top::screen::tests::panics_while_the_screen_is_shown";
+        command.args(["--exact", play, "--ignored", "--nocapture"]).env("RUST_BACKTRACE", "0");
+        command.stdin(terminal.slave.try_clone()?).stdout(terminal.slave.try_clone()?);
+        let mut child = command.stderr(terminal.slave.try_clone()?).spawn()?;
+        let mut master = File::from(terminal.master);
+        let text = shown(&mut master, "test result: FAILED")?;
+        child.wait()?;
+        let (entered, left) = (text.find("\x1b[?1049h"), text.find("\x1b[?1049l"));
+        let (cursor, said) = (text.rfind("\x1b[?25h"), text.find(SAID));
+        assert!(entered.is_some() && entered < left && left < said, "{text:?}");
+        assert!(cursor.is_some() && cursor < said, "{text:?}");
+        // Leaving it twice would put the cursor back onto what was said.
+        assert_eq!(text.matches("\x1b[?1049l").count(), 1, "{text:?}");
+        assert_eq!(tcgetattr(&terminal.slave)?, before);
+        Ok(())
+    }
+}

@@ -5,7 +5,9 @@
 //! the terminal echoes is none). So the bar stands where no text of the command's can run into it:
 //! in the last row, which is taken out of the region that scrolls (DECSTBM), with the cursor left
 //! where it was above it. At the first write the bar goes, for good: a program that writes may as
-//! well want the whole screen.
+//! well want the whole screen. One that has taken the terminal out of its line mode may have drawn
+//! the last row already, before it was cleared here: it is made to draw anew, by the news that the
+//! terminal has another size.
 
 use std::fs::File;
 use std::io::{self, stderr, stdout};
@@ -15,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{getpgrp, isatty, tcgetpgrp};
+use tidy_process::cli_support::Shortened;
 
 use crate::print::text::say;
 use crate::progress::{self, ProgressArgs};
@@ -25,6 +29,10 @@ const AFTER: Duration = Duration::from_secs(2);
 
 /// The time between two drawings.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long CMD is told that the terminal is shorter than it is: at once after the other news, both
+/// would be one to it.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// A smaller terminal has none.
 const SMALLEST: (u16, u16) = (40, 5);
@@ -41,7 +49,13 @@ pub(crate) struct Bar {
     due: Instant,
     /// Whether it was in the foreground when that was last looked at.
     foreground: bool,
-    writes: Inotify,
+    /// Whether the terminal was in line mode at first.
+    by_lines: bool,
+    /// None once CMD has written.
+    writes: Option<Inotify>,
+    /// Whether CMD has been made to draw anew, and for a moment what does that.
+    redrawn: bool,
+    shortened: Option<Shortened>,
     bar: ProgressBar,
     last_row: Arc<LastRow>,
 }
@@ -62,30 +76,64 @@ impl Bar {
         let length = u64::try_from(timeout.as_millis()).ok()?;
         let bar = ProgressBar::with_draw_target(Some(length), target).with_style(style);
         let since = Instant::now();
-        let (due, foreground) = (since + AFTER, is_in_foreground());
-        Some(Self { since, timeout, due, foreground, writes, bar, last_row })
+        let (due, foreground, by_lines) = (since + AFTER, is_in_foreground(), is_by_lines());
+        Some(Self {
+            since,
+            timeout,
+            due,
+            foreground,
+            by_lines,
+            writes: Some(writes),
+            redrawn: false,
+            shortened: None,
+            bar,
+            last_row,
+        })
     }
 
-    /// When it is to be shown next.
-    pub(crate) fn due(&self) -> Instant {
-        self.due
+    /// When there is something to do for it next.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        (self.writes.is_some() || self.shortened.is_some()).then_some(self.due)
     }
 
     /// Has news when something is written to the terminal.
-    pub(crate) fn news(&self) -> BorrowedFd<'_> {
-        self.writes.as_fd()
+    pub(crate) fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.writes.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether something was written since the last time.
+    fn is_written(&self) -> bool {
+        let events = self.writes.as_ref().map(Inotify::read_events);
+        events.is_some_and(|events| events.is_ok_and(|events| !events.is_empty()))
+    }
+
+    /// Goes for good; has CMD draw anew what may have been cleared with it. True if that is to be
+    /// waited for.
+    fn leave(&mut self) -> bool {
+        let was_shown = self.last_row.size().is_some();
+        self.last_row.give_back();
+        self.writes = None;
+        self.redrawn = was_shown && self.by_lines && !is_by_lines();
+        if self.redrawn {
+            self.shortened = Shortened::say(stderr());
+            self.due = Instant::now() + SHORT;
+        }
+        self.redrawn
     }
 
     /// Shows it if that is due; false if it is to be dropped, since something was written.
     pub(crate) fn show(&mut self) -> bool {
+        let now = Instant::now();
+        if self.writes.is_none() {
+            self.shortened.take_if(|_| now >= self.due);
+            return true;
+        }
         let (before, foreground) = (self.foreground, is_in_foreground());
         self.foreground = foreground;
-        let is_written = self.writes.read_events().is_ok_and(|events| !events.is_empty());
         // In the background it is others that write, and the shell that brings it back from there.
-        if is_written && before && foreground {
-            return false;
+        if self.is_written() && before && foreground {
+            return self.leave();
         }
-        let now = Instant::now();
         if now < self.due {
             return true;
         }
@@ -102,27 +150,33 @@ impl Bar {
         self.bar.set_position(position);
         self.bar.tick();
         // These writes are this process's own.
-        let _ = self.writes.read_events();
+        self.is_written();
         true
     }
 
     /// Takes it away until it is due again: the terminal is as it was.
     pub(crate) fn hide(&mut self) {
         self.last_row.give_back();
-        let _ = self.writes.read_events();
+        self.is_written();
     }
 
     /// The terminal has another size, and has moved its rows as it likes.
     pub(crate) fn is_resized(&mut self) {
         self.last_row.give_back_resized();
-        self.due = Instant::now() + INTERVAL;
-        let _ = self.writes.read_events();
+        if self.writes.is_some() {
+            self.due = Instant::now() + INTERVAL;
+            self.is_written();
+        }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
         self.last_row.give_back();
+        if self.redrawn && is_in_foreground() {
+            // A program with a screen of its own has given back the one on which the bar was.
+            say("\x1b[J");
+        }
         // It draws once more when it is dropped.
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
@@ -143,6 +197,11 @@ fn watch() -> nix::Result<Inotify> {
         writes.add_watch("/dev/tty", AddWatchFlags::IN_MODIFY)?;
     }
     Ok(writes)
+}
+
+/// Whether the terminal hands over whole lines. Programs that fill the screen want each key.
+fn is_by_lines() -> bool {
+    tcgetattr(stderr()).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::ICANON))
 }
 
 fn is_in_foreground() -> bool {

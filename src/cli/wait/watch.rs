@@ -248,10 +248,11 @@ impl<'a> Watch<'a> {
         flags: PollFlags,
         until: Option<Instant>,
     ) -> Result<(), Failure> {
-        let mut next = earlier(earlier(self.kill_at, until), self.bar.as_ref().map(Bar::due));
+        let mut next = earlier(earlier(self.kill_at, until), self.bar.as_ref().and_then(Bar::due));
         let mut fds =
             vec![PollFd::new(fd, flags), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.bar.as_ref().map(|bar| PollFd::new(bar.news(), PollFlags::POLLIN)));
+        let news = self.bar.as_ref().and_then(Bar::news);
+        fds.extend(news.map(|news| PollFd::new(news, PollFlags::POLLIN)));
         for server in self.servers {
             // Its limit of CPU time is watched here alone.
             next = [next, server.enforce()].into_iter().flatten().min();

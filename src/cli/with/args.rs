@@ -9,12 +9,12 @@ use clap_complete::ArgValueCompleter;
 
 use crate::candidates;
 use crate::confine::ConfineArgs;
-use crate::exit::{Forward, Leaks};
+use crate::ending::{EndingArgs, ForwardArgs, says};
 use crate::place::args::GroundArgs;
 use crate::print::ci::CiArgs;
 use crate::progress::ProgressArgs;
 use crate::timeline::TimelineArgs;
-use crate::values::{duration, signal};
+use crate::values::duration;
 use crate::with::servers::Servers;
 
 const WITH: &str = "\
@@ -46,8 +46,14 @@ Examples:
                     --server './api' --ready http:8080/health -- ./tests
   tidy-process with --file tidy.toml --parallel -- ./tests";
 
+const KILL_AFTER: &str =
+    "Time between the stop signal and the kill, for each server and CMD; 0 is at once";
+const SIGNAL: &str = "Stop signal, by name or number [default: TERM, and for CMD the one received]";
+const LEAKS: &str = "What to do with processes of CMD that are left when it ends";
+
 #[derive(Debug, Args)]
-#[command(after_help = WITH)]
+#[command(mut_arg("kill_after", says(KILL_AFTER)), mut_arg("signal", says(SIGNAL)))]
+#[command(mut_arg("leaks", says(LEAKS)), after_help = WITH)]
 pub(crate) struct WithArgs {
     #[command(flatten)]
     pub(crate) servers: Servers,
@@ -65,31 +71,10 @@ pub(crate) struct WithArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) ready_timeout: Duration,
 
-    /// End CMD after DUR (500ms, 30s, 1m30s, 2h; a plain number is seconds; 0 and inf are never)
-    #[arg(short, long, value_name = "DUR", value_parser = duration, allow_hyphen_values = true)]
-    pub(crate) timeout: Option<Duration>,
-
-    /// Time between the stop signal and the kill, for each server and CMD
-    #[arg(short, long, value_name = "DUR", value_parser = duration, default_value = "2s")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) kill_after: Duration,
-
-    /// Stop signal, by name or number [default: TERM, and for CMD the one received]
-    #[arg(short, long, value_name = "SIG", value_parser = signal, allow_hyphen_values = true)]
-    pub(crate) signal: Option<i32>,
-
-    /// Which processes get the stop signal
-    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Forward::All)]
-    pub(crate) forward: Forward,
-
-    /// What to do with processes of CMD that are left when it ends
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Leaks::Kill)]
-    pub(crate) leaks: Leaks,
-
-    /// How long what CMD has left may go on working by itself before it is killed
-    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "100ms")]
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) settle: Duration,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
+    #[command(flatten)]
+    pub(crate) forward: ForwardArgs,
 
     /// When CMD fails, show so many last lines of each server [default: 10; with -q or -v: 0]
     #[arg(long, value_name = "N")]

@@ -38,7 +38,7 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Ok(signals) => signals,
         Err(failure) => return failed(&failure),
     };
-    let opener = Opener { signals: &signals, deadline: end_of(args.timeout) };
+    let opener = Opener { signals: &signals, deadline: end_of(args.ending.timeout) };
     let mut files = Files::new(&opener, false);
     let sink = match Sink::open(args.json.as_deref(), |path| files.writing(path)) {
         Ok(sink) => sink,
@@ -73,7 +73,7 @@ pub(crate) fn with(args: &WithArgs) -> Ended {
         Err(failure) => outcome.fails(failure),
         Ok(()) => match &outcome.report {
             Some(report) => {
-                let exit = exit(report, args.leaks);
+                let exit = exit(report, args.ending.leaks);
                 Ended { exit, by_signal: outcome.by_signal }
             }
             None => Ended { exit: FAILED, by_signal: outcome.by_signal },
@@ -120,12 +120,12 @@ impl Outcome {
     }
 
     fn say(&self, args: &WithArgs, exit: u8) {
-        let voice = Voice::new(args.quiet, args.verbose, args.leaks);
+        let voice = Voice::new(args.quiet, args.verbose, args.ending.leaks);
         match (&self.report, &self.failure) {
             (Some(report), None) => {
                 let (killed, by_signal) = (self.killed, self.by_signal);
                 let cpu_time = args.servers.common.limits.cpu_time;
-                let last = Last { timeout: args.timeout, cpu_time, killed, by_signal };
+                let last = Last { timeout: args.ending.timeout, cpu_time, killed, by_signal };
                 voice.last_words(report, last);
                 voice.report(report);
             }
@@ -214,11 +214,8 @@ impl Up<'_> {
         let mut command = self.command(&self.args.command, &known);
         let common = &self.plan.common;
         common.setting.apply(&mut command);
-        command.limits(common.limits.limits()).linger(self.args.leaks == Leaks::Wait);
-        command.settle(self.args.settle).stop_leftovers(self.args.leaks == Leaks::Stop);
-        if let Some(timeout) = self.args.timeout.filter(|timeout| !timeout.is_zero()) {
-            command.timeout(timeout);
-        }
+        command.limits(common.limits.limits());
+        self.args.ending.apply(&mut command);
         let leader = choose_group(&mut command, self.opener.signals);
         let mut child = script::spawn(&mut command)
             .map_err(|error| words::explain(error, "with", &self.args.command))?;
@@ -230,7 +227,7 @@ impl Up<'_> {
             let mut watch = watch.beside(&servers);
             let mut watched = watch.until_server_ended();
             if matches!(watched, Ok(None)) {
-                let left = match self.args.leaks {
+                let left = match self.args.ending.leaks {
                     Leaks::Wait => watch.until_empty(),
                     _ => Ok(()),
                 };
@@ -264,7 +261,8 @@ impl Up<'_> {
     /// The command's overlays; those of servers are dropped.
     fn settle(&self, outcome: &mut Outcome, ledger: &Ledger) -> Result<(), Failure> {
         let Some(report) = &outcome.report else { return Ok(()) };
-        let exit = seen(exit(report, self.args.leaks), self.requests.by_signal(report.status));
+        let exit =
+            seen(exit(report, self.args.ending.leaks), self.requests.by_signal(report.status));
         outcome.changes = ledger.settle(report, exit)?;
         Ok(())
     }

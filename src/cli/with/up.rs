@@ -7,10 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use libc::SIGTERM;
 use tidy_process::{Child, Command, Result, Supervisor};
 
-use crate::exit::Forward;
+use crate::ending::EndingArgs;
 use crate::proxy::Proxy;
 use crate::timeline::Sheet;
 use crate::wait::open::Opener;
@@ -41,17 +40,13 @@ pub(crate) struct Up<'a> {
 
 impl<'a> Up<'a> {
     pub(crate) fn stop(&self) -> Stop {
-        let main_only = self.args.forward == Forward::Main;
-        Stop { signal: self.args.signal, kill_after: self.args.kill_after, main_only }
+        let EndingArgs { signal, kill_after, .. } = self.args.ending;
+        Stop { signal, kill_after, main_only: self.args.forward.main_only() }
     }
 
     /// Servers are stopped as ever, whichever signal is the reason.
     pub(crate) fn stop_of_server(&self) -> Stop {
-        Stop { signal: Some(self.stop_signal()), ..self.stop() }
-    }
-
-    fn stop_signal(&self) -> i32 {
-        self.args.signal.unwrap_or(SIGTERM)
+        Stop { signal: Some(self.args.ending.stop_signal()), ..self.stop() }
     }
 
     /// Makes a command that knows of these servers.
@@ -59,8 +54,8 @@ impl<'a> Up<'a> {
         let program = words.first().map_or("".as_ref(), AsRef::as_ref);
         let mut command = Command::new(program);
         command.args(words.get(1..).unwrap_or_default()).supervisor(&self.supervisor);
-        command.grace(self.args.kill_after).stop_signal(self.stop_signal());
-        command.stop_main_only(self.args.forward == Forward::Main);
+        self.args.ending.apply_stop(&mut command);
+        command.stop_main_only(self.args.forward.main_only());
         self.proxy.iter().for_each(|proxy| proxy.tell(&mut command));
         self.sheet.record(&mut command);
         command.envs(known.iter().flat_map(|running| running.variables()));

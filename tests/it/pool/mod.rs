@@ -22,6 +22,8 @@ mod memory;
 #[cfg(feature = "cli")]
 mod output;
 #[cfg(feature = "cli")]
+mod places;
+#[cfg(feature = "cli")]
 mod scratch;
 #[cfg(feature = "cli")]
 mod servers_of_ci;

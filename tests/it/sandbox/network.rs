@@ -213,6 +213,31 @@ fn the_proxy_leads_to_what_is_named_and_nowhere_else() {
     stage.close(Alone::Yes);
 }
 
+/// Several at a time, each in a network of its own.
+#[cfg(feature = "cli")]
+#[test]
+#[serial]
+fn one_proxy_leads_all_commands_of_a_pool() {
+    let Some(stage) = stage() else { return };
+    let echo = Echo::start();
+    let named = format!("127.0.0.1:{}", echo.port);
+    let connect = |to: &str| format!("CONNECT {to} HTTP/1.1\\r\\nHost: {to}\\r\\n\\r\\nhello");
+    let mut args = vec!["pool", "-q", "-j3", "--keep-order", "--sandbox", "-C", "/"];
+    args.extend(["--allow-host", &named, "--", "/usr/bin/python3", "-c", ASK, "{}", ":::"]);
+    let (allowed, refused) = (connect(&named), connect("example.org:443"));
+    args.extend([&allowed, &refused, &allowed, &refused, &allowed, &allowed].map(|it| &**it));
+    let output = stage.tool(&args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let answers: Vec<&str> = said.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(answers, ["200", "403", "200", "403", "200", "200"], "{said}");
+    assert_eq!(said.matches("echo hello").count(), 4, "{said}");
+    assert_eq!(errors.matches("allow it with --allow-host example.org:443").count(), 2, "{errors}");
+    drop(echo);
+    stage.close(Alone::Yes);
+}
+
 #[cfg(feature = "cli")]
 #[test]
 #[serial]
