@@ -11,6 +11,7 @@ mod cycle;
 mod instructions;
 mod live;
 mod machine;
+mod many;
 mod options;
 mod package;
 mod peers;
@@ -79,7 +80,7 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 10] = [
+const SECTIONS: [(Section, Measure); 11] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("confined", confined::measure),
@@ -87,6 +88,7 @@ const SECTIONS: [(Section, Measure); 10] = [
     ("capture", capture::measure),
     ("cli", cli::measure),
     ("live", live::measure),
+    ("many", many::measure),
     ("pool", pool::measure),
     ("python", package::measure),
     ("build", build::measure),
