@@ -42,7 +42,7 @@ impl Command {
             return Err(Error::invalid(Step::Prepare, format!("{:?}", self.program.program), why));
         }
         Line::refuse(prepared.as_deref())?;
-        let mut image = Image::new(&self.program)?;
+        let mut image = Image::new(&self.program, !closures.is_empty())?;
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
         let streams = [

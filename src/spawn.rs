@@ -74,8 +74,7 @@ impl Command {
     fn run_then(&mut self, finish: fn(&Child) -> Result<Report>) -> Result<Report> {
         let mut child = self.spawn()?;
         drop(child.stdin.take());
-        let linger = child.policy().linger;
-        let waited = child.wait().and_then(|_| if linger { child.wait_tree() } else { Ok(()) });
+        let waited = child.wait_alone();
         with_report(waited, finish(&child)).map(|((), report)| report)
     }
 
@@ -130,7 +129,7 @@ impl Command {
     ) -> Result<Child> {
         let spawned = Instant::now();
         self.check_request()?;
-        let mut image = Image::new(&self.program)?;
+        let mut image = Image::new(&self.program, !closures.is_empty())?;
         let log = self.kept_output(collects)?;
         let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;

@@ -45,7 +45,7 @@ fn callers(
         interleave(&mut entries, rounds)?;
         let title = format!("Spawn + wait + teardown of /bin/true, {caller}, {how}");
         table::print(&title, &entries, &[LIMIT, "std"]);
-        for (base, bound) in [(LIMIT, 1.10), ("std", 1.35)] {
+        for (base, bound) in [(LIMIT, 1.05), ("std", 1.15)] {
             let what = format!("full cycle / {base}, {caller}, {how}");
             targets.at_most(&what, bound, "", table::ratio(&entries, "tidy-process", base));
         }

@@ -11,6 +11,7 @@ mod cycle;
 mod instructions;
 mod live;
 mod machine;
+mod many;
 mod options;
 mod package;
 mod peers;
@@ -81,7 +82,7 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 12] = [
+const SECTIONS: [(Section, Measure); 13] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("confined", confined::measure),
@@ -89,6 +90,7 @@ const SECTIONS: [(Section, Measure); 12] = [
     ("capture", capture::measure),
     ("cli", cli::measure),
     ("live", live::measure),
+    ("many", many::measure),
     ("pool", pool::measure),
     ("timeline", timeline::measure),
     ("top", top::measure),

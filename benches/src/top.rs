@@ -52,7 +52,12 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
 }
 
 /// Runs it in a terminal of its own; returns what it takes, in hundredths of a CPU.
-fn share(options: &Options, args: &[&str], (columns, rows): (u16, u16), time: Duration) -> Res<f64> {
+fn share(
+    options: &Options,
+    args: &[&str],
+    (columns, rows): (u16, u16),
+    time: Duration,
+) -> Res<f64> {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(&size, None)?;
     let mut command = StdCommand::new(&options.tool);
@@ -63,7 +68,8 @@ fn share(options: &Options, args: &[&str], (columns, rows): (u16, u16), time: Du
     drop(command);
     let mut screen = File::from(terminal.master);
     // A terminal that is not read would hold it up. It ends with the last of its writers.
-    let reader = thread::spawn(move || while screen.read(&mut [0; 65_536]).is_ok_and(|it| it > 0) {});
+    let reader =
+        thread::spawn(move || while screen.read(&mut [0; 65_536]).is_ok_and(|it| it > 0) {});
     let measured = used_in(&mut tool, time);
     tool.kill()?;
     tool.wait()?;

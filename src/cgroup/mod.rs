@@ -30,16 +30,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::uio::pread;
-use nix::unistd::{faccessat, read, write};
+use nix::unistd::{UnlinkatFlags, faccessat, read, unlinkat, write};
 
 use crate::cgroup::beneath::{DIRECTORY, gone_is_fine, reach};
 use crate::cgroup::view::View;
 use crate::cgroup::walk::{Manner, Stuck, Visited};
 use crate::error::{Error, Result, Step};
-use crate::sys::poll::{BackOff, timeout_until};
+use crate::sys::poll::{self, BackOff};
 use crate::sys::{self, above_two};
 
 /// Bytes of a buffer that takes `cpu.stat` (at most 300) in one read.
@@ -201,8 +200,8 @@ impl Cgroup {
 
     /// Waits until it is empty; false at the deadline.
     ///
-    /// Notifications of `cgroup.events` are throttled to one in 10 ms, so the file is re-read with
-    /// a back-off first (from 20 us on, 2 ms in all), and polled only after that.
+    /// Notifications of `cgroup.events` come at once, but for one in 10 ms at the most: the file is
+    /// re-read with a back-off as well at first (from 20 us on, 2 ms in all).
     pub(crate) fn wait_empty(&self, deadline: Option<Instant>) -> Result<bool, Errno> {
         self.wait_for(deadline, Self::is_empty)
     }
@@ -224,17 +223,13 @@ impl Cgroup {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
             }
-            if !back_off.sleep(deadline) {
-                // A read by another waiter on the same fd takes the news away: re-read every 100
-                // ms.
-                let look = Instant::now() + Duration::from_millis(100);
-                let until = deadline.map_or(look, |deadline| deadline.min(look));
-                let mut fds = [PollFd::new(self.events.as_fd(), PollFlags::POLLPRI)];
-                match poll(&mut fds, timeout_until(Some(until))) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(errno),
-                }
-            }
+            // After those the news suffice, but that a read by another waiter on the same fd takes
+            // them away: re-read every 100 ms.
+            let look = Duration::from_millis(100);
+            let left = deadline.map(|until| until.saturating_duration_since(Instant::now()));
+            let pause = back_off.pause(deadline);
+            let pause = pause.unwrap_or_else(|| left.map_or(look, |left| left.min(look)));
+            poll::told(self.events.as_fd(), pause)?;
         }
     }
 
@@ -289,6 +284,11 @@ impl Cgroup {
     /// The pids in it and below, with a 0 for each process that has none in our pid namespace.
     fn members(&self) -> Result<Vec<i32>, Errno> {
         walk::members_and_foreign(self.parent.as_fd(), &self.name, Manner::Own)
+    }
+
+    /// Removes it if no process is in it and no directory below; success proves that.
+    pub(crate) fn remove_alone(&self) -> Result<(), Errno> {
+        gone_is_fine(unlinkat(&self.parent, &*self.name, UnlinkatFlags::RemoveDir))
     }
 
     /// Removes it and everything below, deepest first. `EBUSY` while a process is left, `EXDEV`

@@ -27,12 +27,23 @@ const RETRY_PAUSE: Duration = Duration::from_micros(200);
 /// Pidfds held at a time: few, since fds may be scarce.
 const PIDFD_BATCH: usize = 64;
 
+/// How a teardown begins: with what tells most cheaply whether anything is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// With a look.
+    Look,
+    /// With the counters: it was seen to be empty just now.
+    Empty,
+    /// With the removal, which fails while a process is left: no counter is read from it.
+    Removal,
+}
+
 /// Kills everything in the cgroup, and removes it with all that is below.
 ///
 /// `EBUSY` from rmdir means that a process has come back, `EMFILE` that other threads hold all fds
 /// right now: whatever may pass is tried again until the deadline.
 pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
-    teardown_after(cgroup, patience, &|| (), || ())
+    teardown_after(cgroup, patience, Opening::Removal, &|| (), || ())
 }
 
 /// Tears down, and reads the counters when the cgroup is empty and its directory is still there.
@@ -40,9 +51,21 @@ pub(crate) fn teardown(cgroup: &Cgroup, patience: Duration) -> Result<()> {
 pub(crate) fn teardown_after<T>(
     cgroup: &Cgroup,
     patience: Duration,
+    opening: Opening,
     reap: &dyn Fn(),
     read: impl Fn() -> T,
 ) -> Result<T> {
+    match opening {
+        Opening::Removal if cgroup.remove_alone().is_ok() => return Ok(read()),
+        Opening::Empty => {
+            let counters = read();
+            // A process that has joined since makes it busy: all of it is done then.
+            if cgroup.remove_alone().is_ok() {
+                return Ok(counters);
+            }
+        }
+        Opening::Look | Opening::Removal => {}
+    }
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -211,7 +234,7 @@ mod tests {
                 let _ = std::fs::write(cgroup.path().join("cgroup.procs"), pid.to_string());
             }
         };
-        let torn = teardown_after(&cgroup, Duration::from_secs(10), &|| (), come);
+        let torn = teardown_after(&cgroup, Duration::from_secs(10), Opening::Look, &|| (), come);
         let there = cgroup.path().exists();
         if let Some(mut back) = back.take() {
             back.kill()?;

@@ -57,8 +57,13 @@ pub(crate) fn walk(
     let Some(mut here) = walk.enter(parent, name) else { return walk.outcome() };
     while let Some(level) = walk.levels.last_mut() {
         if let Some(next) = level.todo.pop() {
-            if let Some(below) = walk.enter(here.as_fd(), &next) {
-                here = below;
+            match walk.enter(here.as_fd(), &next) {
+                // There is no way down: no way up has to be found.
+                Some(below) if walk.at_leaf() => {
+                    walk.pop_level(here.as_fd(), below.as_fd(), visit);
+                }
+                Some(below) => here = below,
+                None => {}
             }
             continue;
         }
@@ -103,6 +108,10 @@ impl Walk {
             Err(errno) => self.note(name, errno),
         }
         None
+    }
+
+    fn at_leaf(&self) -> bool {
+        self.levels.last().is_some_and(|level| level.todo.is_empty())
     }
 
     fn open(&self, above: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, Level), Errno> {

@@ -78,6 +78,20 @@ impl Child {
         self.ending.awaited().filter(|_| !self.is_over(scope)).map(AsFd::as_fd)
     }
 
+    /// Waits for the main process and, lingering, for the whole tree; for the sole holder of the
+    /// child. No other thread can take the status meanwhile, so that one call both waits and takes
+    /// it where nothing is due before the end.
+    pub(crate) fn wait_alone(&self) -> Result<()> {
+        if self.ending.awaited().is_none() && self.next_step(Scope::Main).is_none() {
+            let mut status = lock(&self.status);
+            let ended = self.tree().container().await_main(self.pidfd.as_fd());
+            *status = ended.map_err(|errno| self.failed(Step::Wait, errno))?;
+            status.iter().for_each(|status| self.recorded.main_ended(*status));
+        }
+        self.wait()?;
+        if self.policy().linger { self.wait_tree() } else { Ok(()) }
+    }
+
     /// Waits until nothing is left of the tree, and enforces what is due meanwhile.
     pub(crate) fn wait_tree(&self) -> Result<()> {
         while self.ending.awaited().is_some() && !self.tree().is_empty()? {

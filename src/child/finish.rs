@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::teardown::{Opening, TEARDOWN_PATIENCE};
 use crate::cgroup::usage::Counters;
 use crate::child::Child;
 use crate::error::{Error, Result, Step};
@@ -38,18 +38,12 @@ impl Child {
                 return Err(error);
             }
         };
-        let leftovers = match !taken && self.runs()? {
-            true => self.end_running(grace),
-            false => {
-                self.wind_down();
-                match named && !self.left_nothing() {
-                    true => self.leftovers(),
-                    false => std::mem::take(&mut *lock(&self.left)),
-                }
-            }
+        let (leftovers, opening) = match !taken && self.runs()? {
+            true => (self.end_running(grace), Opening::Look),
+            false => self.end_leftovers(named, counters),
         };
         self.recorded.kills(&leftovers);
-        let (usage, torn) = self.tree().tear_down(counters);
+        let (usage, torn) = self.tree().tear_down(opening, counters);
         let status = match taken {
             true => Ok((taken_status(), false)),
             false => self.last_status(torn.is_err()),
@@ -64,6 +58,24 @@ impl Child {
             (Err(error), Ok(())) | (Err(_), Err(error)) => return Err(error),
         };
         Ok(self.report(status, escaped, usage, leftovers))
+    }
+
+    /// Gives what the main process has left its time, unless nothing is left; returns what is to be
+    /// killed, and how its teardown begins.
+    fn end_leftovers(&self, named: bool, counters: Counters) -> (Survey, Opening) {
+        let stopped = || std::mem::take(&mut *lock(&self.left));
+        if counters == Counters::Unread && self.tree().vanish() {
+            return (stopped(), Opening::Empty);
+        }
+        // What was seen before is no news: another process may have been added since.
+        let before = self.left_nothing();
+        self.wind_down();
+        match self.left_nothing() {
+            true if before => (stopped(), Opening::Look),
+            true => (stopped(), Opening::Empty),
+            false if named => (self.leftovers(), Opening::Look),
+            false => (stopped(), Opening::Look),
+        }
     }
 
     /// The exit status, and whether the main process was alive elsewhere when its tree was gone.
@@ -138,7 +150,7 @@ impl Child {
 
     /// Kills all after the status of the main process was lost.
     fn abandon(&self) {
-        let _ = self.tree().tear_down(Counters::Unread);
+        let _ = self.tree().tear_down(Opening::Look, Counters::Unread);
         let _ = self.signal(libc::SIGKILL);
     }
 

@@ -76,7 +76,7 @@ pub struct Child {
     pub forwarded: Option<TcpListener>,
     pid: u32,
     pub(crate) pidfd: Arc<OwnedFd>,
-    status: Mutex<Option<ExitStatus>>,
+    pub(crate) status: Mutex<Option<ExitStatus>>,
     pub(crate) ending: Ending,
     pub(crate) placement: Placement,
     pub(crate) confined: Option<Confined>,

@@ -15,6 +15,7 @@ use crate::error::kind::HAS_NUL;
 use crate::error::{Error, Result, Step};
 use crate::exec::program::Program;
 use crate::exec::set_up::SetUp;
+use crate::sys::environ::{self, Lent};
 
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -91,12 +92,19 @@ impl Strings {
     }
 }
 
+/// An environment: laid out for this exec, or the caller's as it is.
+#[derive(Debug)]
+enum Environment {
+    Own(Strings),
+    Lent(Lent),
+}
+
 /// Program, arguments, environment and directory of one exec.
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(crate) candidates: Strings,
     pub(crate) argv: Strings,
-    pub(crate) envp: Strings,
+    envp: Environment,
     pub(crate) cwd: Option<CString>,
     pub(crate) groups: Option<Vec<libc::gid_t>>,
     /// What is executed instead, to bring the child.
@@ -104,8 +112,23 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    pub(crate) fn new(command: &Program) -> Result<Self> {
-        Self::of(command, environment(command)?)
+    /// `closures`: code of the caller's runs before the exec, and may change the environment.
+    pub(crate) fn new(command: &Program, closures: bool) -> Result<Self> {
+        let changed = !command.env.is_empty() || command.env_clear || command.inherited.is_some();
+        if !(changed || closures)
+            && let Some(lent) = environ::lent()
+        {
+            return Self::of(command, (Environment::Lent(lent), std::env::var_os("PATH")));
+        }
+        let (envp, path) = environment(command)?;
+        Self::of(command, (Environment::Own(envp), path))
+    }
+
+    pub(crate) fn envp(&self) -> *const *const c_char {
+        match &self.envp {
+            Environment::Own(strings) => strings.as_ptr(),
+            Environment::Lent(lent) => lent.as_ptr(),
+        }
     }
 
     /// With those of the caller's variables alone that are kept. The directory is this process's
@@ -116,7 +139,8 @@ impl Image {
         if !command.env.contains_key(OsStr::new("HOME")) {
             env.entry("HOME".into()).or_insert_with(|| "/tmp".into());
         }
-        let mut image = Self::of(command, checked(env)?)?;
+        let (envp, path) = checked(env)?;
+        let mut image = Self::of(command, (Environment::Own(envp), path))?;
         let failed =
             |error| Error::os(Step::Chdir, "this process's own directory", errno_of(&error));
         let here = || std::env::current_dir().map_err(failed);
@@ -129,7 +153,7 @@ impl Image {
         Ok(image)
     }
 
-    fn of(command: &Program, environment: (Strings, Option<OsString>)) -> Result<Self> {
+    fn of(command: &Program, environment: (Environment, Option<OsString>)) -> Result<Self> {
         let program = command.program.as_bytes();
         if program.contains(&0) {
             return Err(has_nul("program", program));

@@ -265,7 +265,7 @@ impl<'a> Launch<'a> {
             set_up: image.set_up.as_ref(),
             candidates: image.candidates.each(),
             argv: image.argv.as_ptr(),
-            envp: image.envp.as_ptr(),
+            envp: image.envp(),
         }
     }
 

@@ -61,7 +61,9 @@ const REAP_BATCH: u32 = 64;
 /// The nice value of the highest priority.
 const HIGHEST: c_int = -20;
 
-/// Rounds without a death that follow at once; after these, pauses grow to 100 ms.
+/// Rounds without a death that follow after a millisecond or the next death, whichever is first;
+/// after these, pauses grow to 100 ms. At once would take the CPU from those that are dying: a
+/// keeper has the highest priority.
 const EAGER_ROUNDS: u32 = 300;
 
 /// Forks a keeper with a pidfd from its birth on.
@@ -108,7 +110,7 @@ struct Keeper<'a> {
     spare: Spare,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reaped {
     Nobody,
     Some,
@@ -189,14 +191,37 @@ impl<'a> Keeper<'a> {
                 _ if self.killing => pause(idle),
                 _ => -1,
             });
+            // Those that have died meanwhile need no round.
+            let before = if self.killed_once { self.reap() } else { Reaped::Nobody };
+            if before == Reaped::All {
+                return;
+            }
+            let first = self.killing && !self.killed_once;
             if self.killing {
                 self.kill_round();
             }
             if self.known || self.killing {
-                reaped = self.reap();
+                reaped = before.max(self.reap());
+            }
+            if first && reaped != Reaped::All {
+                reaped = self.drain();
             }
             idle = if reaped == Reaped::Nobody { idle.saturating_add(1) } else { 0 };
         }
+    }
+
+    /// Reaps those that the first round has killed for as long as one dies within a millisecond: a
+    /// round for each death would cost more than all that they need to die. Not for longer, since a
+    /// bomb refills the places of its dead.
+    fn drain(&mut self) -> Reaped {
+        for _ in 0..REAP_BATCH {
+            self.listen(1);
+            let reaped = self.reap();
+            if matches!(reaped, Reaped::All | Reaped::Nobody) {
+                return reaped;
+            }
+        }
+        Reaped::Some
     }
 
     fn listen(&mut self, timeout: c_int) {
@@ -335,7 +360,7 @@ fn is_dead(pid: libc::pid_t) -> bool {
 }
 
 fn pause(idle: u32) -> c_int {
-    let late = idle.saturating_sub(EAGER_ROUNDS).min(100);
+    let late = idle.saturating_sub(EAGER_ROUNDS).clamp(idle.min(1), 100);
     c_int::try_from(late).unwrap_or(100)
 }
 

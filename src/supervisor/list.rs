@@ -87,8 +87,9 @@ fn root(base: &Base, path: PathBuf, owner: u32) -> Option<(RunRoot, Vec<Vec<i32>
     let uid = fstat(&*dir).ok()?.st_uid;
     let names = children(&dir).unwrap_or_default().into_iter();
     let trees = names.filter(|name| is_tree(name));
+    let counted = counts_memory(dir.as_fd());
     let mut trees: Vec<(TreeInfo, Vec<i32>)> =
-        trees.filter_map(|name| tree(dir.as_fd(), path.join(name))).collect();
+        trees.filter_map(|name| tree(dir.as_fd(), path.join(name), counted)).collect();
     trees.sort_by_key(|(tree, _)| number(&tree.path));
     let (trees, pids) = trees.into_iter().unzip();
     Some((RunRoot { path, owner, uid, owner_lives, trees }, pids))
@@ -99,17 +100,27 @@ pub(crate) fn is_tree(name: &OsStr) -> bool {
     owner(name).is_none()
 }
 
-/// Describes one tree, with few opens: there may be a thousand trees. None if it was removed
-/// meanwhile.
-fn tree(root: BorrowedFd<'_>, path: PathBuf) -> Option<(TreeInfo, Vec<i32>)> {
+/// Whether the memory controller is on in the trees of this run root.
+fn counts_memory(root: BorrowedFd<'_>) -> bool {
+    let file = beneath::look(root, Path::new("cgroup.subtree_control"), OFlag::O_RDONLY);
+    let controllers = file.and_then(|file| read_all(&file)).unwrap_or_default();
+    controllers.split(u8::is_ascii_whitespace).any(|name| name == b"memory")
+}
+
+/// Describes one tree, with few opens: there may be ten thousand trees. None if it was removed
+/// meanwhile. `counted`: reads its memory.
+fn tree(root: BorrowedFd<'_>, path: PathBuf, counted: bool) -> Option<(TreeInfo, Vec<i32>)> {
     let dir = path.file_name()?;
     let pids = members(root, dir, Manner::Look).ok()?;
     if pids.is_empty() {
         beneath::look(root, Path::new(dir), DIRECTORY).ok()?;
     }
-    let memory = Path::new(dir).join("memory.current");
-    let memory = beneath::look(root, &memory, OFlag::O_RDONLY).and_then(|file| read_all(&file));
-    let memory = memory.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let memory = || {
+        let file = Path::new(dir).join("memory.current");
+        let file = beneath::look(root, &file, OFlag::O_RDONLY);
+        file.and_then(|file| read_all(&file)).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+    };
+    let memory = if counted { memory() } else { None };
     let tree = TreeInfo {
         name: name(&path),
         age: None,

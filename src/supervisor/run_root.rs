@@ -19,7 +19,7 @@ use crate::cgroup::delegation;
 use crate::cgroup::hierarchy::Base;
 use crate::cgroup::names::checked;
 use crate::cgroup::names::{ASIDE, INNER, PREFIX};
-use crate::cgroup::teardown::{TEARDOWN_PATIENCE, teardown_after};
+use crate::cgroup::teardown::{Opening, TEARDOWN_PATIENCE, teardown_after};
 use crate::error::{Error, Result, Step};
 use crate::limits::Limits;
 use crate::supervisor::guard::Guard;
@@ -200,7 +200,8 @@ impl OwnRunRoot {
     }
 
     fn teardown(&self) -> Result<()> {
-        teardown_after(&self.cgroup, TEARDOWN_PATIENCE, &|| self.reap_mains(), || ())?;
+        let reap = || self.reap_mains();
+        teardown_after(&self.cgroup, TEARDOWN_PATIENCE, Opening::Removal, &reap, || ())?;
         std::mem::take(&mut *lock(&self.inmates)).iter().for_each(|inmates| inmates.reap());
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! two sweeps may meet then, which does no harm. Directories of other users are left to their own
 //! sweeps.
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -62,8 +63,9 @@ pub struct StaleRunRoot {
 pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
     let base = base_to_look(base)?;
     let mut found: Vec<StaleRunRoot> = Vec::new();
+    let mut handled = HashSet::new();
     for (path, owner) in run_roots(&base) {
-        if found.iter().any(|stale| path.starts_with(&stale.path)) {
+        if path.ancestors().any(|above| handled.contains(above)) {
             // It is inside a run root that was handled already.
             continue;
         }
@@ -71,6 +73,7 @@ pub fn sweep(base: Option<&Path>, dry_run: bool) -> Result<Vec<StaleRunRoot>> {
             let found_alive = listed(cgroup);
             let torn = if dry_run { Ok(()) } else { teardown(cgroup, TEARDOWN_PATIENCE) };
             let removed = torn.map(|()| !dry_run);
+            handled.insert(path.clone());
             found.push(StaleRunRoot {
                 path: path.clone(),
                 owner,

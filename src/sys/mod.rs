@@ -8,6 +8,7 @@
 
 pub(crate) mod bury;
 pub(crate) mod clone;
+pub(crate) mod environ;
 pub(crate) mod inmates;
 #[cfg(feature = "cli")]
 pub(crate) mod opening;
@@ -17,18 +18,18 @@ pub(crate) mod proc_events;
 pub(crate) mod raw;
 pub(crate) mod identity;
 mod safe;
+mod status;
 #[cfg(feature = "cli")]
 pub(crate) mod standin;
 #[cfg(feature = "cli")]
 pub(crate) mod terminal;
 
 use std::ffi::{CStr, CString, c_int};
+#[cfg(feature = "cli")]
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::ptr;
 #[cfg(feature = "tokio")]
 use std::{io, sync::Arc};
@@ -42,6 +43,7 @@ use nix::sys::stat::Mode;
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) use crate::sys::safe::{SignalsBlocked, above_two};
+pub(crate) use crate::sys::status::{await_end, check_child, is_stopped, reap};
 
 /// The kernel's name of a stand-in, which is no stranger in its parent's cgroup.
 pub(crate) const STAND_IN: &CStr = c"tidy-stand-in";
@@ -128,15 +130,6 @@ pub(crate) fn signal_fd(pid: i32) -> Result<OwnedFd, Errno> {
 /// every child, the pid of a child that has ended may belong to another process by now.
 fn own_child(pidfd: OwnedFd) -> Result<OwnedFd, Errno> {
     check_child(pidfd.as_fd()).map(|()| pidfd)
-}
-
-/// `ECHILD` if the process is no child of this one that nothing has reaped.
-pub(crate) fn check_child(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let id = pidfd.as_raw_fd().cast_unsigned();
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: a null siginfo is allowed, and nothing is reaped.
-    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), flags) };
-    Errno::result(answer).map(drop)
 }
 
 /// Registers an fd with the caller's tokio runtime, for its readiness.
@@ -246,48 +239,6 @@ pub fn signal_set(signals: impl Iterator<Item = i32>) -> SigSet {
 /// Whether the kernel knows a signal of this number, or it is 0 (which only asks).
 pub(crate) fn is_signal(number: i32) -> bool {
     (0..=libc::SIGRTMAX()).contains(&number)
-}
-
-/// Reaps the child behind `pidfd` if it has ended. `ECHILD` where another thread took its status,
-/// or SIGCHLD is ignored.
-///
-/// Not nix's `waitid`: that one has no value for a real-time signal.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
-    let id = pidfd.as_raw_fd().cast_unsigned();
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOHANG;
-    // SAFETY: `info` is writable for the length of the call.
-    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), flags) };
-    Errno::result(answer)?;
-    // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
-    let info = unsafe { info.assume_init() };
-    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes where none has ended.
-    let pid = unsafe { info.si_pid() };
-    // SAFETY: as above.
-    let status = unsafe { info.si_status() };
-    Ok((pid != 0).then(|| decode(info.si_code, status)))
-}
-
-/// Whether the child behind `pidfd` is stopped by a signal. Its status stays there for other waits.
-pub(crate) fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
-    let id = pidfd.as_raw_fd().cast_unsigned();
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: `info` is writable for the length of the call.
-    let answer = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), flags) };
-    // SAFETY: zeroed is a valid siginfo, and the kernel has filled it since.
-    let info = unsafe { info.assume_init() };
-    // SAFETY: waitid fills the SIGCHLD fields, or leaves zeroes where nothing has happened.
-    answer == 0 && unsafe { info.si_pid() } != 0
-}
-
-/// Makes the status word of wait(2) from two fields of waitid(2).
-fn decode(code: i32, status: i32) -> ExitStatus {
-    ExitStatus::from_raw(match code {
-        libc::CLD_EXITED => (status & 0xff) << 8,
-        libc::CLD_DUMPED => status | 0x80,
-        _ => status,
-    })
 }
 
 /// Opens the same directory in a detached mount, which no other process sees, without the mounts

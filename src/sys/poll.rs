@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::sys::time::TimeSpec;
 
 /// When a wait gives up: at an [`Instant`], or a [`Duration`] after it began.
 /// Every wait with a bound takes either; a time too long for the clock is no bound.
@@ -56,6 +57,15 @@ pub(crate) fn news(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<
     match poll(fds, timeout_until(deadline)) {
         Ok(number) => Ok(number > 0),
         Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Waits until a cgroup's file has news, this long at the most; a signal ends it too.
+pub(crate) fn told(file: BorrowedFd<'_>, patience: Duration) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(file, PollFlags::POLLPRI)];
+    match ppoll(&mut fds, Some(TimeSpec::from_duration(patience)), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
@@ -113,13 +123,18 @@ impl BackOff {
 
     /// Sleeps; false, without sleeping, after the longest sleep.
     pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
+        self.pause(deadline).map(thread::sleep).is_some()
+    }
+
+    /// How long the next sleep is; None after the longest.
+    pub(crate) fn pause(&mut self, deadline: Option<Instant>) -> Option<Duration> {
         if self.next > self.last {
-            return false;
+            return None;
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        thread::sleep(left.map_or(self.next, |left| left.min(self.next)));
+        let pause = left.map_or(self.next, |left| left.min(self.next));
         self.next += self.next / self.parts;
-        true
+        Some(pause)
     }
 }
 

@@ -14,6 +14,7 @@ use nix::poll::PollFlags;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::names::STOPPING;
+use crate::cgroup::teardown::Opening;
 use crate::cgroup::usage::{Counters, cpu_demand, cpu_time};
 use crate::cgroup::{leftovers, teardown};
 use crate::containment::Mechanism;
@@ -137,6 +138,15 @@ impl Container {
                 reaped.map_err(failed)
             }
             Self::Keeper(kept) => kept.take_status(main),
+        }
+    }
+
+    /// Waits for the main process's end and takes its status, in one call; None after a signal, and
+    /// where it takes more than that. For the sole holder of the child.
+    pub(crate) fn await_main(&self, main: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
+        match self {
+            Self::Cgroup(_, None) => sys::await_end(main),
+            Self::Cgroup(_, Some(_)) | Self::Keeper(_) => Ok(None),
         }
     }
 
@@ -344,14 +354,30 @@ impl Container {
         }
     }
 
+    /// Removes an empty cgroup, and returns a usage that was not read; None where there may be
+    /// processes.
+    pub(crate) fn vanish(&self) -> Option<Usage> {
+        match self {
+            Self::Cgroup(cgroup, None) => {
+                cgroup.remove_alone().is_ok().then(|| Usage::of(cgroup, Counters::Unread))
+            }
+            // A sandbox's init ends after the main process.
+            Self::Cgroup(_, Some(_)) | Self::Keeper(_) => None,
+        }
+    }
+
     /// Kills what is left, removes the cgroup or ends the keeper; returns the usage.
-    pub(crate) fn tear_down(&self, patience: Duration, counters: Counters) -> Result<Usage> {
+    pub(crate) fn tear_down(
+        &self,
+        patience: Duration,
+        opening: Opening,
+        counters: Counters,
+    ) -> Result<Usage> {
         match self {
             Self::Cgroup(cgroup, inmates) => {
                 let reap = reaping(inmates.as_deref());
-                let usage = teardown::teardown_after(cgroup, patience, &reap, || {
-                    Usage::of(cgroup, counters)
-                })?;
+                let read = || Usage::of(cgroup, counters);
+                let usage = teardown::teardown_after(cgroup, patience, opening, &reap, read)?;
                 inmates.iter().for_each(|all| all.reap());
                 Ok(usage)
             }

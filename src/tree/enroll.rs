@@ -43,6 +43,12 @@ impl Tree {
     /// The command must be spawned while the tree lives; joining a removed cgroup fails the spawn.
     /// It can be spawned several times, and holds no fd of the tree's.
     ///
+    /// Where spawns are some time apart, joining takes 5 to 20 ms, for which std waits: a write to
+    /// `cgroup.procs` takes a lock that is the whole machine's, and the kernel offers a process of
+    /// another parent no other way in. What [`Command`](crate::Command) spawns is born in its tree
+    /// and waits for nothing: in a tokio runtime use `Command::spawn_async`. On a machine of one's
+    /// own the mount option `favordynmods` of cgroup2 (Linux 6.0) takes that wait away.
+    ///
     /// A child that joins while the tree, or a cgroup above, is frozen cannot execute, and std
     /// waits for that: the kernel kills the child after 10 s, and std then returns it as spawned,
     /// with a status that says SIGKILL. (A [`Command`](crate::Command) of this crate thaws what is

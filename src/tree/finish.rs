@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::teardown::{Opening, TEARDOWN_PATIENCE};
 use crate::cgroup::usage::Counters;
 use crate::error::Result;
 use crate::proc::info::Survey;
@@ -27,7 +27,7 @@ impl Tree {
         }
         lock(&self.supervisor).as_ref().map(Supervisor::check_ours).transpose()?;
         let leftovers = self.leftovers();
-        let (usage, torn) = self.tear_down(Counters::CpuTime);
+        let (usage, torn) = self.tear_down(Opening::Look, Counters::CpuTime);
         let made = TreeReport {
             notes: Note::of(&usage, None),
             usage,
@@ -57,7 +57,7 @@ impl Tree {
 
     /// Tears down, once; a call after a failure tries again. Does nothing in a forked copy of this
     /// process. Returns the usage, also with an error: these counters, or all that are counted.
-    pub(crate) fn tear_down(&self, counters: Counters) -> (Usage, Result<()>) {
+    pub(crate) fn tear_down(&self, opening: Opening, counters: Counters) -> (Usage, Result<()>) {
         if !self.is_ours() {
             return (Usage::default(), Ok(()));
         }
@@ -65,22 +65,45 @@ impl Tree {
         if let Some(used) = &*used {
             return (used.clone(), Ok(()));
         }
-        self.done.store(true, Ordering::Release);
-        drop(lock(&self.procs).take());
-        let counters = match self.counted.load(Ordering::Relaxed) {
-            true => Counters::All,
-            false => counters,
+        self.begin_end();
+        let (opening, counters) = match (self.counted.load(Ordering::Relaxed), opening) {
+            (false, opening) => (opening, counters),
+            // What is removed has no counters.
+            (true, Opening::Removal) => (Opening::Look, Counters::All),
+            (true, opening) => (opening, Counters::All),
         };
-        let all = match self.container.tear_down(TEARDOWN_PATIENCE, counters) {
+        let all = match self.container.tear_down(TEARDOWN_PATIENCE, opening, counters) {
             Ok(usage) => used.insert(usage).clone(),
             Err(error) => return (self.container.usage(counters), Err(error)),
         };
-        // A handle on a finished tree keeps no run root.
+        self.let_go();
+        (all, Ok(()))
+    }
+
+    /// Removes its cgroup if that is empty, for a caller that reads no counter; false if it is not,
+    /// or is counted all the same. Nothing was done to its processes then.
+    pub(crate) fn vanish(&self) -> bool {
+        if self.counted.load(Ordering::Relaxed) || !self.is_ours() {
+            return false;
+        }
+        let mut used = lock(&self.used);
+        let Some(usage) = self.container.vanish() else { return false };
+        self.begin_end();
+        *used = Some(usage);
+        self.let_go();
+        true
+    }
+
+    fn begin_end(&self) {
+        self.done.store(true, Ordering::Release);
+        drop(lock(&self.procs).take());
+    }
+
+    /// Lets go of the supervisor: a handle on a finished tree keeps no run root.
+    fn let_go(&self) {
         let supervisor = lock(&self.supervisor).take();
         self.container.vacate(supervisor.as_ref());
         self.reap_orphans(supervisor.as_ref());
-        drop(supervisor);
-        (all, Ok(()))
     }
 
     /// Notes what has to be reaped at its end: main and init of a sandbox with a view of its own.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup::Cgroup;
 use crate::cgroup::leftovers::without_stand_ins;
 use crate::cgroup::names::is_guard;
-use crate::cgroup::teardown::TEARDOWN_PATIENCE;
+use crate::cgroup::teardown::{Opening, TEARDOWN_PATIENCE};
 use crate::cgroup::usage::Counters;
 use crate::containment::Mechanism;
 use crate::error::{Error, Result, Step};
@@ -392,7 +392,7 @@ impl AsFd for Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if !self.is_done() {
-            let _ = self.tear_down(Counters::Unread);
+            let _ = self.tear_down(Opening::Removal, Counters::Unread);
         }
     }
 }

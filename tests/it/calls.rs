@@ -12,7 +12,7 @@ use crate::{load, victim};
 
 /// Spawn, wait, teardown and report of one `/bin/true`. A call more needs a reason as good as those
 /// of these.
-const CYCLE: [(&str, usize); 11] = [
+const CYCLE: [(&str, usize); 10] = [
     ("mkdirat", 1),
     // The directory, cgroup.kill, cgroup.events; in the end cpu.stat.
     ("openat2", 4),
@@ -21,10 +21,10 @@ const CYCLE: [(&str, usize); 11] = [
     ("futex", 1),
     // Blocked round the clone.
     ("rt_sigprocmask", 2),
-    ("poll", 1),
+    // Waits and takes the status: where there is a deadline poll(2) waits before it.
     ("waitid", 1),
-    // Is somebody left? Once before the list is made, once before the kill.
-    ("pread64", 2),
+    // Is a process left? If not the removal proves that none has come since.
+    ("pread64", 1),
     ("read", 1),
     ("unlinkat", 1),
     // Those four, and the pidfd.
@@ -41,28 +41,37 @@ fn a_clean_run_makes_no_more_system_calls_than_it_has_to() {
     assert_at_most("runs", &[]);
 }
 
-/// `cpu.stat` is the dearest file of a short run: where no report is made it is not opened.
+/// `cpu.stat` is the dearest file of a short run: where no report is made it is not opened, and the
+/// removal alone proves that nothing is left.
 #[test]
 #[parallel]
 fn a_run_whose_status_alone_is_asked_for_reads_no_counter() {
-    assert_at_most("statuses", &["openat2", "read", "close"]);
+    assert_at_most("statuses", &["openat2", "pread64", "read", "close"]);
 }
 
-/// As a cycle, with one less of each of these.
+/// As a cycle, with one less of each of these. Tries it again: a child that is late by more than
+/// 50 ms, as on a busy machine, is looked after by further calls.
 fn assert_at_most(what: &str, less: &[&str]) {
     if StdCommand::new("strace").arg("-V").output().is_err() {
         return skip("strace is missing: install the package strace");
     }
     let Some(stage) = Stage::set() else { return };
-    let (few, many) = (calls(&stage, what, 10), calls(&stage, what, 30));
-    for (call, &count) in many.iter().filter(|(call, _)| !FREE.contains(&call.as_str())) {
+    let excess: Vec<String> = (0..5).map_while(|_| excess(&stage, what, less)).collect();
+    assert!(excess.len() < 5, "{excess:?}");
+    stage.close(Alone::No);
+}
+
+/// The first call of which each run makes more, if there is one.
+fn excess(stage: &Stage, what: &str, less: &[&str]) -> Option<String> {
+    let (few, many) = (calls(stage, what, 10), calls(stage, what, 30));
+    assert_eq!(many.get("clone3"), Some(&30));
+    many.iter().filter(|(call, _)| !FREE.contains(&call.as_str())).find_map(|(call, &count)| {
         let each = count.saturating_sub(*few.get(call).unwrap_or(&0)).div_ceil(20);
         let known = CYCLE.iter().find(|(name, _)| name == call).map_or(0, |(_, count)| *count);
         let most = known - usize::from(less.contains(&call.as_str()));
-        assert!(each <= most, "{call}: {each} for each run, {most} at the most: {many:?}");
-    }
-    assert_eq!(many.get("clone3"), Some(&30));
-    stage.close(Alone::No);
+        let text = || format!("{call}: {each} for each run, {most} at the most: {many:?}");
+        (each > most).then(text)
+    })
 }
 
 /// How often this many runs make each call, in their own process.

@@ -8,7 +8,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use tidy_process::{Command, Supervisor};
 
 use crate::support::Stage;
-use crate::victim;
+use crate::{environment, victim};
 
 pub(crate) const WISH: &str = "TIDY_LOAD";
 
@@ -22,6 +22,7 @@ fn enter() {
         ["forks", count] => forks(count.parse().unwrap()),
         ["swap"] => swap(),
         ["exec"] => exec(),
+        ["environments"] => environment::play(),
         ["runs", count] => runs(count.parse().unwrap()),
         ["statuses", count] => statuses(count.parse().unwrap()),
         ["burn", ms] => burn(Duration::from_millis(ms.parse().unwrap())),

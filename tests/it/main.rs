@@ -60,6 +60,7 @@ mod delegate;
 mod die_with;
 #[cfg(feature = "cli")]
 mod die_with_parent;
+mod environment;
 mod errors;
 #[cfg(feature = "sandbox")]
 mod escapes;

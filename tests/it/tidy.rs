@@ -80,11 +80,19 @@ fn unsafe_code_lives_in_few_files() {
         "sandbox/enter.rs",
     ];
     let all = all.map(Into::into).into_iter().chain(set_up);
-    let sys =
-        ["clone.rs", "identity.rs", "mod.rs", "opening.rs", "pass.rs", "proc_events.rs", "raw.rs"];
+    let sys = [
+        "clone.rs",
+        "environ.rs",
+        "identity.rs",
+        "mod.rs",
+        "opening.rs",
+        "pass.rs",
+        "proc_events.rs",
+        "raw.rs",
+    ];
     let sys = sys
         .into_iter()
-        .chain(["standin.rs", "terminal.rs"])
+        .chain(["standin.rs", "status.rs", "terminal.rs"])
         .map(|file| Path::new("sys").join(file));
     let all = all.chain(guard).chain(sys);
     assert_eq!(names, all.collect::<Vec<PathBuf>>());

@@ -138,3 +138,17 @@ fn a_finished_tree_keeps_its_report_and_is_gone() {
     std::fs::remove_dir(path).unwrap();
     stage.close(Alone::No);
 }
+
+/// The kernel lets a lone thread change its cgroup without the lock that makes a join slow, but not
+/// into another tree: so a command of std's has to wait for that lock.
+#[test]
+#[parallel]
+fn a_thread_joins_no_tree_alone() {
+    let Some(stage) = Stage::set() else { return };
+    let tree = Tree::within(&stage.supervisor, None).unwrap();
+    let threads = tree.path().unwrap().join("cgroup.threads");
+    let error = std::fs::write(threads, std::process::id().to_string()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EOPNOTSUPP as i32));
+    drop(tree);
+    stage.close(Alone::No);
+}

@@ -20,6 +20,7 @@ pub(crate) fn all(tell: &dyn Fn(Finding)) {
     tell(container());
     tell(namespace());
     tell(nsdelegate());
+    tell(favordynmods());
 }
 
 /// Finds the cgroup2 hierarchy.
@@ -168,6 +169,23 @@ fn nsdelegate() -> Finding {
     let found = "not set: a process of your uid can leave its tree through a cgroup.procs above";
     Finding::no("nsdelegate", found).remedy(format!(
         "as root, on the machine itself: mount -o remount,nsdelegate {:?}",
+        mount.point
+    ))
+}
+
+/// Finds `favordynmods`, which is the same at every mount too.
+fn favordynmods() -> Finding {
+    let mounts = mounts().unwrap_or_default();
+    let Some(mount) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
+        return Finding::blank("favordynmods", "no cgroup2 is mounted");
+    };
+    if mount.options.split(',').any(|option| option == "favordynmods") {
+        return Finding::ok("favordynmods", "a process joins a cgroup at once");
+    }
+    let found = "not set: a process that joins a cgroup (Tree::enroll) waits some 10 ms for a \
+                 lock; one that is born in it (run, with, pool) does not";
+    Finding::blank("favordynmods", found).remedy(format!(
+        "where that matters, as root, since Linux 6.0: mount -o remount,favordynmods {:?}",
         mount.point
     ))
 }

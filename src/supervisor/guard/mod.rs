@@ -108,7 +108,7 @@ fn launch(id: &str, streams: &[Stdio; 3], aside: GuardImage<'_>) -> Result<Newbo
     program.args = vec![OsString::from(id)];
     program.env_clear = true;
     program.cwd = Some("/".into());
-    let mut image = Image::new(&program)?;
+    let mut image = Image::new(&program, false)?;
     let [line, base, owner] = streams;
     let streams =
         [ChildStream::make(0, line)?, ChildStream::make(1, base)?, ChildStream::make(2, owner)?];
