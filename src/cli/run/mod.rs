@@ -60,8 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> Ended {
                 modes.put_back();
             }
             let cpu_time = args.limits.cpu_time;
-            let last = Last { timeout, cpu_time, killed, by_signal };
-            voice.last_words(&report, last);
+            voice.last_words(&report, Last { timeout, cpu_time, killed, by_signal });
             voice.report(&report);
             let exit = exit(&report, leaks);
             let subject = Subject { changes: changes.as_ref(), ..subject };
