@@ -59,6 +59,12 @@ fn commit() -> Option<String> {
     Some(commit + if noted.contains("\"dirty\": true") { ", with changes" } else { "" })
 }
 
+/// Where `core` is, if it was built for the target beside the toolchain (see ci/release).
+fn sysroot() -> Option<String> {
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    flags.split('\u{1f}').find(|flag| flag.starts_with("--sysroot=")).map(str::to_owned)
+}
+
 fn rustc() -> OsString {
     env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
@@ -142,7 +148,7 @@ fn compile(
     command.args(["-Cpanic=abort", "-Copt-level=s", "-Ccodegen-units=1", "-Cstrip=symbols"]);
     command.args(["-Crelocation-model=static", "-Cforce-unwind-tables=no", "-Cdebuginfo=0"]);
     command.args(["-Cdebug-assertions=no", "-Coverflow-checks=no", "--cap-lints=allow"]);
-    command.arg("--target").arg(target).args(linker).arg("-o").arg(&to);
+    command.arg("--target").arg(target).args(sysroot()).args(linker).arg("-o").arg(&to);
     command.arg(Path::new(sources).join("main.rs"));
     let output = command.output().map_err(|error| format!("rustc: {error}"))?;
     if !output.status.success() {

@@ -65,6 +65,7 @@ const MISSING: &[(&[&str], &str)] = &[
     (&["all"], "gcc chromium make git tmux zsh firejail g++ qemu-system-x86 busybox-static"),
     (&["bench"], "gcc make parallel bubblewrap firejail"),
     (&["check"], "gcc"),
+    (&["cluster", "ssh"], "util-linux openssh-client parallel"),
     (&["cross"], "gcc qemu-user"),
     (&["fuzz"], "gcc g++"),
     (&["gallery"], "gcc make"),
