@@ -1,6 +1,7 @@
 //! Where a lane's facts are read from: the cgroup's files, and `/proc`. Nothing here blocks, and
 //! nothing keeps the tree.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Origin {
     pub(crate) init: Option<i32>,
     pub(crate) memory_from: Source,
     pub(crate) io_from: Source,
+    /// The most memory that its cgroup has had; none where that does not say.
+    peak: Option<AtomicU64>,
     /// Whether it counts processes and threads.
     counts_pids: bool,
     /// Each process is looked at for what neither the cgroup nor the kernel tells.
@@ -43,12 +46,14 @@ impl Origin {
         };
         let (memory_from, io_from) = (has("memory.current"), has("io.stat"));
         let counts_pids = has("pids.events") == Source::Cgroup;
+        let peak = (has("memory.peak") == Source::Cgroup).then(AtomicU64::default);
         let sums = [memory_from, io_from].contains(&Source::Processes);
         Arc::new(Self {
             holder,
             init,
             memory_from,
             io_from,
+            peak,
             counts_pids,
             looks_at_all: sums || !told,
         })
@@ -105,10 +110,11 @@ impl Origin {
         let memory = read(has_memory, "memory.events").unwrap_or_default();
         let pids = read(self.counts_pids, "pids.events").unwrap_or_default();
         let bytes = |text: String| (sum(&text, "rbytes="), sum(&text, "wbytes="));
+        let number = |text: Option<String>| text.and_then(|it| it.trim().parse().ok());
         let event = |kind, text: &str, key| (Some(kind), value(text, key).unwrap_or(0));
         Counted {
             cpu: value(&cpu, "usage_usec").map(Duration::from_micros),
-            memory: read(has_memory, "memory.current").and_then(|it| it.trim().parse().ok()),
+            memory: number(read(has_memory, "memory.current")).map(|now| self.most(view, now)),
             io: read(self.io_from == Source::Cgroup, "io.stat").map(bytes),
             events: [
                 event(EventKind::OutOfMemory, &memory, "oom_kill"),
@@ -117,6 +123,14 @@ impl Origin {
                 event(EventKind::PidsExhausted, &pids, "max"),
             ],
         }
+    }
+
+    /// The most memory since the row before, where that is more than ever; else what it has now.
+    fn most(&self, view: &View, now: u64) -> u64 {
+        let Some(known) = &self.peak else { return now };
+        let peak = view.read("memory.peak").ok().and_then(|it| it.trim().parse().ok());
+        let peak = peak.unwrap_or(now);
+        if known.fetch_max(peak, Ordering::Relaxed) < peak { peak.max(now) } else { now }
     }
 
     /// The limits of its own cgroup.
