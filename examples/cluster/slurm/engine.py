@@ -31,7 +31,7 @@ InactiveLimit=5
 MinJobAge=10
 MaxArraySize=3000
 MaxJobCount=10000
-SchedulerParameters=defer_batch,batch_sched_delay=1,sched_min_interval=200000,default_queue_depth=3000
+SchedulerParameters=defer_batch,batch_sched_delay=1,sched_min_interval=200000,default_queue_depth=3000,bf_interval=3
 StateSaveLocation={home}/slurm/state
 SlurmdSpoolDir={home}/slurm/spool-%n
 SlurmctldPidFile={home}/slurm/slurmctld.pid
