@@ -37,6 +37,8 @@ class Ssh:
         self.head, self.nodes = cluster.head, cluster.nodes
         self.dir = HOME / "ssh"
         self.config = self.dir / "config"
+        # Its own files are not root's; a file `config` there would be options.
+        self.environment = {"PARALLEL": "--will-cite", "PARALLEL_HOME": str(HOME / "parallel")}
 
     def __enter__(self):
         self.dir.mkdir(mode=0o700)
@@ -66,7 +68,6 @@ class Ssh:
         """GNU parallel on the head, with commands on these nodes; `held`: in a tree of ours."""
         hosts = ",".join(node.name for node in nodes)
         call = ["parallel", "--ssh", f"ssh -F {self.config}", "--sshlogin", hosts, *words]
-        environment = {**os.environ, "PARALLEL": "--will-cite", "PARALLEL_HOME": str(self.dir)}
-        environment["PATH"] = f"{HOME}/bin:{environment['PATH']}"
+        environment = {**os.environ, **self.environment, "PATH": f"{HOME}/bin:{os.environ['PATH']}"}
         options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
         return self.head.popen([*(OURS if held else []), *call], env=environment, **options)

@@ -69,7 +69,8 @@ class Run:
 
 
 def is_parallel(words):
-    return words.startswith("perl") and "parallel" in words.split(" ")[1]
+    program, *rest = words.split(" ")[:3]
+    return program.endswith("perl") and any(word.endswith("/parallel") for word in rest)
 
 
 def children(pid):
@@ -88,8 +89,10 @@ def kill(pid, number=signal.SIGKILL):
 
 
 def sessions(run):
-    for pid in run.sessions():
+    found = run.sessions()
+    for pid in found:
         kill(pid)
+    return len(found)
 
 
 def cut(run):

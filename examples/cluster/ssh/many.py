@@ -52,8 +52,7 @@ def through(ssh, count, is_ours, kills):
             client.wait(1)
         except subprocess.TimeoutExpired:
             if kills:
-                sessions(Nodes(ssh.nodes))
-                deaths += 1
+                deaths += sessions(Nodes(ssh.nodes))
     took = time.monotonic() - begun
     done = (home / "done").read_text().split() if (home / "done").exists() else []
     twice = (home / "twice").read_text().split() if (home / "twice").exists() else []
@@ -83,12 +82,12 @@ def script(ssh, table):
     text = ssh.head.run([TOOL, *words, "setsid sleep 405.7 & echo {}; hostname", ":::", *numbers]).stdout
     (HOME / "script").write_text(text)
     hosts = ",".join(node.name for node in ssh.nodes)
-    environment = {"PARALLEL": "--will-cite", "PARALLEL_HOME": str(ssh.dir)}
-    call = ["env", *(f"{key}={value}" for key, value in environment.items()), f"PATH={HOME}/bin:/usr/bin:/bin"]
+    variables = {**ssh.environment, "PATH": f"{HOME}/bin:/usr/bin:/bin"}
+    call = ["env", *(f"{key}={value}" for key, value in variables.items())]
     options = ["--ssh", f"ssh -F {ssh.config}", "--sshlogin", hosts]
-    said = ssh.head.run([*call, "sh", HOME / "script", *options], stdin=subprocess.DEVNULL)
+    ssh.head.run([*call, "sh", HOME / "script", *options], stdin=subprocess.DEVNULL)
     printed = [(results / str(number) / "stdout").read_text() for number in range(1, 7)]
-    table.check(f"the script of pool --emit runs {said.stdout}", [text.split()[0] for text in printed] == numbers)
+    table.check("the script of pool --emit has the output of each command", [text.split()[0] for text in printed] == numbers)
     page = ssh.head.run([TOOL, "report", results]).stdout
     table.check("its reports are read back", "6 runs of 6 commands" in page)
     left = sum(len(node.strangers("405.7")) for node in ssh.nodes)
