@@ -50,13 +50,12 @@ fn most(lane: &Value, name: &str) -> f64 {
     column(lane, name).into_iter().fold(0.0, f64::max)
 }
 
-/// Whether a page has these words, and a line for a limit.
+/// Whether a page has these words, and curves.
 #[track_caller]
 fn page_has(page: &str, words: &[&str]) {
     for word in words {
         assert!(page.contains(word), "no {word:?} in {page}");
     }
-    assert!(page.contains("class=\"limit\""), "{page}");
     // Each curve but that of io, whose controller nothing has asked for.
     let unknown = page.matches(">not known<").count();
     assert!(unknown <= 1, "{unknown} curves are not known: {page}");
@@ -73,7 +72,9 @@ fn out_of_memory_is_an_event_and_the_limit_a_line() {
         assert_eq!(lane["memory_from"], "cgroup");
         let peak = most(&lane, "memory_bytes");
         assert!(peak <= 64.0 * MIB && !column(&lane, "memory_bytes").is_empty(), "{lane}");
-        page_has(&page, &["out of memory", "limit 64.0 MiB"]);
+        // Whenever samples were taken: the kernel keeps the peak.
+        assert!(peak > 60.0 * MIB, "{peak}: {lane}");
+        page_has(&page, &["out of memory", "limit 64.0 MiB", "class=\"limit\""]);
     }
     stage.close(Alone::Yes);
 }
@@ -92,7 +93,10 @@ fn throttling_is_an_event_and_the_cpus_a_curve_below_their_line() {
         let (cpu, wall) = (most(&lane, "cpu_seconds"), lane["ended"].as_f64().unwrap());
         assert!((0.3 * wall..=0.6 * wall).contains(&cpu), "{cpu} of {wall}");
         assert!(column(&lane, "cpu_seconds").is_sorted(), "{lane}");
-        page_has(&page, &["throttled ×", "limit 0.5 CPUs", "CPUs in use: at most "]);
+        page_has(
+            &page,
+            &["throttled ×", "limit 0.5 CPUs", "CPUs in use: at most ", "class=\"limit\""],
+        );
     }
     stage.close(Alone::Yes);
 }
@@ -109,19 +113,11 @@ fn memory_and_processes_are_the_cgroups_own() {
         event(&lane, "pids-exhausted");
         page_has(&page, &["fork refused", "limit 8, threads too"]);
     }
-    // It has that much for a moment only, in which a sample may not be taken.
-    let mut peak = 0.0;
-    for _ in 0..10 {
-        let Some((lane, _)) = limited(&stage, &limits, "memory 80") else { break };
+    if let Some((lane, _)) = limited(&stage, &limits, "memory 40") {
         assert_eq!((&lane["memory_from"], &lane["cause"]), (&"cgroup".into(), &"exited".into()));
-        peak = most(&lane, "memory_bytes");
-        assert!(peak <= 96.0 * MIB, "{peak}: {lane}");
-        if peak > 20.0 * MIB {
-            break;
-        }
+        let peak = most(&lane, "memory_bytes");
+        assert!(peak > 40.0 * MIB && peak < 90.0 * MIB, "{peak}: {lane}");
     }
-    let is_there = std::env::var_os("TIDY_CONTROLLERS").is_some();
-    assert!(!is_there || peak > 20.0 * MIB, "{peak}");
     stage.close(Alone::Yes);
 }
 
@@ -140,9 +136,8 @@ fn what_is_written_to_a_device_is_a_curve() {
     assert_eq!(lane["io_from"], "cgroup", "{lane}");
     let written = column(&lane, "io_written_bytes");
     assert!(written.is_sorted() && most(&lane, "io_written_bytes") >= 16.0 * MIB, "{lane}");
-    // In steps: the device takes two seconds for it.
-    let part = |bytes: &&f64| (1.0..15.0 * MIB).contains(*bytes);
-    assert!(written.iter().filter(part).count() > 2, "{written:?}");
+    // An emulated machine may have few samples.
+    assert!(written.len() > 2 && written[0] < 16.0 * MIB, "{written:?}");
     page_has(&page, &["io per second: at most ", "MiB written (dashed)"]);
     stage.close(Alone::Yes);
 }
