@@ -46,7 +46,11 @@ fn timelines_are_as_their_schema_has_them() {
         (&["run", "--name", "a", "true"], "/lanes/0/name", "a".into()),
         (&["run", "flsk"], "/lane_count", 0.into()),
         (&["run", "sh", "-c", &format!(": {}; sleep 0.1", "x".repeat(5000))], "/v", 1.into()),
-        (&["run", "sh", "-c", "n=0; while [ $n -lt 2500 ]; do n=$((n+1)); (:); done"], "/v", 1.into()),
+        (
+            &["run", "sh", "-c", "n=0; while [ $n -lt 2500 ]; do n=$((n+1)); (:); done"],
+            "/v",
+            1.into(),
+        ),
         (&server, "/lanes/0/processes/0/ports/0/protocol", "tcp".into()),
         (&server, "/lanes/1/status/code", 0.into()),
     ];
@@ -58,7 +62,8 @@ fn timelines_are_as_their_schema_has_them() {
         }
         let found = timeline.pointer(place);
         // A shell that starts the server is its first process.
-        let found = found.or_else(|| timeline.pointer(&place.replace("processes/0", "processes/1")));
+        let found =
+            found.or_else(|| timeline.pointer(&place.replace("processes/0", "processes/1")));
         assert_eq!(found, Some(wanted), "{args:?} {place}: {timeline}");
     }
     stage.close(Alone::No);
