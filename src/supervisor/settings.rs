@@ -60,7 +60,8 @@ impl SupervisorBuilder {
 
     /// The mechanism that holds its trees together. Default: the environment variable
     /// `TIDY_PROCESS_CONTAINMENT` (`cgroup`, `best-effort` or `keeper`), else
-    /// [`Containment::Cgroup`]. The result is in [`Supervisor::mechanism`] and in each
+    /// [`Containment::Cgroup`]. The result is in
+    /// [`Supervisor::mechanism`](crate::Supervisor::mechanism) and in each
     /// [`Report`](crate::Report).
     #[must_use]
     pub fn containment(mut self, containment: Containment) -> Self {
