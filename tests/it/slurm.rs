@@ -34,8 +34,9 @@ impl Drop for Unit {
 
 /// `/run/systemd/system`, and a busctl that says on standard error that it was asked.
 const BOOTED: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/system /run/bin && \
-    printf '#!/bin/sh\\necho asked >&2\\nexit 1\\n' >/run/bin/busctl && chmod 755 /run/bin/busctl && \
-    echo $$ >\"$UNIT/cgroup.procs\" && PATH=/run/bin:$PATH exec \"$TOOL\" run -v -- cat /proc/self/cgroup";
+    printf '#!/bin/sh\\necho asked >&2\\nexit 1\\n' >/run/bin/busctl && \
+    chmod 755 /run/bin/busctl && echo $$ >\"$UNIT/cgroup.procs\" && \
+    PATH=/run/bin:$PATH exec \"$TOOL\" run -v -- cat /proc/self/cgroup";
 
 #[test]
 #[serial]
