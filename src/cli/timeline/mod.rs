@@ -10,6 +10,7 @@ mod page;
 mod svg;
 mod words;
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,12 @@ fn form(path: &Path) -> Option<Form> {
 }
 
 /// Where a timeline goes, and what records it; nothing unless it is asked for.
-pub(crate) struct Sheet(Option<(Form, WholeFile, Recording)>);
+#[derive(Default)]
+pub(crate) struct Sheet {
+    drawn: Option<(Form, WholeFile, Recording)>,
+    /// The file turned out to be another's: it stays as it is.
+    is_taken: Cell<bool>,
+}
 
 impl Sheet {
     /// Fails where the file could not be written, before the command is started; nor may it be one
@@ -71,17 +77,19 @@ impl Sheet {
         args: &TimelineArgs,
         is_taken: impl FnOnce(&Path) -> bool,
     ) -> Result<Self, Failure> {
-        let Some(path) = &args.timeline else { return Ok(Self(None)) };
-        let file = WholeFile::open(path)?;
+        let Some(path) = &args.timeline else { return Ok(Self::default()) };
+        let file = WholeFile::open(path)?.check()?;
         let form = form(path).unwrap_or(Form::Page);
-        let sheet = Self(Some((form, file.check()?, Recording::new())));
+        let drawn = Some((form, file, Recording::new()));
+        let sheet = Self { drawn, ..Self::default() };
         sheet.stays_apart(is_taken).map(|()| sheet)
     }
 
     /// Fails where the file `is_taken`, by what was opened since.
     pub(crate) fn stays_apart(&self, is_taken: impl FnOnce(&Path) -> bool) -> Result<(), Failure> {
-        match &self.0 {
+        match &self.drawn {
             Some((_, file, _)) if is_taken(file.path()) => {
+                self.is_taken.set(true);
                 let why = "something else is written to it: --timeline needs a file of its own";
                 Err(open_failure(file.path(), io::Error::other(why)))
             }
@@ -91,11 +99,11 @@ impl Sheet {
 
     /// Whether more than a command's end is of interest.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.is_some()
+        self.drawn.is_some()
     }
 
     pub(crate) fn record(&self, command: &mut Command) {
-        if let Some((_, _, recording)) = &self.0 {
+        if let Some((_, _, recording)) = &self.drawn {
             command.record(recording);
         }
     }
@@ -106,7 +114,8 @@ impl Sheet {
         command: &[OsString],
         failure: Option<&Failure>,
     ) -> Result<(), Failure> {
-        let Some((form, file, recording)) = &self.0 else { return Ok(()) };
+        let drawn = self.drawn.as_ref().filter(|_| !self.is_taken.get());
+        let Some((form, file, recording)) = drawn else { return Ok(()) };
         let timeline = recording.timeline();
         let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
         let title = shortened(&quoted(&words.join(" ")), TITLE);

@@ -81,6 +81,7 @@ fn a_timeline_has_a_file_of_its_own() {
         let args = [what, &file, "--timeline", &link, "--", "true"];
         let output = stage.tool(how).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{how:?} {what}: {output:?}");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "{how:?} {what}");
     }
     stage.close(Alone::No);
 }
