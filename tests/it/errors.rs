@@ -32,9 +32,10 @@ fn a_missing_program_is_named() {
     fails("exec \"\": No such file or directory (ENOENT)", |c| c, "");
 }
 
-/// std leaves it to the kernel: a shell is not tried.
+/// std leaves it to the kernel: a shell is not tried. Alone, since a fork of another test's may have
+/// the script open for writing (ETXTBSY).
 #[test]
-#[parallel]
+#[serial]
 fn a_script_without_a_first_line_is_refused_as_by_std() {
     for stage in [Stage::set(), Stage::of_keepers()].into_iter().flatten() {
         let path = std::env::temp_dir().join(format!("tidy-script-{}", std::process::id()));
