@@ -32,8 +32,8 @@ fn a_missing_program_is_named() {
     fails("exec \"\": No such file or directory (ENOENT)", |c| c, "");
 }
 
-/// std leaves it to the kernel: a shell is not tried. Alone, since a fork of another test's may have
-/// the script open for writing (ETXTBSY).
+/// std leaves it to the kernel: a shell is not tried. Alone, since a fork of another test's may
+/// have the script open for writing (ETXTBSY).
 #[test]
 #[serial]
 fn a_script_without_a_first_line_is_refused_as_by_std() {
