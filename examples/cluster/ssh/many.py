@@ -3,20 +3,10 @@
 import subprocess
 import time
 
+from crowd import left, outcome, prepare
 from engine import OURS
 from faults import sessions
 from nodes import HOME, TOOL, until
-
-# Holds a lock while it runs, so that another one with its number, still alive or started twice, is seen.
-COMMAND = """\
-#!/bin/sh
-cd /mnt/many
-exec 9>"lock-$1"
-flock -n 9 || { echo "$1" >>twice; exit 0; }
-setsid sleep 404.7 >/dev/null 2>&1 9>&- &
-sleep 0.2
-echo "$1" >>done
-"""
 
 
 class Nodes:
@@ -34,12 +24,7 @@ class Nodes:
 
 def through(ssh, count, is_ours, kills):
     """So many commands; returns seconds, deaths, and what they have written."""
-    home = HOME / "many"
-    subprocess.run(["rm", "-rf", home], check=True)
-    home.mkdir()
-    command = home / "command"
-    command.write_text(COMMAND)
-    command.chmod(0o755)
+    command = prepare()
     begun, deaths = time.monotonic(), 0
     tool = " ".join(map(str, OURS)) + " " if is_ours else ""
     words = ["-j4", "--retries", "20", f"exec {tool}{command} {{}}"]
@@ -54,21 +39,19 @@ def through(ssh, count, is_ours, kills):
             if kills:
                 deaths += sessions(Nodes(ssh.nodes))
     took = time.monotonic() - begun
-    done = (home / "done").read_text().split() if (home / "done").exists() else []
-    twice = (home / "twice").read_text().split() if (home / "twice").exists() else []
-    return took, deaths, done, twice
+    return took, deaths, *outcome()
 
 
 def many(ssh, table, count):
     took, deaths, done, twice = through(ssh, count, True, kills=True)
-    until(lambda: not any(node.strangers("404.7") for node in ssh.nodes))
-    left = sum(len(node.strangers("404.7")) for node in ssh.nodes)
+    until(lambda: not left(ssh.nodes))
+    left_by_ours = left(ssh.nodes)
     plain = through(ssh, 12, False, kills=False)
-    left_by_plain = sum(len(node.strangers("404.7")) for node in ssh.nodes)
+    left_by_plain = left(ssh.nodes)
     for node in ssh.nodes:
         node.wipe()
     ours = through(ssh, 12, True, kills=False)
-    table.row(f"parallel: {count} commands, {deaths} servers killed", left_by_plain, left)
+    table.row(f"parallel: {count} commands, {deaths} servers killed", left_by_plain, left_by_ours)
     table.check(f"none of {count} commands is lost", set(done) == {str(number) for number in range(count)})
     table.check(f"none of them runs twice at a time ({len(twice)})", not twice)
     table.say("parallel: seconds for 12 commands, plain and ours", f"{plain[0]:.1f} {ours[0]:.1f}")
