@@ -4,7 +4,7 @@ use std::process::Command as StdCommand;
 use std::time::{Duration, Instant};
 
 use serial_test::parallel;
-use tidy_process::{Limits, Tree};
+use tidy_process::{Limits, ProcessInfo, Tree};
 
 use crate::support::{Alone, SOON, Stage, read_ready, until};
 
@@ -33,8 +33,9 @@ fn a_parent_in_vfork_is_listed_with_its_command_line() {
         let Some(stage) = stage() else { continue };
         let mut child = stage.victim("vfork-parent").spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
-        let suspended =
-            || child.tree().processes().into_iter().find(|process| process.state == 'D');
+        // One that is still on its way into the wait has no wchan: what it waits for is not known.
+        let waits = |process: &ProcessInfo| process.state == 'D' && process.wchan.is_some();
+        let suspended = || child.tree().processes().into_iter().find(waits);
         assert!(until(SOON, || suspended().is_some()));
         let parent = suspended().unwrap();
         assert!(!parent.command.is_empty() && parent.gaps.is_empty(), "{parent:?}");

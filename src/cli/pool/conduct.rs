@@ -169,11 +169,15 @@ impl<'a> Conduct<'a> {
     fn close(&self, signal: Signal) {
         self.desk.crew.close();
         let running = self.running();
-        if !self.desk.args.quiet && running > 0 {
-            line(format_args!(
-                "{signal}: no more commands are started; {running} run on, once more kills them"
-            ));
+        if self.desk.args.quiet {
+            return;
         }
+        // One that is being started is not counted yet, and may run on too.
+        let on = match running {
+            0 => "what runs, runs on: once more kills it".to_owned(),
+            _ => format!("{running} run on, once more kills them"),
+        };
+        line(format_args!("{signal}: no more commands are started; {on}"));
     }
 
     /// Stops this process and all that runs; returns when it is continued.

@@ -1,20 +1,12 @@
 //! A recording that several threads spawn with at the same time.
 
-use std::fs;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use serial_test::serial;
 use tidy_process::Recording;
 
-use crate::support::{Alone, SOON, Stage, until};
-
-/// How many threads of recordings this process has.
-fn threads() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|name| ["tidy-process-re\n", "tidy-process-se\n"].contains(&&**name)).count()
-}
+use crate::support::{Alone, SOON, Stage, recorders, until};
 
 /// A second pair of threads would take the place of the first one, which then finds its pipe ended
 /// again and again.
@@ -22,7 +14,7 @@ fn threads() -> usize {
 #[serial]
 fn two_threads_look_however_many_spawn() {
     let Some(stage) = Stage::set() else { return };
-    assert!(until(SOON, || threads() == 0));
+    assert!(until(SOON, || recorders() == 0));
     for round in 0..50 {
         let recording = Recording::new();
         let (barrier, children) = (Barrier::new(8), Mutex::new(Vec::new()));
@@ -38,11 +30,11 @@ fn two_threads_look_however_many_spawn() {
                 });
             }
         });
-        assert_eq!(threads(), 2, "round {round}");
+        assert_eq!(recorders(), 2, "round {round}");
         let children = children.into_inner().unwrap();
         children.iter().for_each(|child| drop(child.finish().unwrap()));
         assert_eq!(recording.timeline().lanes.len(), 8);
-        assert!(until(SOON, || threads() == 0), "round {round}");
+        assert!(until(SOON, || recorders() == 0), "round {round}");
     }
     stage.close(Alone::Yes);
 }

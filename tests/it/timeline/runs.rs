@@ -10,7 +10,7 @@ use serial_test::{parallel, serial};
 use tidy_process::{Births, Cause, EventKind, Lane, Recording, Span};
 
 use super::{Dir, json, said, tool, well_formed, with_word};
-use crate::support::{Alone, SOON, Stage, until};
+use crate::support::{Alone, SOON, Stage, recorders, until};
 
 fn lasted(span: &Span) -> Duration {
     span.ended.unwrap().saturating_sub(span.born)
@@ -241,8 +241,7 @@ fn a_file_that_cannot_be_written_is_named_before_the_command_is_started() {
 #[serial]
 fn a_recording_leaves_no_thread_and_no_fd_and_may_be_used_again() {
     let Some(stage) = Stage::set() else { return };
-    let threads = || fs::read_dir("/proc/self/task").unwrap().count();
-    let before = threads();
+    assert!(until(SOON, || recorders() == 0));
     let recording = Recording::new();
     for _ in 0..3 {
         stage.sh("sleep 0.05").record(&recording).run().unwrap();
@@ -253,7 +252,7 @@ fn a_recording_leaves_no_thread_and_no_fd_and_may_be_used_again() {
     assert_eq!(lanes.len(), 6);
     assert!(lanes.iter().all(|lane| lane.ended.is_some() && lane.cause.is_some()));
     // The thread that reads command lines ends by itself.
-    assert!(until(SOON, || threads() <= before));
+    assert!(until(SOON, || recorders() == 0));
     stage.close(Alone::Yes);
 }
 
