@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from typing import Any
@@ -154,6 +155,23 @@ def test_anyio_waits_for_the_pidfd() -> None:
             return process.poll()
 
     assert anyio.run(main) == 3
+
+
+def test_one_that_has_joined_another_tree_is_waited_for() -> None:
+    async def main() -> None:
+        with tidy_process.Tree() as tree:
+            joined = await aio.create_subprocess_exec("sh", "-c", "sleep 0.2; exit 3", tree=tree)
+            assert await joined.wait() == 3
+            fd = joined.popen.fileno()
+            assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
+            del joined
+            assert not os.path.exists(f"/proc/self/fd/{fd}")
+            ended = tidy_process.Popen(["true"], tree=tree)
+            ended.wait()
+            with pytest.raises(ProcessLookupError):
+                ended.fileno()
+
+    within(main())
 
 
 def test_a_wait_takes_no_thread() -> None:

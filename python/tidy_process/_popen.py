@@ -7,6 +7,7 @@ import sys
 import warnings
 
 from ._native import spawn
+from ._request import Pidfd, arguments, environment, groups, has_gil, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     _report: "Optional[Report]" = None
     _forwarded: "Optional[Socket]" = None
     _detached = False
+    # Of one that has joined another tree, once it was asked for.
+    _pidfd: "Optional[Pidfd]" = None
 
     def __init__(self, args: "Any", *rest: "Any", **keywords: "Any") -> None:
         if not NAMES.isdisjoint(keywords):
@@ -92,10 +95,10 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         if tree is not None:
             self._join(tree, locals())
             return
-        args = _arguments(args, shell, executable)
+        args = arguments(args, shell, executable)
         program = args[0] if executable is None else executable
         sys.audit("subprocess.Popen", program, args, cwd, env)
-        if env is None and not _has_gil():
+        if env is None and not has_gil():
             # What is copied in Rust is the C library's table, which another thread may be moving.
             env = os.environb.copy()
         confined = self._additions is not None and self._additions.sandbox is not None
@@ -103,7 +106,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         request: Dict[str, Any] = {
             "argv": [os.fsencode(arg) for arg in args],
             "executable": None if executable is None else os.fsencode(program),
-            "env": None if env is None else _environment(env),
+            "env": None if env is None else environment(env),
             "cwd": None if cwd is None else os.fsencode(cwd),
             "streams": (p2cread, c2pwrite, errwrite),
             "fds": fds if close_fds else None,
@@ -111,9 +114,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             "session": bool(start_new_session),
             "process_group": None if process_group is None or process_group < 0 else process_group,
             "umask": None if umask < 0 else umask,
-            "uid": _number(uid),
-            "gid": _number(gid),
-            "groups": None if gids is None else _groups(gids),
+            "uid": number(uid),
+            "gid": number(gid),
+            "groups": None if gids is None else groups(gids),
             "preexec": preexec_fn,
         }
         try:
@@ -328,8 +331,14 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         return [_values().ProcessInfo._of(one) for one in self._tidy().processes()]
 
     def fileno(self) -> int:
-        """The main process's pidfd: readable once it has ended."""
-        return self._tidy().fileno()
+        """The main process's pidfd: readable once it has ended. The object closes it."""
+        if self._native is not None:
+            return self._native.fileno()
+        if self._pidfd is None:
+            if self.returncode is not None:
+                raise ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended")
+            self._pidfd = Pidfd(self.pid)
+        return self._pidfd.number
 
     @property
     def forwarded(self) -> "Optional[Socket]":
@@ -346,47 +355,6 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         """Lets the tree live on without this object, until this Python process ends."""
         self._tidy().detach()
         self._detached = True
-
-
-def _arguments(args: "Any", shell: bool, executable: "Any") -> "List[Any]":
-    if isinstance(args, (str, bytes)):
-        args = [args]
-    elif isinstance(args, os.PathLike):
-        if shell:
-            raise TypeError("path-like args is not allowed when shell is true")
-        args = [args]
-    else:
-        args = list(args)
-    if shell:
-        args = [executable or "/bin/sh", "-c", *args]
-    return args  # type: ignore[no-any-return]
-
-
-def _groups(ids: "Sequence[int]") -> "List[Optional[int]]":
-    try:
-        return [_number(one) for one in ids]
-    except OverflowError as error:
-        raise ValueError(f"invalid group id: {error}") from None
-
-
-def _number(id: "Optional[int]") -> "Optional[int]":
-    if id is not None and not 0 <= id < 2**32:
-        raise OverflowError(f"user and group ids are 32 bits, not {id}")
-    return id
-
-
-def _has_gil() -> bool:
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-def _environment(env: "Any") -> "List[Tuple[bytes, bytes]]":
-    pairs = []
-    for key, value in env.items():
-        key = os.fsencode(key)
-        if b"=" in key:
-            raise ValueError("illegal environment variable name")
-        pairs.append((key, os.fsencode(value)))
-    return pairs
 
 
 def _values() -> "Any":

@@ -81,11 +81,12 @@ class Process:
     async def wait(self) -> int:
         """Waits for the main process; keeps the deadline of the tree."""
         popen = self.popen
-        # Looked at before and after the news, which may have come long ago.
-        while popen.returncode is None and popen.poll() is None:
-            # Without such keywords there is no deadline.
-            await self._news(popen._tidy().enforce() if popen._additions else None)
-        assert popen.returncode is not None
+        # News that have come long ago come at once.
+        while popen.returncode is None:
+            # Without such keywords there is no deadline, and none of one in another's tree.
+            kept = popen._native if popen._additions else None
+            await self._news(kept.enforce() if kept else None)
+            popen.poll()
         return popen.returncode
 
     async def _news(self, timeout: Optional[float]) -> None:
@@ -193,6 +194,9 @@ async def _collect(reader: Optional[asyncio.StreamReader]) -> Optional[bytes]:
 
 async def _start(args: Sequence[Any], keywords: Any) -> Process:
     process = Process(Popen(args, **keywords))
+    popen = process.popen
+    if popen.stdin is None and popen.stdout is None and popen.stderr is None:
+        return process
     try:
         await process._connect()
     except BaseException:
