@@ -28,6 +28,8 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     let mut entries = vec![
         entry(BARE, "/bin/true"),
         entry(OURS, &format!("{tool} run -- /bin/true")),
+        // What its exec costs before it does anything: CPUID traps in a virtual machine.
+        entry("tidy-process --version", &format!("{tool} --version")),
         entry("tidy-process run --no-guard", &format!("{tool} run --no-guard -- /bin/true")),
         entry(
             "tidy-process run --containment keeper",
@@ -54,7 +56,7 @@ pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
     }
     println!("`systemd-run` needs a running systemd: `ci/systemd trixie cost` measures it.");
     let over = table::median(&entries, OURS) - table::median(&entries, BARE);
-    targets.at_most("the command line over bare exec", 1.5, "ms", over * 1e3);
+    targets.at_most("the command line over bare exec", 1.0, "ms", over * 1e3);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::targets::Targets;
 
 const GIB: usize = 1 << 30;
 const LIMIT: &str = "raw system calls";
+const ALL: &str = "raw system calls, all that tidy-process makes";
 const FENCED: &str = "tidy-process, in a fence";
 
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
@@ -66,7 +67,11 @@ fn entries<'a>(
 ) -> Res<Vec<Entry<'a>>> {
     let raw = Raw::new(supervisor.path().unwrap())?;
     let mut python = Python::start(&options.python, supervisor, ballast)?;
-    let mut entries = vec![Entry::new(LIMIT, move || raw.cycle(c"raw", &[]))];
+    let all = Raw::new(supervisor.path().unwrap())?;
+    let mut entries = vec![
+        Entry::new(LIMIT, move || raw.cycle(c"raw", &[])),
+        Entry::new(ALL, move || all.cycle_with_all(c"all", c"all/cpu.stat")),
+    ];
     entries.extend(peers::entries(supervisor)?);
     let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
     entries.push(Entry::new("tidy-process, by a keeper", move || {

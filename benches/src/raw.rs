@@ -50,6 +50,28 @@ impl Raw {
         cgroup.teardown()
     }
 
+    /// What tidy-process asks the kernel for in a cycle, in its order, and nothing of its own: what a
+    /// report, a pidfd and a teardown that needs no fd but those it has cost. The child's three calls
+    /// are left out, and vfork's wait stands for the one that has an end.
+    pub(crate) fn cycle_with_all(&self, name: &CStr, stat: &CStr) -> Res {
+        let cgroup = self.make(name)?;
+        let kill = cgroup.kill_file()?;
+        let events = open(cgroup.dir.as_raw_fd(), c"cgroup.events", libc::O_RDONLY)?;
+        let old = block_signals()?;
+        let (pid, pidfd) = cgroup.spawn_with_pidfd(c"/bin/true")?;
+        set_signals(&old)?;
+        drop(cgroup);
+        reap(pid)?;
+        read_some(&events)?;
+        read_some(&open(self.base.as_raw_fd(), stat, libc::O_RDONLY)?)?;
+        // SAFETY: a string that ends in NUL.
+        let removed =
+            unsafe { libc::unlinkat(self.base.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) };
+        check(removed)?;
+        drop((pidfd, kill, events));
+        Ok(())
+    }
+
     pub(crate) fn make<'a>(&'a self, name: &'a CStr) -> Res<RawCgroup<'a>> {
         // SAFETY: a string that ends in NUL.
         check(unsafe { libc::mkdirat(self.base.as_raw_fd(), name.as_ptr(), 0o755) })?;
@@ -61,6 +83,17 @@ impl Raw {
 impl RawCgroup<'_> {
     /// The child is born in the cgroup and executes at once; says its pid.
     pub(crate) fn spawn(&self, program: &CStr, args: &[&CStr]) -> Res<i32> {
+        self.clone_into(program, args, None)
+    }
+
+    fn spawn_with_pidfd(&self, program: &CStr) -> Res<(i32, OwnedFd)> {
+        let mut fd = -1;
+        let pid = self.clone_into(program, &[], Some(&mut fd))?;
+        // SAFETY: the kernel has just opened it for us.
+        Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn clone_into(&self, program: &CStr, args: &[&CStr], pidfd: Option<&mut i32>) -> Res<i32> {
         let argv: Vec<_> =
             [program].iter().chain(args).map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
         let environment = self.raw.environment.iter().map(|entry| entry.as_ptr());
@@ -69,6 +102,10 @@ impl RawCgroup<'_> {
         let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned();
         clone.flags = u64::from(flags) | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP;
+        if let Some(pidfd) = pidfd {
+            clone.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
+            clone.pidfd = ptr::from_mut(pidfd) as u64;
+        }
         clone.exit_signal = libc::SIGCHLD as u64;
         clone.cgroup = self.dir.as_raw_fd() as u64;
         // SAFETY: all of it lives until the child has executed (CLONE_VFORK).
@@ -120,6 +157,30 @@ impl RawCgroup<'_> {
 pub(crate) fn write_one(file: &OwnedFd) -> Res {
     // SAFETY: one byte of a constant.
     check(i32::try_from(unsafe { libc::write(file.as_raw_fd(), c"1".as_ptr().cast(), 1) })?)?;
+    Ok(())
+}
+
+fn read_some(file: &OwnedFd) -> Res {
+    let mut text = [0u8; 512];
+    // SAFETY: so many bytes are ours.
+    let read = unsafe { libc::pread(file.as_raw_fd(), text.as_mut_ptr().cast(), text.len(), 0) };
+    check(i32::try_from(read)?)?;
+    Ok(())
+}
+
+fn block_signals() -> Res<libc::sigset_t> {
+    // SAFETY: zeroed is a valid set, and both are writable.
+    unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut old))?;
+        Ok(old)
+    }
+}
+
+fn set_signals(set: &libc::sigset_t) -> Res {
+    // SAFETY: a set that the kernel has written.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, ptr::null_mut()) })?;
     Ok(())
 }
 
