@@ -9,6 +9,7 @@ mod cli;
 mod confined;
 mod cycle;
 mod instructions;
+mod layers;
 mod live;
 mod machine;
 mod many;
@@ -82,10 +83,11 @@ fn run(options: &Options, targets: &mut Targets) -> Res {
 
 type Measure = fn(&Options, &mut Targets) -> Res;
 
-const SECTIONS: [(Section, Measure); 13] = [
+const SECTIONS: [(Section, Measure); 14] = [
     ("instructions", instructions::measure),
     ("cycle", cycle::measure),
     ("confined", confined::measure),
+    ("layers", layers::measure),
     ("teardown", teardown::measure),
     ("capture", capture::measure),
     ("cli", cli::measure),

@@ -12,8 +12,8 @@ const USAGE: &str = "usage: ci/bench [--quick] [--long] [--times N] [--only SECT
   --quick    every entry a few times: proves that all of it runs, measures nothing
   --long     the 100,000th run against the first, too (about four minutes more)
   --times N  all of it N times, and the spread of the targets
-  --only S   instructions, cycle, confined, teardown, capture, cli, live, many, pool, timeline,
-             top, python or build";
+  --only S   instructions, cycle, confined, layers, teardown, capture, cli, live, many, pool,
+             timeline, top, python or build";
 
 pub(crate) struct Options {
     /// As they were typed.

@@ -163,7 +163,7 @@ impl<'a> Entry<'a> {
     /// they are still those of its template.
     fn give_word(&self, line: &UnixStream) {
         let lent = self.lent.borrow();
-        if lent.waits() {
+        if lent.is_of_template() {
             let is_told =
                 lent.fits(&self.enclosure.pieces) && sys::send(line.as_fd(), b'g').is_ok();
             if !is_told {
@@ -182,9 +182,9 @@ impl<'a> Entry<'a> {
         let mut numbers: Vec<i64> = own.map(i64::from).to_vec();
         numbers.extend([i64::from(uid), i64::from(gid), i64::from(changes)]);
         numbers.push(launch.program.process_group.map_or(-1, i64::from));
-        let counts = [candidates.len(), enclosure.fail, self.fds.len()];
-        numbers.extend(counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
         let lent = self.lent.borrow();
+        let counts = [candidates.len(), enclosure.fail(&lent), self.fds.len()];
+        numbers.extend(counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
         numbers.extend(lent.numbers());
         numbers.extend(self.fds.iter().copied().map(i64::from));
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();

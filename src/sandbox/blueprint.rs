@@ -21,11 +21,11 @@ pub(crate) fn sealed(
     pieces: &[Piece],
     filter: &[libc::sock_filter],
     network: Network,
-    listens: bool,
+    [listens, early]: [bool; 2],
 ) -> Result<OwnedFd, Errno> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"tidy-plan", flags)?);
-    let bytes = bytes(pieces, filter, network, listens).ok_or(Errno::E2BIG)?;
+    let bytes = bytes(pieces, filter, network, [listens, early]).ok_or(Errno::E2BIG)?;
     file.write_all(&bytes).map_err(|error| errno_of(&error))?;
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals | SealFlag::F_SEAL_SEAL))?;
@@ -36,7 +36,7 @@ fn bytes(
     pieces: &[Piece],
     filter: &[libc::sock_filter],
     network: Network,
-    listens: bool,
+    [listens, early]: [bool; 2],
 ) -> Option<Vec<u8>> {
     let filter_at = size_of::<Head>();
     // Each instruction has 8 bytes.
@@ -71,7 +71,7 @@ fn bytes(
             _ => 0,
         },
         listens.into(),
-        0,
+        early.into(),
     ];
     let mut all: Vec<u8> = head.map(u32::to_ne_bytes).concat();
     for instruction in filter {

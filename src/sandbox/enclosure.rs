@@ -42,8 +42,8 @@ pub(crate) struct Enclosure {
     /// Whether the filter has a listener.
     pub(crate) listens: bool,
     mounts: MountNews,
-    /// The step that is to fail, for tests; else 0.
-    pub(crate) fail: usize,
+    /// The step that is to fail, for tests, else 0; and whether only in a template.
+    fail: (usize, bool),
     kept: BTreeSet<OsString>,
 }
 
@@ -61,16 +61,18 @@ impl Enclosure {
         let mut pieces = request.view.pieces()?;
         let templates = Templates::of(&mut pieces);
         let failed = |errno| Error::os(Step::SetUp, "the set-up program", errno);
+        // What is denied beyond the level may be what main does last.
+        let when = [request.explain, !request.explain && request.denied.is_empty()];
         Ok(Self {
             program: pass::sealed_program(c"tidy-set-up", PROGRAM).map_err(failed)?,
-            plan: blueprint::sealed(&pieces, filter, network, request.explain).map_err(failed)?,
+            plan: blueprint::sealed(&pieces, filter, network, when).map_err(failed)?,
             ruleset: scopes()?,
             pieces,
             templates,
             network,
             listens: request.explain,
             mounts,
-            fail: request.fail,
+            fail: (request.fail, request.fails_in_template),
             kept: request.kept.clone(),
         })
     }
@@ -78,6 +80,14 @@ impl Enclosure {
     /// What a command of this user is given of a template.
     pub(crate) fn lend(&self, ids: Ids) -> Lent {
         self.templates.lend(ids, &self.pieces, self.network)
+    }
+
+    /// The step that is to fail for a command that is given this; else 0.
+    pub(crate) fn fail(&self, lent: &Lent) -> usize {
+        match self.fail {
+            (_, true) if !lent.is_of_template() => 0,
+            (step, _) => step,
+        }
     }
 
     /// The port that is forwarded.

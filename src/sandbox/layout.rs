@@ -17,8 +17,9 @@ pub(crate) struct Head {
     pub(crate) port: u32,
     /// 1: the filter gets a listener, which goes to the supervisor.
     pub(crate) listens: u32,
-    /// Keeps what follows at a multiple of 8.
-    pub(crate) unused: u32,
+    /// 1: the filter refuses nothing that comes between it and exec, so that it can be installed
+    /// while the view is still being made.
+    pub(crate) early: u32,
 }
 
 /// One piece of the view. `from` and `to` are places of strings that end in NUL; `to` is a path in

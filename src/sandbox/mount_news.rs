@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, stat};
 
-use crate::sys::above_two;
+use crate::sys::{above_two, root_mount};
 
 /// The kernel's list of mounts of a mount namespace, open.
 #[derive(Debug)]
@@ -30,7 +30,15 @@ impl MountList {
 #[derive(Debug)]
 pub(crate) struct MountNews {
     list: MountList,
-    namespace: Option<u64>,
+    namespace: Namespace,
+}
+
+/// What tells this thread's mount namespace from others: an unshare(2) of its own changes it without
+/// any news. The number of its root takes a tenth of the time.
+#[derive(Debug, PartialEq, Eq)]
+enum Namespace {
+    Root(u64),
+    Inode(Option<u64>),
 }
 
 impl MountNews {
@@ -47,7 +55,7 @@ impl MountNews {
     }
 }
 
-/// This thread's mount namespace, which an unshare(2) of its own changes without any news.
-fn namespace() -> Option<u64> {
-    stat("/proc/thread-self/ns/mnt").ok().map(|stat| stat.st_ino)
+fn namespace() -> Namespace {
+    let inode = || stat("/proc/thread-self/ns/mnt").ok().map(|stat| stat.st_ino);
+    root_mount().map_or_else(|| Namespace::Inode(inode()), Namespace::Root)
 }

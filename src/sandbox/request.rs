@@ -33,6 +33,8 @@ pub(crate) struct Request {
     pub(crate) narrow: Option<Wanted>,
     /// The step of the set-up program that is to fail, for tests; else 0.
     pub(crate) fail: usize,
+    /// It fails only for commands that enter a template.
+    pub(crate) fails_in_template: bool,
 }
 
 impl Request {
@@ -49,6 +51,7 @@ impl Request {
             home: None,
             narrow: None,
             fail: 0,
+            fails_in_template: false,
         }
     }
 

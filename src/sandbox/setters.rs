@@ -121,6 +121,13 @@ impl Sandbox {
         self.with(|request| request.fail = step)
     }
 
+    /// As [`fail_at`](Self::fail_at), but only once commands enter what an earlier one has made.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fail_in_template(self, step: usize) -> Self {
+        self.fail_at(step).with(|request| request.fails_in_template = true)
+    }
+
     fn access(self, setting: &'static str, path: &Path, access: Access) -> Self {
         // One name for one path: without doubled or trailing slashes.
         let path: PathBuf = path.components().collect();

@@ -215,8 +215,8 @@ impl Lent {
         self.template.as_ref().is_none_or(|template| template.found == found(pieces))
     }
 
-    /// Whether it waits for a word about that.
-    pub(crate) fn waits(&self) -> bool {
+    /// Whether there is a template, for which the command waits for a word about that.
+    pub(crate) fn is_of_template(&self) -> bool {
         self.template.is_some()
     }
 

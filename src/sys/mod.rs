@@ -73,6 +73,24 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The number of the mount at `/`, which no other mount has or had since the machine's start: each
+/// mount namespace has one of its own. None before Linux 6.8; see [statx(2)].
+///
+/// [statx(2)]: https://man7.org/linux/man-pages/man2/statx.2.html
+#[cfg(feature = "sandbox")]
+pub(crate) fn root_mount() -> Option<u64> {
+    const UNIQUE_MOUNT: u64 = 0x4000;
+    // `struct statx`, of 256 bytes: what is known is in the lower half of the first word, the
+    // mount's number at 144.
+    let mut all = [0u64; 32];
+    let (root, place) = (c"/".as_ptr(), all.as_mut_ptr());
+    // SAFETY: a string that ends in NUL, and room for what the kernel writes.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_statx, libc::AT_FDCWD, root, 0, UNIQUE_MOUNT, place) };
+    let known = u64::from_ne_bytes(all[0].to_ne_bytes()) & UNIQUE_MOUNT != 0;
+    (answer == 0 && known).then_some(all[18])
+}
+
 /// Whether this process is confined by a fence: it can have no new privileges, and a filter answers
 /// openat2(2) as a kernel without it would, which those of containers do not.
 pub(crate) fn is_fenced() -> bool {

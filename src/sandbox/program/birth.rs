@@ -6,7 +6,7 @@
 //!
 //! # Safety
 //! No process writes what another one uses: each writes to its own stack alone, and there is no
-//! other memory.
+//! other memory; but for one atomic word (`view_news.rs`).
 #![expect(unsafe_code, reason = "starts processes on stacks of their own")]
 
 use crate::calls::{call, into, nr};
@@ -14,9 +14,8 @@ use crate::calls::{call, into, nr};
 /// A function that a process starts in and never returns from.
 pub(crate) type Entry<T> = extern "C" fn(&T) -> !;
 
-/// Many times what each needs: init calls but a few functions, main has some buffers of 512 bytes.
-const OF_INIT: usize = 16 << 10;
-const OF_MAIN: usize = 64 << 10;
+/// Many times what each needs: both have some buffers of 512 bytes.
+const OF_EACH: usize = 64 << 10;
 
 /// The upper ends of both stacks. What overflows that of main meets nothing that is mapped.
 pub(crate) struct Stacks {
@@ -30,11 +29,11 @@ impl Stacks {
         const READ_WRITE: usize = 3;
         const PRIVATE_ANONYMOUS: usize = 0x22;
         let no_file = usize::MAX;
-        let len = OF_INIT + OF_MAIN;
+        let len = 2 * OF_EACH;
         match call(nr::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, no_file, 0]) {
             errno if errno < 0 => Err(errno),
             base => {
-                Ok(Self { init: base.cast_unsigned() + len, main: base.cast_unsigned() + OF_MAIN })
+                Ok(Self { init: base.cast_unsigned() + len, main: base.cast_unsigned() + OF_EACH })
             }
         }
     }
@@ -45,7 +44,7 @@ impl Stacks {
 ///
 /// # Safety
 /// `stack` is the upper end of a stack that nothing else uses; `arg` is valid for as long as the
-/// process uses this memory, and this process never writes to it.
+/// process uses this memory, and this process never writes to it but atomically.
 pub(crate) unsafe fn born_beside<T>(
     stack: usize,
     entry: Entry<T>,

@@ -50,6 +50,7 @@ pub(crate) mod nr {
     pub(crate) const MKNODAT: usize = 259;
     pub(crate) const UNLINKAT: usize = 263;
     pub(crate) const SYMLINKAT: usize = 266;
+    pub(crate) const FUTEX: usize = 202;
     pub(crate) const PPOLL: usize = 271;
     pub(crate) const UNSHARE: usize = 272;
     pub(crate) const PIPE2: usize = 293;
@@ -73,6 +74,7 @@ pub(crate) mod nr {
     pub(crate) const FCHDIR: usize = 50;
     pub(crate) const FCHMOD: usize = 52;
     pub(crate) const FCNTL: usize = 25;
+    pub(crate) const FUTEX: usize = 98;
     pub(crate) const IOCTL: usize = 29;
     pub(crate) const LISTEN: usize = 201;
     pub(crate) const MKDIRAT: usize = 34;

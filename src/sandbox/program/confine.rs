@@ -1,5 +1,5 @@
-//! The main process until its exec: it builds and enters the view, gives up what it may do, and
-//! becomes the command.
+//! The main process until its exec: it gives up what it may do, and becomes the command in a view
+//! that it has built, or init for it.
 
 use core::convert::Infallible;
 
@@ -8,35 +8,46 @@ use crate::calls::{
 };
 use crate::init::give_up_rights;
 use crate::layout::{network, news, number};
-use crate::namespaces::Main;
+use crate::namespaces::{Common, NEW_IPC, unshare};
 use crate::orders::{Fault, Orders, Plan};
 use crate::view;
 
-pub(crate) extern "C" fn live(main: &Main<'_>) -> ! {
-    let Err(fault) = become_command(main);
-    main.orders.tell(&fault);
+pub(crate) extern "C" fn live(common: &Common<'_>) -> ! {
+    let Err(fault) = become_command(common);
+    common.orders.tell(&fault);
     exit(127)
 }
 
-fn become_command(main: &Main<'_>) -> Result<Infallible, Fault> {
-    let &Main { orders, plan, lowers, joins } = main;
+/// What needs the view comes as late as it can: init may be building it meanwhile.
+fn become_command(common: &Common<'_>) -> Result<Infallible, Fault> {
+    let &Common { orders, plan, lowers, joins, ref view, .. } = common;
+    let is_early = plan.head.early == 1;
+    orders.check(news::NAMESPACES, unshare(NEW_IPC))?;
     if matches!(plan.head.network, network::LOOPBACK | network::FORWARD) {
         orders.check(news::NETWORK, bring_loopback_up())?;
     }
     if plan.head.network == network::FORWARD {
         orders.check(news::FORWARD, hand_listener_out(orders, plan.head.port as u16))?;
     }
-    view::enter(orders, plan, lowers, joins)?;
-    orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
+    if !joins {
+        view::enter(orders, plan, lowers)?;
+    }
     if orders.number(number::GROUP) == 0 {
         orders.check(news::GROUP, call(nr::SETPGID, [0; 6]))?;
     }
     give_up(orders)?;
+    if is_early {
+        filter(orders, plan)?;
+    }
     if joins {
         orders.check(news::TEMPLATE, await_word(orders))?;
+        view.wait();
     }
+    orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
     reset_signals(orders)?;
-    filter(orders, plan)?;
+    if !is_early {
+        filter(orders, plan)?;
+    }
     Err(execute(orders))
 }
 
@@ -153,8 +164,8 @@ fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::SIGNALS, answer).map(drop)
 }
 
-/// The seccomp filter, the last step but exec: it forbids most of what came before. Its listener
-/// goes to the supervisor, and is closed here by exec.
+/// The seccomp filter: it forbids most of what came before. Its listener goes to the supervisor, and
+/// is closed here by exec.
 fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     const SET_FILTER: usize = 1;
     const NEW_LISTENER: usize = 8;

@@ -2,16 +2,23 @@
 //! blocked; no process inside may look into it or trace it. Orphans are reaped by the kernel, since
 //! it ignores SIGCHLD. It ends when nothing else is left, so that the cgroup becomes empty then.
 
-use crate::calls::{call, close, dispose, exit, into, nr, number, prctl};
+use crate::calls::{call, close, dispose, exit, into, nr, prctl};
+use crate::namespaces::Common;
+use crate::view;
 
-/// Waits until the pipe ends, which says that main has executed or failed; then for main's end;
-/// then for that of all orphans.
-pub(crate) extern "C" fn live(pipe: &[i32; 2]) -> ! {
-    let [hold, _] = pipe.map(number);
+/// Makes what is the command's own in the mounts of a template. Waits until the pipe ends, which
+/// says that main has executed or failed; then for main's end; then for that of all orphans.
+pub(crate) extern "C" fn live(common: &Common<'_>) -> ! {
+    let &Common { orders, plan, lowers, joins, hold, ref view } = common;
     const SET_DUMPABLE: usize = 4;
     const SET_NAME: usize = 15;
     const SIGCHLD: usize = 17;
     const IGNORE: usize = 1;
+    if joins && let Err(fault) = view::own(orders, plan, lowers) {
+        orders.tell(&fault);
+        // Main, which waits for the view, ends with this process.
+        exit(127);
+    }
     prctl(SET_DUMPABLE, 0);
     prctl(SET_NAME, c"tidy-init".as_ptr().expose_provenance());
     call(nr::SETSID, [0; 6]);
@@ -21,6 +28,7 @@ pub(crate) extern "C" fn live(pipe: &[i32; 2]) -> ! {
     // The streams are main's, and the line ends with main's exec.
     call(nr::CLOSE_RANGE, [0, hold.wrapping_sub(1), 0, 0, 0, 0]);
     call(nr::CLOSE_RANGE, [hold + 1, u32::MAX as usize, 0, 0, 0, 0]);
+    view.tell();
     call(nr::READ, [hold, into(&mut [0u8; 1]), 1, 0, 0, 0]);
     close(hold);
     give_up_rights();

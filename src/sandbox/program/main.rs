@@ -6,7 +6,8 @@
 //!    of the supervisor that share its memory, sends their pidfds and ends.
 //! 2. *Init* is process 1 of the new pid namespace: deaf, closed to its own descendants, it lets
 //!    orphans be reaped and ends when nothing else is left.
-//! 3. *Main* builds the view, enters it, gives up all rights, and executes the command.
+//! 3. *Main* gives up all rights and executes the command. The view is built by main, or in the
+//!    mounts of a template by init, while main does the rest.
 //!
 //! Its command line is: its name, numbers (`layout::number`), the directory, the paths to execute,
 //! the command's arguments. Its environment is the command's. A step that fails goes out as a
@@ -35,6 +36,7 @@ mod namespaces;
 mod orders;
 mod overlay;
 mod view;
+mod view_news;
 
 use calls::exit;
 use orders::Orders;

@@ -12,6 +12,7 @@ use crate::layout::{network, news, number};
 use crate::lower::Lowers;
 use crate::orders::{Fault, Orders, Plan, map_of, write_file};
 use crate::view::text;
+use crate::view_news::ViewNews;
 use crate::{confine, init};
 
 const SET_DUMPABLE: usize = 4;
@@ -19,7 +20,7 @@ const SET_DUMPABLE: usize = 4;
 pub(crate) const NEW_MOUNTS: usize = 0x2_0000;
 const NEW_CGROUP: usize = 0x200_0000;
 const NEW_UTS: usize = 0x400_0000;
-const NEW_IPC: usize = 0x800_0000;
+pub(crate) const NEW_IPC: usize = 0x800_0000;
 const NEW_USER: usize = 0x1000_0000;
 const NEW_PIDS: usize = 0x2000_0000;
 const NEW_NET: usize = 0x4000_0000;
@@ -57,14 +58,15 @@ pub(crate) fn set_up(orders: &Orders) -> Result<Infallible, Fault> {
         let mounts = set_namespace(orders.fd(number::MOUNTS_NAMESPACE), NEW_MOUNTS);
         orders.check(news::TEMPLATE, mounts)?;
     }
-    let rest = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PIDS;
+    // That of IPC, which takes longest, main makes for itself.
+    let rest = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_PIDS;
     orders.check(news::NAMESPACES, unshare(rest))?;
     if makes_template(orders) {
         hand_out(orders, news::USER_NAMESPACE, text(c"/proc/self/ns/user"))?;
         hand_out(orders, news::MOUNTS_NAMESPACE, text(c"/proc/self/ns/mnt"))?;
         hand_out(orders, news::MOUNTS, text(c"/proc/self/mountinfo"))?;
     }
-    give_birth(&Main { orders, plan: &plan, lowers: &lowers, joins })
+    give_birth(&plan, orders, &lowers, joins)
 }
 
 pub(crate) fn unshare(flags: usize) -> isize {
@@ -135,40 +137,43 @@ fn map_ids(orders: &Orders) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What main reads. It is in this process's memory for as long as main is.
-pub(crate) struct Main<'a> {
+/// What init and main read. It is in this process's memory for as long as they are.
+pub(crate) struct Common<'a> {
     pub(crate) orders: &'a Orders,
     pub(crate) plan: &'a Plan,
     pub(crate) lowers: &'a Lowers,
-    /// Whether it is in the mounts of a template.
+    /// Whether they are in the mounts of a template: then init makes what is the command's own.
     pub(crate) joins: bool,
+    /// Ends when main has executed or ended: only then has the second process of the namespace its
+    /// number for init.
+    pub(crate) hold: usize,
+    pub(crate) view: ViewNews,
 }
 
 /// Starts init and main, and ends. It does not return: both read what is in this frame and above.
-fn give_birth(main: &Main<'_>) -> ! {
+fn give_birth(plan: &Plan, orders: &Orders, lowers: &Lowers, joins: bool) -> ! {
     let mut pipe = [0i32; 2];
-    match births(main, &mut pipe) {
+    let made = call(nr::PIPE2, [into(&mut pipe), CLOEXEC, 0, 0, 0, 0]);
+    let [hold, go] = pipe.map(fd_number);
+    let common = Common { orders, plan, lowers, joins, hold, view: ViewNews::default() };
+    match orders.check(news::BIRTH, made).and_then(|_| births(&common, go)) {
         Ok(()) => exit(0),
         Err(fault) => {
-            main.orders.tell(&fault);
+            orders.tell(&fault);
             exit(127)
         }
     }
 }
 
-/// Init reads from the pipe until main has executed or ended: only then has the second process of
-/// the namespace its number.
-fn births(main: &Main<'_>, pipe: &mut [i32; 2]) -> Result<(), Fault> {
-    let (orders, mut pidfd) = (main.orders, -1);
-    orders.check(news::BIRTH, call(nr::PIPE2, [into(pipe), CLOEXEC, 0, 0, 0, 0]))?;
+fn births(common: &Common<'_>, go: usize) -> Result<(), Fault> {
+    let (orders, mut pidfd) = (common.orders, -1);
     let stacks = Stacks::map().map_err(|errno| Fault { step: news::BIRTH, errno, index: 0 })?;
-    // SAFETY: the caller never returns, and nothing writes to the pipe's numbers any more.
-    let init = unsafe { born_beside(stacks.init, init::live, &*pipe, &mut pidfd) };
+    // SAFETY: the caller never returns, and no one writes to what init reads.
+    let init = unsafe { born_beside(stacks.init, init::live, common, &mut pidfd) };
     announce(orders, news::INIT, orders.check(news::BIRTH, init)?, pidfd)?;
-    let [hold, go] = pipe.map(fd_number);
-    close(hold);
-    // SAFETY: the caller never returns, and no one writes to what main reads.
-    let main = unsafe { born_beside(stacks.main, confine::live, main, &mut pidfd) };
+    close(common.hold);
+    // SAFETY: the same, of main.
+    let main = unsafe { born_beside(stacks.main, confine::live, common, &mut pidfd) };
     announce(orders, news::MAIN, orders.check(news::BIRTH, main)?, pidfd)?;
     close(go);
     Ok(())

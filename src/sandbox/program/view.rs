@@ -30,36 +30,28 @@ pub(crate) struct View {
 
 /// Builds the view and makes it the root. The old root is gone then.
 ///
-/// In the mounts of a template the root is there, with all that is fixed: what is this command's
-/// own is added. A command that makes a template does the one, then the other in a copy of those
-/// mounts.
-pub(crate) fn enter(
-    orders: &Orders,
-    plan: &Plan,
-    lowers: &Lowers,
-    joins: bool,
-) -> Result<(), Fault> {
+/// A command that makes a template builds what is fixed, then adds what is its own in a copy of
+/// those mounts.
+pub(crate) fn enter(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     let makes = makes_template(orders);
-    if !joins {
-        let mut view = View::new(orders)?;
-        for index in 0..plan.head.ops {
-            match plan.op(index) {
-                Some(op) if makes && op.stage == stage::OWN => view.prepare(plan, op),
-                Some(op) => view.add(orders, plan, (index, op), lowers)?,
-                None => {}
-            }
+    let mut view = View::new(orders)?;
+    for index in 0..plan.head.ops {
+        match plan.op(index) {
+            Some(op) if makes && op.stage == stage::OWN => view.prepare(plan, op),
+            Some(op) => view.add(orders, plan, (index, op), lowers)?,
+            None => {}
         }
-        view.become_root(orders)?;
-        if !makes {
-            return Ok(());
-        }
-        orders.check(news::TEMPLATE, unshare(NEW_MOUNTS))?;
     }
+    view.become_root(orders)?;
+    if !makes {
+        return Ok(());
+    }
+    orders.check(news::TEMPLATE, unshare(NEW_MOUNTS))?;
     own(orders, plan, lowers)
 }
 
 /// Adds what is this command's own to the mounts of a template.
-fn own(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
+pub(crate) fn own(orders: &Orders, plan: &Plan, lowers: &Lowers) -> Result<(), Fault> {
     let root = orders.check(news::ROOT, open_plain(AT_CWD, text(c"/"), PATH_ONLY))?;
     let mut view = View { root, ours: [0; MOST], count: 0 };
     let ops = || (0..plan.head.ops).filter_map(|index| Some((index, plan.op(index)?)));

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serial_test::serial;
 use tidy_process::Sandbox;
 
+use super::template::warm;
 use super::{boxed, stage};
 use crate::support::{Alone, Stage};
 
@@ -61,6 +62,42 @@ fn each_step_that_fails_is_named_and_leaves_nothing() {
             assert!(error.to_string().starts_with(name), "{number}: {error}");
             let confines = name.starts_with("confine");
             assert_eq!(error.is_unconfinable(), confines, "{number}: {error}");
+            stage.assert_clean(name);
+            assert_eq!(zombies(&before), [""; 0], "{number}");
+        }
+    }
+    stage.close(Alone::Yes);
+}
+
+/// What the steps are called that a command does in the mounts of a template: set-up, init and main,
+/// of which the last two are at work at the same time.
+const STEPS_INSIDE: [(usize, &str); 12] = [
+    (4, "confine (user of the namespace, /proc/self/uid_map)"),
+    (5, "confine (mount, pid, ipc, uts and cgroup namespaces, unshare)"),
+    (7, "confine (init and main, clone)"),
+    (8, "confine (a root of its own, mount)"),
+    (9, "confine (mount) own terminals \"/dev/pts\""),
+    (11, "chdir in the sandbox to \"/\""),
+    (12, "setpgid"),
+    (13, "confine (no new privileges, prctl)"),
+    (14, "confine (processes and cgroups outside, landlock)"),
+    (15, "confine (system calls, seccomp)"),
+    (16, "reset signals"),
+    (18, "confine (other fds, close_range)"),
+];
+
+#[test]
+#[serial]
+fn each_step_that_fails_in_a_template_is_named_and_leaves_nothing() {
+    let Some(stage) = stage() else { return };
+    let before = zombies(&[]);
+    for (number, name) in STEPS_INSIDE {
+        let sandbox = Sandbox::new().system().fail_in_template(number);
+        warm(&stage, &sandbox);
+        for round in 0..10 {
+            let mut command = boxed(&stage, "true", &sandbox);
+            let error = command.process_group(0).force_join(round == 0).run().unwrap_err();
+            assert!(error.to_string().starts_with(name), "{number}: {error}");
             stage.assert_clean(name);
             assert_eq!(zombies(&before), [""; 0], "{number}");
         }

@@ -12,6 +12,7 @@ mod kept;
 pub(crate) mod layers;
 pub(crate) mod lent;
 pub(crate) mod life;
+mod meanwhile;
 mod network;
 pub(crate) mod overlay;
 mod real;
