@@ -33,8 +33,8 @@ pub(crate) struct MountNews {
     namespace: Namespace,
 }
 
-/// What tells this thread's mount namespace from others: an unshare(2) of its own changes it without
-/// any news. The number of its root takes a tenth of the time.
+/// What tells this thread's mount namespace from others: an unshare(2) of its own changes it
+/// without any news. The number of its root takes a tenth of the time.
 #[derive(Debug, PartialEq, Eq)]
 enum Namespace {
     Root(u64),

@@ -164,8 +164,8 @@ fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::SIGNALS, answer).map(drop)
 }
 
-/// The seccomp filter: it forbids most of what came before. Its listener goes to the supervisor, and
-/// is closed here by exec.
+/// The seccomp filter: it forbids most of what came before. Its listener goes to the supervisor,
+/// and is closed here by exec.
 fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     const SET_FILTER: usize = 1;
     const NEW_LISTENER: usize = 8;

@@ -69,8 +69,8 @@ fn each_step_that_fails_is_named_and_leaves_nothing() {
     stage.close(Alone::Yes);
 }
 
-/// What the steps are called that a command does in the mounts of a template: set-up, init and main,
-/// of which the last two are at work at the same time.
+/// What the steps are called that a command does in the mounts of a template: set-up, init and
+/// main, of which the last two are at work at the same time.
 const STEPS_INSIDE: [(usize, &str); 12] = [
     (4, "confine (user of the namespace, /proc/self/uid_map)"),
     (5, "confine (mount, pid, ipc, uts and cgroup namespaces, unshare)"),
