@@ -1,8 +1,8 @@
-//! Links the guard and the set-up program of sandboxes, static programs without libc, for the
-//! target; the library carries them.
+//! Links the guard, the keeper and the set-up program of sandboxes, static programs without libc,
+//! for the target; the library carries them.
 //!
-//! Never fails a build: where one cannot be linked an empty file is carried. The guard is a fork of
-//! its owner then, that runs the same code; a sandbox is an error.
+//! Never fails a build: where one cannot be linked an empty file is carried. Guard and keeper are
+//! forks of their owner then, that run the same code; a sandbox is an error.
 //!
 //! Tells the tool what it is built of, for `--version --verbose`.
 
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const GUARD: &str = "src/supervisor/guard/program";
+const KEEPER: &str = "src/keeper/program";
 const SET_UP: &str = "src/sandbox/program";
 
 /// A guard is 9 KiB; a program of this size holds something that it should not.
@@ -20,15 +21,16 @@ const LARGEST: usize = 64 << 10;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for sources in [GUARD, SET_UP, "src/sandbox/layout.rs"] {
+    for sources in [GUARD, KEEPER, SET_UP, "src/proc/parse.rs", "src/sandbox/layout.rs"] {
         println!("cargo::rerun-if-changed={sources}");
     }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
     let guard = make(&out, "guard", GUARD, "the guard will be a fork of its owner");
+    let keeper = make(&out, "keeper", KEEPER, "a keeper will be a fork of its owner");
     let set_up = env::var_os("CARGO_FEATURE_SANDBOX").is_some()
         && make(&out, "set-up", SET_UP, "there will be no sandbox with a view of its own");
     if env::var_os("CARGO_FEATURE_CLI").is_some() {
-        tell(&[("GUARD", guard), ("SET_UP", set_up)]);
+        tell(&[("GUARD", guard), ("KEEPER", keeper), ("SET_UP", set_up)]);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::log::excerpt::{Excerpt, Lines, Memory};
 use crate::proc::info::{ProcessInfo, Survey};
 use crate::proc::port::{ListeningPort, Protocol};
 use crate::proc::sock_diag::Socket;
-use crate::proc::{quote, read, sock_diag, sockets, walk};
+use crate::proc::{parse, quote, read, sock_diag, sockets};
 use crate::ready::{http, unix};
 use crate::report::{Cause, Note, Report, Usage};
 use crate::supervisor::guard::fuzzed;
@@ -57,7 +57,7 @@ pub fn guards_pids(file: BorrowedFd<'_>) -> Vec<u32> {
 /// The numbers of `/proc/PID/task/TID/children` that is read in these pieces.
 pub fn numbers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<i32> {
     let (mut all, mut begun) = (Vec::new(), None);
-    pieces.for_each(|piece| walk::each_number(piece, &mut begun, &mut |pid| all.push(pid)));
+    pieces.for_each(|piece| parse::each_number(piece, &mut begun, &mut |pid| all.push(pid)));
     all
 }
 
@@ -140,7 +140,7 @@ pub fn status_pids(text: &str) -> (Option<u32>, Option<u32>) {
 
 /// State and parent in a `stat`, as a keeper reads them.
 pub fn state_and_parent(stat: &[u8]) -> Option<(u8, i32)> {
-    walk::stat(stat)
+    parse::stat(stat)
 }
 
 /// State, parent, session, name and start in a `stat`, as a survey reads them.
@@ -156,14 +156,14 @@ pub fn words(cmdline: &[u8]) -> (Vec<String>, Option<String>) {
 
 /// A pid in decimal.
 pub fn decimal(pid: i32) -> Option<String> {
-    walk::decimal(pid, &mut [0; 12])?.to_str().ok().map(str::to_owned)
+    parse::decimal(pid, &mut [0; 12])?.to_str().ok().map(str::to_owned)
 }
 
 /// The names that the library and the guard read from a directory.
 pub fn entries(entries: &[u8]) -> [Vec<&CStr>; 2] {
     let (mut library, mut guard) = (Vec::new(), Vec::new());
     let mut rest = entries;
-    while let Some((name, after)) = walk::first_entry(rest) {
+    while let Some((name, after)) = parse::first_entry(rest) {
         library.push(name);
         rest = after;
     }

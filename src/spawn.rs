@@ -162,7 +162,7 @@ impl Command {
         let pending = self.pending()?;
         let (newborn, placement, tree) = if let Some(keepers) = supervisor.keepers() {
             self.may_be_kept(entry.is_some())?;
-            let (newborn, kept) = launch(Home::Kept).hire(&keepers.proc)?;
+            let (newborn, kept) = launch(Home::Kept).hire(&keepers.ground)?;
             let kept = keepers.note(kept);
             (newborn, Placement::Kept, Tree::kept(&supervisor, kept))
         } else {

@@ -38,13 +38,14 @@ pub(crate) fn print_all() -> Result<(), Failure> {
     let features = features.map(|(name, _)| name).collect::<Vec<_>>().join(" ");
     print(&format!(
         "tidy-process {}\ncommit: {}\nfeatures: {features}\nhost: {}\nlibc: {LIBC}\n\
-         rustc: {}\nprofile: {}\nguard: {}\nset-up program: {}\n",
+         rustc: {}\nprofile: {}\nguard: {}\nkeeper: {}\nset-up program: {}\n",
         env!("CARGO_PKG_VERSION"),
         env!("TIDY_COMMIT"),
         env!("TIDY_TARGET"),
         env!("TIDY_RUSTC"),
         env!("TIDY_PROFILE"),
         env!("TIDY_GUARD"),
+        env!("TIDY_KEEPER"),
         env!("TIDY_SET_UP"),
     ))
 }

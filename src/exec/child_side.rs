@@ -34,6 +34,7 @@ pub(crate) use crate::exec::orders::{Closure, GuardImage, Orders, RUNNING, UNBOR
 use crate::exec::set_up::SetUp;
 use crate::sys::Newborn;
 use crate::sys::clone::{self, Birth};
+use crate::sys::fork;
 use crate::sys::raw::{call, default_unless_ignored, dispose, errno, int, prctl};
 
 /// Starts the child in `cgroup` by clone3, sharing its memory with this process until it has
@@ -54,7 +55,7 @@ pub(crate) fn clone_into(
 pub(crate) fn fork(orders: &Orders<'_>) -> Result<Newborn, Errno> {
     let arg = ptr::from_ref(orders).cast();
     // SAFETY: as above; closures are the caller's own promise (`Command::pre_exec` is unsafe).
-    unsafe { clone::fork(born, arg) }
+    unsafe { fork::fork(born, arg) }
 }
 
 /// Follows the orders in this process itself; returns only if a step fails.

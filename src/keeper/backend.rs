@@ -1,11 +1,11 @@
 //! The keepers of one supervisor, which hold its trees instead of cgroups.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::cgroup::teardown::TEARDOWN_PATIENCE;
 use crate::error::{Error, Result};
-use crate::keeper::handle::{self, Kept};
+use crate::keeper::ground::Ground;
+use crate::keeper::handle::Kept;
 use crate::limits::Limits;
 use crate::sys::poll::lock;
 
@@ -13,8 +13,7 @@ use crate::sys::poll::lock;
 pub(crate) struct Keepers {
     /// The error for which there is no cgroup, where one was wanted.
     pub(crate) why: Option<Error>,
-    /// The directory `/proc`.
-    pub(crate) proc: Arc<OwnedFd>,
+    pub(crate) ground: Arc<Ground>,
     /// Trees that were left to the supervisor.
     left: Mutex<Vec<Arc<Kept>>>,
     /// All that have handles.
@@ -26,7 +25,7 @@ impl Keepers {
         refuse(limits)?;
         Ok(Self {
             why,
-            proc: Arc::new(handle::proc()?),
+            ground: Arc::new(Ground::new()?),
             left: Mutex::default(),
             held: Mutex::default(),
         })

@@ -1,7 +1,5 @@
 //! The owner's handle of a keeper: reads its messages, sends it orders.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,9 +11,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::error::{Error, Result, Step, errno_of};
+use crate::error::{Error, Result, Step};
 use crate::exec::overdue::{Answer, LATE_INTERVAL, Late};
-use crate::keeper::process::{BORN, DONE, ENDED, KILL, KNOWN};
+use crate::keeper::ground::Ground;
+use crate::keeper::program::{BORN, DONE, ENDED, KILL, KNOWN};
 use crate::proc::survey;
 use crate::proc::walk::{each_child, each_task, open, state_and_parent};
 use crate::sys::bury::reap_dying;
@@ -37,7 +36,7 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Kept {
     keeper: Newborn,
-    proc: Arc<OwnedFd>,
+    ground: Arc<Ground>,
     line: UnixStream,
     heard: Mutex<Heard>,
     /// Since when the main process is known to have ended without a status.
@@ -57,10 +56,10 @@ struct Heard {
 
 impl Kept {
     /// `line` does not block.
-    pub(crate) fn new(keeper: Newborn, proc: &Arc<OwnedFd>, line: OwnedFd) -> Self {
+    pub(crate) fn new(keeper: Newborn, ground: &Arc<Ground>, line: OwnedFd) -> Self {
         let line = line.into();
         let (heard, late) = (Mutex::default(), Mutex::default());
-        Self { keeper, proc: Arc::clone(proc), line, heard, late }
+        Self { keeper, ground: Arc::clone(ground), line, heard, late }
     }
 
     /// Reads the keeper's messages so far, without waiting. A record is written at once, so it is
@@ -260,7 +259,7 @@ impl Kept {
         let mut dead = Vec::new();
         while let Some(&pid) = found.get(at) {
             at += 1;
-            let Some(process) = open(self.proc.as_fd(), pid) else { continue };
+            let Some(process) = open(self.ground.proc.as_fd(), pid) else { continue };
             let state = if pid == keeper { Some(b'S') } else { known(&found, &process) };
             match state {
                 Some(b'Z') if threads(&process) < 2 => dead.push(pid),
@@ -324,25 +323,6 @@ fn threads(process: &OwnedFd) -> usize {
     let mut number = 0;
     each_task(process, &mut |_| number += 1);
     number
-}
-
-/// `/proc`, if a keeper can work with it.
-pub(crate) fn proc() -> Result<OwnedFd> {
-    let failed = |errno| Error::os(Step::Keeper, "\"/proc\"", errno);
-    let directory = File::open("/proc").map_err(|error| failed(errno_of(&error)))?;
-    let no = |why| Err(Error::invalid(Step::Keeper, "\"/proc\"", why));
-    let me = std::fs::read_link("/proc/self").map_err(|error| failed(errno_of(&error)))?;
-    if me.to_str() != Some(&std::process::id().to_string()) {
-        return no("it is not of this process's pid namespace");
-    }
-    let children = File::open("/proc/thread-self/children");
-    match children.and_then(|mut file| file.read_to_end(&mut Vec::new())) {
-        Ok(_) => sys::above_two(directory.into()).map_err(failed),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            no("it does not list children: the kernel is built without CONFIG_PROC_CHILDREN")
-        }
-        Err(error) => Err(failed(errno_of(&error))),
-    }
 }
 
 #[cfg(test)]

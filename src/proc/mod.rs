@@ -5,6 +5,7 @@ pub(crate) mod survey;
 pub(crate) mod info;
 pub(crate) mod read;
 pub(crate) mod glance;
+pub(crate) mod parse;
 pub(crate) mod walk;
 pub(crate) mod port;
 pub(crate) mod sockets;

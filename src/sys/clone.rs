@@ -1,4 +1,4 @@
-//! Starts a process: in this process's memory by clone3, or in a copy of it by fork.
+//! Starts a process in this process's memory, by clone3; `fork.rs` starts one in a copy of it.
 //!
 //! 1. A child that shares the caller's memory (`CLONE_VM`) keeps the cost of a spawn independent of
 //!    its size: a copy of the page tables of 1 GiB costs 77 ms.
@@ -18,9 +18,10 @@
 //!
 //! # Safety
 //! One of the few files of this crate with `unsafe` in them. `exec/child_side.rs` and
-//! `keeper/process.rs` say what a child may do.
-#![expect(unsafe_code, reason = "clone3, fork and raw calls")]
+//! `keeper/birth.rs` say what a child may do.
+#![expect(unsafe_code, reason = "clone3 and raw calls")]
 
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -30,12 +31,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::unistd::{pipe2, read, write};
 
-use crate::sys::poll::BackOff;
 use crate::sys::raw::{bit, call, int};
-use crate::sys::{self, Newborn, handle, poll};
+use crate::sys::{self, Newborn, poll};
 
 /// A function that a child starts in and never returns from.
 pub(crate) type Entry = extern "C" fn(*const c_void) -> !;
@@ -120,7 +118,7 @@ pub(crate) unsafe fn clone_into(
 
 /// Waits until the child does not share this process's memory any more; false if it was given up
 /// and killed, and does not end.
-fn wait(
+pub(crate) fn wait(
     newborn: &Newborn,
     shares: &AtomicU32,
     blocked: &AllBlocked,
@@ -142,6 +140,61 @@ fn wait(
         pause = (pause * 2).min(LAST_LOOK);
     }
     true
+}
+
+/// Memory of a child that shares it with others than its parent alone.
+pub(crate) struct Nest {
+    /// 1 until the child has given the memory back: the kernel clears it then.
+    pub(crate) shares: AtomicU32,
+    stack: UnsafeCell<MaybeUninit<Stack>>,
+}
+
+impl Nest {
+    pub(crate) fn new() -> Self {
+        Self { shares: AtomicU32::new(1), stack: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+
+    fn args(&self) -> libc::clone_args {
+        let mut args = flags(libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID);
+        args.stack = self.stack.get().expose_provenance() as u64;
+        args.stack_size = size_of::<Stack>() as u64;
+        args.child_tid = self.shares.as_ptr().expose_provenance() as u64;
+        args
+    }
+}
+
+/// Starts a child there, in the caller's own cgroup, and does not wait for it ([`wait`]).
+///
+/// # Safety
+/// As for [`clone_into`], and all signals must be blocked; the nest is this child's alone, and must
+/// be there, as all that the child is given, until it has given the memory back.
+pub(crate) unsafe fn clone_in(
+    nest: &Nest,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<Newborn, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut args = nest.args();
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    // SAFETY: the caller's obligation.
+    let pid = check(unsafe { clone3(&args, entry, arg) })?;
+    // SAFETY: the kernel has just opened this pidfd for this call, and nothing else has it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Newborn { pid, pidfd })
+}
+
+/// As [`clone_in`], without a handle, for a caller that may not touch errno.
+///
+/// # Safety
+/// As for [`clone_in`].
+pub(crate) unsafe fn clone_unheld(
+    nest: &Nest,
+    entry: Entry,
+    arg: *const c_void,
+) -> Result<i32, Errno> {
+    // SAFETY: the caller's obligation.
+    check(unsafe { clone3(&nest.args(), entry, arg) })
 }
 
 /// Starts such a child for a caller that may not allocate, without a handle, in the caller's own
@@ -201,7 +254,7 @@ fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> libc::clone_ar
 }
 
 /// Whether the child has given the memory back; waits for that this long.
-fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
+pub(crate) fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
     let (tv_sec, tv_nsec) = (0, patience.subsec_nanos().into());
     let time = libc::timespec { tv_sec, tv_nsec };
     let word = shares.as_ptr().expose_provenance();
@@ -214,8 +267,26 @@ fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
     shares.load(Ordering::Acquire) == 0
 }
 
+/// Waits until the child has given the memory back, for as long as it takes, and wakes others that
+/// wait for that: the kernel wakes one.
+pub(crate) fn await_given_back(shares: &AtomicU32) {
+    let word = shares.as_ptr().expose_provenance();
+    while shares.load(Ordering::Acquire) != 0 {
+        // SAFETY: the word lives across the call.
+        unsafe { call(libc::SYS_futex, [word, libc::FUTEX_WAIT as usize, 1, 0, 0]) };
+    }
+    wake(shares);
+}
+
+/// Wakes all that wait for the child.
+pub(crate) fn wake(shares: &AtomicU32) {
+    let word = shares.as_ptr().expose_provenance();
+    // SAFETY: no memory is read or written.
+    unsafe { call(libc::SYS_futex, [word, libc::FUTEX_WAKE as usize, int(c_int::MAX), 0, 0]) };
+}
+
 /// Aborts on a panic, which would free the child's stack.
-struct AbortOnDrop;
+pub(crate) struct AbortOnDrop;
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -309,90 +380,13 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
     answer
 }
 
-/// Refuses: on other machines the caller falls back to [`fork`].
+/// Refuses: on other machines the caller falls back to a fork.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> c_long {
     -c_long::from(Errno::ENOSYS as i32)
 }
 
-fn check(answer: c_long) -> Result<i32, Errno> {
+pub(crate) fn check(answer: c_long) -> Result<i32, Errno> {
     i32::try_from(answer)
         .map_or(Err(Errno::EOVERFLOW), |n| if n < 0 { Err(Errno::from_raw(-n)) } else { Ok(n) })
-}
-
-/// Starts a child in a copy of this process, with libc's fork handlers run, where `entry` must
-/// never return.
-///
-/// The child waits until there is a handle on it. Before, its pid is only a number: where SIGCHLD
-/// is ignored, or another thread waits for every child, a child that has ended gives its pid to
-/// another process. So a child without a handle is never signalled: it reads the end of the file,
-/// and ends.
-///
-/// # Safety
-/// `entry` runs after a fork of a process that may have threads: only async-signal-safe work.
-pub(crate) unsafe fn fork(entry: Entry, arg: *const c_void) -> Result<Newborn, Errno> {
-    let (hold, go) = pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: the child reads and closes two fds, then goes on to `entry`: the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        drop(go);
-        let told = read(&hold, &mut [0]);
-        drop(hold);
-        if told != Ok(1) {
-            // SAFETY: ends this process without running anything of the parent's.
-            unsafe { libc::_exit(127) };
-        }
-        entry(arg);
-    }
-    let newborn = handle(pid).and_then(|newborn| write(&go, b"1").map(|_| newborn));
-    // This process's own end of it was open until here: the write could not meet SIGPIPE.
-    drop((hold, go));
-    newborn.inspect_err(|_| reap_number(pid))
-}
-
-/// Reaps a child that ends by itself, within a second. Does nothing if the pid is no child's.
-fn reap_number(pid: i32) {
-    let mut back_off = BackOff::doubling(Duration::from_micros(100), Duration::from_millis(400));
-    // SAFETY: a null status is allowed.
-    while unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) } == 0 {
-        if !back_off.sleep(None) {
-            return;
-        }
-    }
-}
-
-/// Forks with a pidfd from birth on, for where pidfd_open(2) is refused. libc's fork handlers do
-/// not run, so a lock that another thread holds stays locked in the child.
-///
-/// # Safety
-/// As for [`fork`]; besides, nothing in the child may take a lock, as an allocation does. Nothing
-/// else owns the fd.
-pub(crate) unsafe fn fork_with_pidfd(
-    entry: Entry,
-    arg: *const c_void,
-) -> Result<(i32, RawFd), Errno> {
-    let mut pidfd: RawFd = -1;
-    let flags = int(libc::CLONE_PIDFD | libc::SIGCHLD);
-    let place = (&raw mut pidfd).expose_provenance();
-    // SAFETY: without CLONE_VM the child runs on in a copy of this memory, on a copy of this stack;
-    // the kernel writes the fd before the call returns.
-    let answer = unsafe { call(libc::SYS_clone, [flags, 0, place, 0, 0]) };
-    let pid = check(answer as c_long)?;
-    if pid == 0 {
-        entry(arg);
-    }
-    Ok((pid, pidfd))
-}
-
-/// Forks without a handle: the caller has to get one, or see the child's end.
-///
-/// # Safety
-/// As for [`fork`].
-pub(crate) unsafe fn fork_alone(entry: Entry, arg: *const c_void) -> Result<i32, Errno> {
-    // SAFETY: the child goes straight to `entry`, whose fitness is the caller's obligation.
-    let pid = Errno::result(unsafe { libc::fork() })?;
-    if pid == 0 {
-        entry(arg);
-    }
-    Ok(pid)
 }

@@ -9,6 +9,7 @@
 pub(crate) mod bury;
 pub(crate) mod clone;
 pub(crate) mod environ;
+pub(crate) mod fork;
 pub(crate) mod inmates;
 #[cfg(feature = "cli")]
 pub(crate) mod opening;

@@ -21,7 +21,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::sys::clone::{self, AllBlocked};
+use crate::sys::clone::AllBlocked;
+use crate::sys::fork;
 use crate::sys::{self, Newborn, above_two, poll};
 
 /// How long the killed process is waited for.
@@ -62,7 +63,7 @@ impl Opening {
         };
         let _blocked = AllBlocked::new()?;
         // SAFETY: `open` makes raw calls only, and `order` is what it expects.
-        let process = unsafe { clone::fork(open, ptr::from_ref(&order).cast()) }?;
+        let process = unsafe { fork::fork(open, ptr::from_ref(&order).cast()) }?;
         Ok(Self { process, line })
     }
 

@@ -132,13 +132,18 @@ pub(crate) fn dispose(signal: c_int, handler: libc::sighandler_t) -> isize {
 
 /// Resets a signal that has a handler to the default.
 pub(crate) fn default_unless_ignored(signal: c_int) {
+    if !matches!(disposition(signal), None | Some(libc::SIG_IGN | libc::SIG_DFL)) {
+        dispose(signal, libc::SIG_DFL);
+    }
+}
+
+/// What is done at a signal; none for one that has no disposition.
+pub(crate) fn disposition(signal: c_int) -> Option<libc::sighandler_t> {
     let mut now = Disposition { handler: libc::SIG_DFL, _rest: [0; 7] };
     let place = (&raw mut now).expose_provenance();
     // SAFETY: `now` is writable and large enough.
     let answer = unsafe { call(libc::SYS_rt_sigaction, [int(signal), 0, place, 8, 0]) };
-    if answer == 0 && ![libc::SIG_IGN, libc::SIG_DFL].contains(&now.handler) {
-        dispose(signal, libc::SIG_DFL);
-    }
+    (answer == 0).then_some(now.handler)
 }
 
 /// The first byte of an open file's extended attribute; none where it has none of that name.

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, setpgid};
 
 use crate::sys::clone::{self, AllBlocked, Stack};
+use crate::sys::fork;
 use crate::sys::raw::{call, int};
 use crate::sys::{Newborn, STAND_IN, bury, poll};
 
@@ -59,7 +60,7 @@ impl StandIn {
             Err(Errno::ENOSYS | Errno::EPERM) => {
                 let _blocked = AllBlocked::new()?;
                 // SAFETY: as above, with a copy of it.
-                let process = unsafe { clone::fork(stand, parent) }?;
+                let process = unsafe { fork::fork(stand, parent) }?;
                 Ok(Self { process, place: None })
             }
             Err(errno) => Err(errno),

@@ -2,25 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 use super::*;
-
-fn keeper(proc: BorrowedFd<'_>) -> Keeper<'_> {
-    Keeper {
-        owner: 0,
-        proc,
-        me: std::process::id().cast_signed(),
-        main: 0,
-        signals: -1,
-        line: -1,
-        cut: false,
-        known: false,
-        killing: false,
-        killed_once: false,
-        spare: Spare::default(),
-    }
-}
 
 /// A number may be a stranger's by now: its parent tells.
 #[test]
@@ -33,7 +18,7 @@ fn only_children_of_their_parent_are_found_and_its_orphans() -> io::Result<()> {
     child.stdout.take().map_or(Ok(0), |said| BufReader::new(said).read_line(&mut line))?;
     let below: i32 = line.trim().parse().map_err(io::Error::other)?;
     let proc = File::open("/proc")?;
-    let keeper = keeper(proc.as_fd());
+    let keeper = Keeper::of(proc.as_raw_fd(), 0, 0);
     let (parent, me) = (child.id().cast_signed(), keeper.me);
     let found = |pid, parent| keeper.find(pid, parent).is_some();
     assert!(found(below, parent));
@@ -41,6 +26,13 @@ fn only_children_of_their_parent_are_found_and_its_orphans() -> io::Result<()> {
     assert!(!found(below, 1) && !found(below, me));
     assert!(found(parent, me) && found(parent, 1));
     let found = keeper.find(below, parent).ok_or(io::ErrorKind::NotFound)?;
-    sys::pidfd_send_signal(found.as_fd(), libc::SIGKILL)?;
+    calls::signal(&found, SIGKILL);
     child.wait().map(drop)
+}
+
+/// At once after a death, after a millisecond without one, then ever more seldom.
+#[test]
+fn pauses_grow_where_nothing_dies() {
+    let all = [0, 1, EAGER_ROUNDS, EAGER_ROUNDS + 50, u32::MAX].map(pause);
+    assert_eq!(all, [0, 1, 1, 50, 100]);
 }

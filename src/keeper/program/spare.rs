@@ -2,60 +2,50 @@
 //!
 //! A supervisor in a keeper's tree may have made a run root of its own, which only its guard tears
 //! down once both are killed. So a guard is spared for the time that it needs, and ends by itself.
-//! It is recognised by its name, which any process may take: hence the bound. Nothing here
-//! allocates or panics.
+//! It is recognised by its name, which any process may take: hence the bound.
 
-use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use core::cell::Cell;
 
-use nix::fcntl::OFlag;
-use nix::time::{ClockId, clock_gettime};
-
-use crate::proc::walk::{open, open_at, read};
+use super::calls::{self, Fd};
+use super::tree::{has_name, open};
 
 /// The name of a guard in `/proc/PID/comm`.
 const GUARD: &[u8] = b"tidy-guard\n";
 
 /// Milliseconds for which guards are spared.
-const SPARED_MS: i64 = 1000;
+const SPARED_MS: isize = 1000;
 
-#[derive(Debug, Default)]
-pub(crate) struct Spare {
+#[derive(Default)]
+pub(super) struct Spare {
     /// Milliseconds on the monotonic clock when the killing began.
-    since: Cell<Option<i64>>,
+    since: Cell<Option<isize>>,
 }
 
 impl Spare {
     /// Whether this round spares the process.
-    pub(crate) fn holds(&self, process: &OwnedFd) -> bool {
-        self.is_on() && is_guard(process)
+    pub(super) fn holds(&self, process: &Fd) -> bool {
+        self.is_on() && has_name(process, GUARD)
     }
 
     /// Whether this round spares a child, by its pid.
-    pub(crate) fn holds_child(&self, proc: BorrowedFd<'_>, pid: i32) -> bool {
-        self.is_on() && open(proc, pid).is_some_and(|process| is_guard(&process))
+    pub(super) fn holds_child(&self, proc: i32, pid: i32) -> bool {
+        self.is_on() && open(proc, pid).is_some_and(|process| has_name(&process, GUARD))
     }
 
     /// Whether guards are still spared; never without a clock.
     fn is_on(&self) -> bool {
-        let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return false };
-        let now = now.tv_sec().wrapping_mul(1000).wrapping_add(now.tv_nsec() / 1_000_000);
+        let Some(now) = calls::now() else { return false };
         let since = self.since.get().unwrap_or(now);
         self.since.set(Some(since));
         now.wrapping_sub(since) < SPARED_MS
     }
 }
 
-fn is_guard(process: &OwnedFd) -> bool {
-    let mut name = [0; 32];
-    let comm = open_at(process, c"comm", OFlag::empty());
-    comm.is_some_and(|comm| read(comm.as_fd(), &mut name) == Some(GUARD))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::{self, Read};
+    use std::os::fd::AsRawFd;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -76,9 +66,9 @@ mod tests {
         let proc = File::open("/proc")?;
         let said = |spare: &Spare, child: &Child| {
             let pid = child.id().cast_signed();
-            let process = open(proc.as_fd(), pid);
+            let process = open(proc.as_raw_fd(), pid);
             let held = process.map(|process| spare.holds(&process));
-            (held, spare.holds_child(proc.as_fd(), pid))
+            (held, spare.holds_child(proc.as_raw_fd(), pid))
         };
         let (mut guard, mut other) = (named("tidy-guard")?, named("tidy-guards")?);
         let now = Spare::default();
