@@ -93,16 +93,18 @@ impl Command {
     /// The fds that the child is to have; None closes no others.
     pub(crate) fn fds_to_keep<'a>(
         &'a self,
-        supervisor: &'a Supervisor,
+        supervisor: Option<&'a Supervisor>,
         confined: bool,
     ) -> Result<Option<Kept<'a>>> {
-        let kept = |list| Kept { list, slots: Some(supervisor.slots()) };
+        let kept = |list| Kept { list, slots: supervisor.map(Supervisor::slots) };
         match self.program.fds.as_deref() {
             Some([fd, ..]) if confined => {
                 let why = "a sandbox keeps what Sandbox::inherit_fds names: name it there";
                 Err(Error::invalid(Step::Prepare, format!("fd {fd} of inherit_fds"), why))
             }
-            None if confined || supervisor.closes_fds() => Ok(Some(kept(&[]))),
+            None if confined || supervisor.is_some_and(Supervisor::closes_fds) => {
+                Ok(Some(kept(&[])))
+            }
             fds => Ok(fds.map(kept)),
         }
     }

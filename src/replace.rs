@@ -8,7 +8,6 @@ use crate::error::{Error, Result, Step};
 use crate::exec::child_side::Closure;
 use crate::exec::image::Image;
 use crate::exec::launch::{Home, Launch};
-use crate::exec::slots::Kept;
 use crate::exec::stdio::{ChildStream, Stdio};
 use crate::explain::Line;
 use crate::sandbox::Prepared;
@@ -16,11 +15,12 @@ use crate::sandbox::Prepared;
 impl Command {
     /// Becomes the command: this process executes it in its place, as with
     /// [`CommandExt::exec`](std::os::unix::process::CommandExt::exec). It returns only if that
-    /// fails; then streams, directory, user and signals of this process may have changed.
+    /// fails; then streams, directory, user and signals of this process may have changed, and what
+    /// is closed by an exec.
     ///
     /// No tree is made: the process stays in the cgroup that it is in, and no supervisor waits for
-    /// it. So limits, a timeout, a log, piped streams and delegation are errors
-    /// ([`Error::is_invalid_input`]), which change nothing.
+    /// it. So limits, a timeout, a process to die with, a log, piped streams and delegation are
+    /// errors ([`Error::is_invalid_input`]), which change nothing.
     pub fn exec(&mut self) -> Error {
         let mut closures = std::mem::take(&mut self.closures);
         let Err(error) = self.exec_calling(&mut closures);
@@ -29,10 +29,15 @@ impl Command {
     }
 
     fn exec_calling(&self, closures: &mut [Closure]) -> Result<Infallible> {
-        let watched = self.policy.timeout.is_some() || !self.limits.is_none();
+        self.check_request()?;
+        let ties =
+            self.supervisor.as_ref().is_some_and(|supervisor| supervisor.partner().is_some());
+        let tied = ties || self.dies_with.is_some();
+        let watched = self.policy.timeout.is_some() || !self.limits.is_none() || tied;
         let piped = self.streams.iter().flatten().any(Stdio::is_piped);
         if watched || piped || self.keeps() || self.delegate {
-            let why = "exec makes no tree: no limit, timeout, log, pipe or delegation is possible";
+            let why = "exec makes no tree: no limit, timeout, process to die with, log, pipe or \
+                       delegation is possible";
             let subject = format!("{:?}", self.program.program);
             return Err(Error::invalid(Step::Prepare, subject, why));
         }
@@ -42,6 +47,7 @@ impl Command {
             return Err(Error::invalid(Step::Prepare, format!("{:?}", self.program.program), why));
         }
         Line::refuse(prepared.as_deref())?;
+        let fds = self.fds_to_keep(self.supervisor.as_ref(), prepared.is_some())?;
         let mut image = Image::new(&self.program, !closures.is_empty())?;
         let inherit = Stdio::inherit();
         let [stdin, stdout, stderr] = &self.streams;
@@ -54,7 +60,7 @@ impl Command {
             program: &self.program,
             closures,
             force_join: false,
-            fds: self.program.fds.as_deref().map(Kept::alone),
+            fds,
             image: &mut image,
             streams: &streams,
             home: Home::Kept,

@@ -134,7 +134,7 @@ impl Command {
         let streams = self.child_streams(&log, defaults)?;
         let supervisor = self.supervisor.clone().map_or_else(Supervisor::global, Ok)?;
         let prepared = self.prepared(Some(&supervisor))?;
-        let fds = self.fds_to_keep(&supervisor, prepared.is_some())?;
+        let fds = self.fds_to_keep(Some(&supervisor), prepared.is_some())?;
         let line = Line::of(prepared.as_deref())?;
         let confine = Line::confinement(prepared.as_deref(), line.as_ref());
         let mut entry = self.entry(prepared.as_deref(), closures, &streams, &mut image)?;

@@ -124,6 +124,16 @@ impl Image {
         Self::of(command, (Environment::Own(envp), path))
     }
 
+    /// Copies an environment that is lent, before a fork: the handlers of one (pthread_atfork(3)) are
+    /// code of the caller's, and may change it.
+    pub(crate) fn keep_environment(&mut self) -> Result<()> {
+        if matches!(self.envp, Environment::Lent(_)) {
+            let (envp, _) = inherited(None)?;
+            self.envp = Environment::Own(envp);
+        }
+        Ok(())
+    }
+
     pub(crate) fn envp(&self) -> *const *const c_char {
         match &self.envp {
             Environment::Own(strings) => strings.as_ptr(),
@@ -194,23 +204,27 @@ fn arguments(command: &Program) -> Result<Strings> {
 /// Builds the child's environment, and returns the `PATH` in it. A snapshot: another thread may set
 /// variables while the child is born.
 fn environment(command: &Program) -> Result<(Strings, Option<OsString>)> {
-    let mut path = None;
     if command.env.is_empty() && !command.env_clear {
-        let mut envp = Growing::new(64, 4096)?;
-        // The process's own environment needs no check.
-        let mut push = |key: &OsStr, value: &OsStr| {
-            if path.is_none() && key == "PATH" {
-                path = Some(value.to_owned());
-            }
-            envp.push(&[key.as_bytes(), b"=", value.as_bytes()])
-        };
-        match &command.inherited {
-            Some(taken) => taken.iter().try_for_each(|(key, value)| push(key, value))?,
-            None => std::env::vars_os().try_for_each(|(key, value)| push(&key, &value))?,
-        }
-        return Ok((envp.done()?, path));
+        return inherited(command.inherited.as_deref());
     }
     checked(changed(command, &|_| true))
+}
+
+/// Lays out what was taken over, or the environment of this process, which needs no check.
+fn inherited(taken: Option<&[(OsString, OsString)]>) -> Result<(Strings, Option<OsString>)> {
+    let mut path = None;
+    let mut envp = Growing::new(64, 4096)?;
+    let mut push = |key: &OsStr, value: &OsStr| {
+        if path.is_none() && key == "PATH" {
+            path = Some(value.to_owned());
+        }
+        envp.push(&[key.as_bytes(), b"=", value.as_bytes()])
+    };
+    match taken {
+        Some(taken) => taken.iter().try_for_each(|(key, value)| push(key, value))?,
+        None => std::env::vars_os().try_for_each(|(key, value)| push(&key, &value))?,
+    }
+    Ok((envp.done()?, path))
 }
 
 /// Lays out these variables, if each can be one; returns the `PATH` among them too.

@@ -206,6 +206,7 @@ impl<'a> Launch<'a> {
     /// all went well.
     fn fork(&mut self) -> Result<Newborn, Failed> {
         let failed = |step| move |errno| Failed::At(step, errno);
+        self.image.keep_environment().map_err(Failed::Known)?;
         let procs =
             self.home.cgroup().map(Cgroup::procs).transpose().map_err(failed(Step::Join))?;
         let join = procs.as_ref().map_or(-1, AsRawFd::as_raw_fd);

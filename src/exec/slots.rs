@@ -24,15 +24,8 @@ pub(crate) const LOW: RawFd = 256;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kept<'a> {
     pub(crate) list: &'a [RawFd],
-    /// Those of its supervisor.
+    /// Those of its supervisor; none for a process that has a table of its own.
     pub(crate) slots: Option<&'a Slots>,
-}
-
-impl<'a> Kept<'a> {
-    /// For a process that has a table of its own.
-    pub(crate) fn alone(list: &'a [RawFd]) -> Self {
-        Self { list, slots: None }
-    }
 }
 
 /// Three places, for one birth at a time. They cost four fds, from the first command on that is to

@@ -40,9 +40,9 @@ impl Ground {
     }
 
     /// Notes that it could not be executed, if that may not change by itself: fds and memory may
-    /// be scarce for a while.
+    /// be scarce for a while, and another process may have killed it.
     pub(crate) fn refused(&self, errno: Errno) {
-        let scarce = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN];
+        let scarce = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN, Errno::ESRCH];
         if !scarce.contains(&errno) {
             self.refused.store(true, Ordering::Relaxed);
         }

@@ -47,6 +47,7 @@ impl Launch<'_> {
                 Ok(done) => return Ok(done),
             }
         }
+        self.image.keep_environment().map_err(Failed::Known)?;
         let (kept, errors) = self.fork_keeper(ground, sends_pidfd)?;
         let mut overdue = self.overdue();
         match met(&kept, errors, &mut overdue) {
@@ -164,7 +165,9 @@ fn reached(
             stands(kept).and_then(|()| acknowledged(kept)).map_err(Refused::Failed)?;
             Ok(main)
         }
-        (UNBORN | RUNNING, _) => Err(Refused::Failed(Failed::Known(kept.lost()))),
+        // Killed before its exec, as by a filter that kills who makes that call.
+        (UNBORN, _) => Err(Refused::Program(Errno::ESRCH)),
+        (RUNNING, _) => Err(Refused::Failed(Failed::Known(kept.lost()))),
         (word, _) => Err(match read_word(word) {
             // The main process waited for the keeper, and has not run.
             (Step::Keeper, errno) => Refused::Program(errno),

@@ -2,7 +2,8 @@
 //!
 //! Another thread that sets a variable may free what is read here, and no lock that this crate can
 //! take keeps it from that: std's is its own, libc's too. A process with a single thread has no
-//! such other: from here to the exec that thread runs code of this crate alone. glibc says whether
+//! such other: from here to the exec that thread runs code of this crate alone (a fork, whose
+//! handlers are the caller's, takes a copy first). glibc says whether
 //! it is one (`__libc_single_threaded`, since 2.32); where it does not the environment is copied
 //! under std's lock, which costs more than the rest of a spawn in this process.
 //!

@@ -301,6 +301,7 @@ pub(crate) fn get_attribute<'a>(
 ///
 /// # Safety
 /// Nothing in this process may use those that are closed. Async-signal-safe.
+#[cfg(feature = "cli")]
 pub(crate) unsafe fn close_all_but(mut kept: [RawFd; 3]) -> bool {
     kept.sort_unstable();
     let mut next: RawFd = 0;
@@ -319,6 +320,7 @@ pub(crate) fn dup_to(from: RawFd, to: &mut OwnedFd) -> Result<(), Errno> {
     Errno::result(answer).map(drop)
 }
 
+#[cfg(feature = "cli")]
 fn close_range(first: RawFd, last: RawFd) -> bool {
     // SAFETY: what is closed is the business of `close_all_but`'s caller.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }

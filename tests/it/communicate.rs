@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use serial_test::parallel;
-use tidy_process::{Cause, Command, Stdio};
+use tidy_process::{Cause, Command, Stdio, Supervisor};
 
 use crate::load;
 use crate::support::{Alone, SOON, Stage};
@@ -122,8 +122,26 @@ fn exec_becomes_the_command_or_says_why_not() {
     drop(child);
     let error = stage.command("true").timeout(SOON).exec();
     assert!(error.is_invalid_input(), "{error}");
+    let error = stage.command("true").die_with(std::process::id()).exec();
+    assert!(error.is_invalid_input(), "{error}");
+    let supervisor = Supervisor::builder().guard(false).die_with_parent().build().unwrap();
+    let error = stage.command("true").supervisor(&supervisor).exec();
+    assert!(error.is_invalid_input(), "{error}");
+    drop(supervisor);
     let error = stage.command("true").arg("\0").exec();
     assert!(error.is_invalid_input(), "{error}");
+    let error = stage.command("true").inherit_fds([12345]).exec();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
+    stage.close(Alone::No);
+}
+
+/// As a spawn by that supervisor does.
+#[test]
+#[parallel]
+fn exec_closes_what_its_supervisor_closes() {
+    let Some(stage) = Stage::set() else { return };
+    let output = load::load(&stage, "exec-closing").output().unwrap();
+    assert_eq!(output.stdout, b"0\n", "{output:?}");
     stage.close(Alone::No);
 }
 

@@ -4,7 +4,7 @@
 use std::process::Command as StdCommand;
 
 use serial_test::parallel;
-use tidy_process::Command;
+use tidy_process::{Command, Containment, Supervisor};
 
 use crate::support::{Alone, Stage};
 use crate::{load, victim};
@@ -22,6 +22,46 @@ fn each_command_gets_the_environment_as_it_is_at_its_spawn() {
     let want = ["one", "one, not", "two", "two, not", ""];
     assert_eq!(all, want, "{}", String::from_utf8_lossy(&output.stderr));
     stage.close(Alone::No);
+}
+
+/// Where the child is a fork: this process's memory is as bad as glibc can make it once it is free.
+#[test]
+#[parallel]
+fn a_handler_of_a_fork_that_sets_variables_does_no_harm() {
+    let Some(stage) = Stage::set() else { return };
+    for kept in ["", "1"] {
+        let mut command = StdCommand::new(victim::exe());
+        command.env(load::WISH, "environments forked").env("MALLOC_PERTURB_", "165");
+        command.env("TIDY_KEPT", kept);
+        stage.mark_std(&mut command);
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"set\n", "{output:?}");
+        assert!(output.status.success(), "{output:?}");
+    }
+    stage.close(Alone::No);
+}
+
+/// Spawns by fork, with a handler that moves the list of variables.
+pub(crate) fn fork_meets_setenv() {
+    let kept = std::env::var("TIDY_KEPT").unwrap() == "1";
+    let containment = if kept { Containment::Keeper } else { Containment::Cgroup };
+    let supervisor = Supervisor::builder().guard(false).containment(containment).build().unwrap();
+    for number in 0..5 {
+        // SAFETY: this process has one thread. From now on the list is in memory of malloc's.
+        unsafe { std::env::set_var(format!("TIDY_EARLY{number}"), "early") };
+    }
+    // SAFETY: as above.
+    unsafe { std::env::set_var("TIDY_SET", "set") };
+    // SAFETY: a handler that lives for ever.
+    assert_eq!(unsafe { libc::pthread_atfork(None, None, Some(fill_at_fork)) }, 0);
+    let mut command = Command::new("sh");
+    // Another group: so it is forked.
+    command.args(["-c", "echo $TIDY_SET"]).gid(nix::unistd::getgid().as_raw());
+    command.supervisor(&supervisor).run().unwrap();
+}
+
+extern "C" fn fill_at_fork() {
+    fill_the_environment().unwrap();
 }
 
 /// Shows what commands get of an environment that changes between them; of its own this process has

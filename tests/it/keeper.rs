@@ -183,6 +183,9 @@ fn a_keeper_holds_nothing_of_its_owner_and_hears_no_terminal() {
     assert!(anonymous(Pid::this()) > 64 << 10);
     drop(ballast);
     let proc = |name: &str| format!("/proc/{keeper}/{name}");
+    // Not a copy of this process.
+    let exe = fs::read_link(proc("exe")).unwrap();
+    assert_eq!(exe.to_str(), Some("/memfd:tidy-keeper (deleted)"));
     assert_eq!(fs::read_link(proc("cwd")).unwrap().to_str(), Some("/"));
     assert_eq!(nix::unistd::getsid(Some(keeper)).unwrap(), keeper);
     let held_by_it = || {

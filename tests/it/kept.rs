@@ -201,8 +201,10 @@ pub(crate) fn refuse(call: libc::c_long, errno: Errno) {
 #[serial]
 fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
     let Some(stage) = Stage::of_keepers() else { return };
-    use libc::{SYS_clone3, SYS_close_range};
+    use libc::{SYS_clone3, SYS_close_range, SYS_execveat};
     let refused = [
+        (SYS_execveat, Errno::EACCES),
+        (SYS_execveat, Errno::ENOSYS),
         (SYS_clone3, Errno::ENOSYS),
         (SYS_clone3, Errno::EPERM),
         (SYS_clone3, Errno::EINVAL),
@@ -210,7 +212,10 @@ fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
         (SYS_close_range, Errno::EPERM),
     ];
     for (call, errno) in refused {
+        // A supervisor tries what was refused no more.
+        let supervisor = Supervisor::builder().containment(Containment::Keeper).build().unwrap();
         let mut command = stage.command("cat");
+        command.supervisor(&supervisor);
         let status = in_time(&format!("call {call}: {errno}"), move || {
             refuse(call, errno);
             let start = Instant::now();
@@ -227,6 +232,27 @@ fn what_a_seccomp_filter_refuses_is_done_in_another_way() {
         assert_eq!(status.code(), Some(0));
         stage.assert_clean(&format!("call {call}: {errno}"));
     }
+    stage.close(Alone::Yes);
+}
+
+/// The main process waits for its keeper's exec: where that fails it has not run.
+#[test]
+#[serial]
+fn a_command_whose_keeper_cannot_be_executed_runs_once() {
+    let Some(stage) = Stage::of_keepers() else { return };
+    let supervisor = Supervisor::builder().containment(Containment::Keeper).build().unwrap();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let mut command = stage.sh("echo ran");
+    command.supervisor(&supervisor).stdout(std::os::fd::OwnedFd::from(write));
+    in_time("two runs", move || {
+        refuse(libc::SYS_execveat, Errno::EPERM);
+        for _ in 0..2 {
+            assert_eq!(command.run().unwrap().status.code(), Some(0));
+        }
+    });
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut read, &mut said).unwrap();
+    assert_eq!(said, "ran\nran\n");
     stage.close(Alone::Yes);
 }
 

@@ -2,6 +2,7 @@
 //! how.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -22,6 +23,8 @@ fn enter() {
         ["forks", count] => forks(count.parse().unwrap()),
         ["swap"] => swap(),
         ["exec"] => exec(),
+        ["exec-closing"] => exec_closing(),
+        ["environments", "forked"] => environment::fork_meets_setenv(),
         ["environments"] => environment::play(),
         ["runs", count] => runs(count.parse().unwrap()),
         ["statuses", count] => statuses(count.parse().unwrap()),
@@ -54,6 +57,17 @@ fn exec() {
     let mut command = Command::new("sh");
     command.args(["-c", "echo $$ in $PWD with $A; exit 7"]).env_remove(WISH);
     panic!("{}", command.env("A", "1").current_dir("/").exec());
+}
+
+/// Becomes a shell that says how many fds that stay open over an exec it has above its streams.
+fn exec_closing() {
+    let supervisor = Supervisor::builder().guard(false).close_fds(true).build().unwrap();
+    let open = std::fs::File::open("/etc/passwd").unwrap();
+    // Its copy is not closed by an exec.
+    let kept = nix::unistd::dup(&open).unwrap();
+    let script = format!("test -e /proc/$$/fd/{}; echo $((! $?))", kept.as_raw_fd());
+    let mut command = Command::new("sh");
+    panic!("{}", command.args(["-c", &script]).supervisor(&supervisor).exec());
 }
 
 /// Touches so much memory, and says so.
