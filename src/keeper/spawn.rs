@@ -87,10 +87,12 @@ impl Launch<'_> {
         drop(theirs);
         let word = orders.word.load(Ordering::Relaxed);
         let kept = Kept::new(birth.keeper, ground, line);
-        let main = reached(&kept, birth.main, word).map_err(|refused| {
-            let _ = kept.tear_down(TEARDOWN_PATIENCE);
-            overdue.error().map_or(refused, |error| Refused::Failed(Failed::Known(error)))
-        })?;
+        // One that was given up has been killed, whatever its word was.
+        let main = match overdue.error() {
+            Some(error) => Err(Refused::Failed(Failed::Known(error))),
+            None => reached(&kept, birth.main, word),
+        };
+        let main = main.inspect_err(|_| drop(kept.tear_down(TEARDOWN_PATIENCE)))?;
         Ok((main, kept))
     }
 

@@ -253,6 +253,7 @@ fn a_command_whose_keeper_cannot_be_executed_runs_once() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut read, &mut said).unwrap();
     assert_eq!(said, "ran\nran\n");
+    drop((supervisor, read));
     stage.close(Alone::Yes);
 }
 

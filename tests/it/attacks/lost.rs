@@ -1,13 +1,13 @@
 //! A keeper that is killed before its owner has a handle on the main process.
 
-use std::fs;
+use std::path::Path;
 use std::process::{Command as StdCommand, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serial_test::serial;
 
+use crate::keeper::keepers_of;
 use crate::support::{Alone, SOON, Stage, skip, tool, until};
 
 /// Reaps whatever becomes its child, as pid 1 of a container may do; ends as its own child does.
@@ -36,12 +36,14 @@ fn a_keeper_that_is_killed_at_once_is_named_though_its_child_was_reaped() {
     command.arg(tool()).args(["run", "-q", "--containment=keeper", "sleep", "30"]);
     stage.mark_std(&mut command);
     let running = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let comm = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let keeper = || stage.alive().into_iter().find(|pid| comm(pid) == "tidy-keeper\n");
+    // It has no environment that a mark could be in.
+    let is_there = |pid: &i32| Path::new(&format!("/proc/{pid}/task")).exists();
+    let marked = || stage.alive().into_iter().filter(is_there);
+    let keeper = || marked().flat_map(|pid| keepers_of(pid.cast_unsigned())).next();
     assert!(until(SOON, || keeper().is_some()), "there is no keeper");
     // Nothing announces that its first word has been read.
     std::thread::sleep(Duration::from_millis(500));
-    kill(Pid::from_raw(keeper().unwrap()), Signal::SIGKILL).unwrap();
+    kill(keeper().unwrap(), Signal::SIGKILL).unwrap();
     let output = running.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
