@@ -67,8 +67,8 @@ pub fn in_slurm_job() -> bool {
     advice::in_slurm_job()
 }
 
-/// The parent of this process, with which the tool is to die. Readable, as an fd, once the whole
-/// process has ended.
+/// The parent of this process, or one above that, with which the tool is to die. Readable, as an
+/// fd, once the whole process has ended.
 #[derive(Debug)]
 pub struct Partner(partner::Partner);
 
@@ -76,9 +76,18 @@ impl Partner {
     /// `named` is the pid that it is expected to have.
     ///
     /// # Errors
-    /// It has ended ([`Error::is_partner_gone`]), or is outside of this pid namespace.
+    /// It has ended ([`Error::is_partner_gone`]), or is outside of this pid namespace. Process 1
+    /// of another session is taken for what has adopted an orphan, unless it is named.
     pub fn parent(named: Option<u32>) -> Result<Self> {
         partner::Partner::parent(named).map(Self)
+    }
+
+    /// The parents up to the first that is outside of this process's session, the nearest first.
+    ///
+    /// # Errors
+    /// As for [`parent`](Self::parent), for each.
+    pub fn session() -> Result<Vec<Self>> {
+        Ok(partner::Partner::session()?.into_iter().map(Self).collect())
     }
 
     /// A label to print.

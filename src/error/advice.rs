@@ -103,6 +103,12 @@ pub(crate) const OUTSIDE: Advice = advice!(
     "put tidy-process before the command that makes the namespace (docker run, unshare), or leave \
      --die-with-parent out: the end of the namespace ends all in it"
 );
+/// Process 1 of another session is the parent.
+pub(crate) const ADOPTED: Advice = advice!(
+    "nothing was started; where process 1 itself starts this there is nothing to die with: with it ",
+    "all ends",
+    "all ends; leave --die-with-parent out there, or name it: --die-with-parent=1"
+);
 pub(crate) const PARTNER_GONE: Advice =
     Advice::same("nothing was started: what would have been told of its end is gone");
 

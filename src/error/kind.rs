@@ -9,8 +9,8 @@ use nix::errno::Errno;
 
 use crate::confinement::Property;
 use crate::error::advice::{
-    Advice, KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2, NOT_CGROUP2,
-    OTHER_SUPERVISOR, OUTSIDE, PARTNER_GONE, SURVIVORS, TIMED_OUT, UNWATCHED,
+    ADOPTED, Advice, KEEPER_LOST, KEPT_SURVIVORS, MOUNTED, NEEDS_CGROUP, NESTED, NO_CGROUP2,
+    NOT_CGROUP2, OTHER_SUPERVISOR, OUTSIDE, PARTNER_GONE, SURVIVORS, TIMED_OUT, UNWATCHED,
 };
 use crate::error::hint::os_hint;
 use crate::error::step::Step;
@@ -59,6 +59,11 @@ pub(crate) enum Kind {
     KeeperLost(i32),
     #[error("die with process {0}: it has ended already")]
     PartnerGone(u32),
+    #[error(
+        "die with the parent of process {0}: it has ended already, or is process 1, which orphans \
+         get for their parent"
+    )]
+    Adopted(i32),
     #[error("{} {what}: {why}", Step::Ready)]
     NotReady {
         what: String,
@@ -122,6 +127,7 @@ impl Kind {
             Self::Mounted { .. } => Some(MOUNTED),
             Self::Unsupported { .. } => Some(NEEDS_CGROUP),
             Self::PartnerGone(_) => Some(PARTNER_GONE),
+            Self::Adopted(_) => Some(ADOPTED),
             Self::KeeperLost(_) => Some(KEEPER_LOST),
             Self::NotReady { hint, .. } => *hint,
         };
@@ -146,7 +152,7 @@ impl Kind {
             | Self::Unsupported { .. }
             | Self::Unconfinable { .. } => io::ErrorKind::Unsupported,
             Self::Broken { .. } | Self::KeeperLost(_) => io::ErrorKind::Other,
-            Self::PartnerGone(_) => io::ErrorKind::NotFound,
+            Self::PartnerGone(_) | Self::Adopted(_) => io::ErrorKind::NotFound,
             Self::Mounted { .. } => io::ErrorKind::ResourceBusy,
             Self::NotReady { holder: Some(_), .. } => io::ErrorKind::AddrInUse,
             Self::Survivors { .. }

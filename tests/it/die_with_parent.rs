@@ -183,6 +183,74 @@ fn a_parent_outside_the_pid_namespace_is_an_error_that_says_so() {
     stage.close(Alone::Yes);
 }
 
+/// What sshd is to a command: it starts the leader of a session, which stays between.
+fn behind_a_session(stage: &Stage, flag: &str) -> Child {
+    let mut far = Command::new("sh");
+    // In a group of its own, so that setsid(1) has no reason to fork.
+    far.args(["-c", "setsid sh -c '\"$@\"; :' sh \"$@\" & wait", "sh", tool()]);
+    stage.mark_std(far.args(words(ALL[0], &[flag])).process_group(0));
+    let mut far = far.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    read_ready(far.stdout.take().unwrap());
+    far
+}
+
+#[test]
+#[serial]
+fn it_ends_with_what_has_started_its_session() {
+    let Some(stage) = Stage::set() else { return };
+    end(behind_a_session(&stage, "--die-with-parent=session"));
+    // The session's leader waits for the tool, and is told nothing itself.
+    assert!(until(SOON, || stage.alive().is_empty()), "{:?}", stage.alive());
+    assert!(until(SOON, || stage.cgroups() == 0));
+    end(behind_a_session(&stage, "--die-with-parent"));
+    // Time to end wrongly: nothing announces that it does not.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(stage.alive().len() >= 4, "the leader of the session is the parent, and lives");
+    for pid in stage.alive() {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    }
+    assert!(until(SOON, || stage.alive().is_empty() && stage.cgroups() == 0));
+    stage.close(Alone::Yes);
+}
+
+/// In a pid namespace: its first process is the parent of every orphan.
+#[test]
+#[serial]
+fn an_orphan_is_told_from_a_child() {
+    let Some(stage) = Stage::set() else { return };
+    let between = "setsid sh -c '\"$@\"; exit $?' sh";
+    let cases = [
+        ("setsid", "--die-with-parent", 122),
+        ("setsid", "--die-with-parent=session", 122),
+        ("setsid", "--die-with-parent=1", 0),
+        // The parent is there, and an orphan itself.
+        (between, "--die-with-parent=session", 122),
+        (between, "--die-with-parent", 0),
+        // A script that is the first process of a container.
+        ("", "--die-with-parent", 0),
+        ("", "--die-with-parent=session", 0),
+    ];
+    for (before, flag, status) in cases {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "sh", "-c"]);
+        command.arg(format!("{before} \"$@\" & wait $!"));
+        command.args(["sh", tool(), "run", flag, "--", "echo", "started"]);
+        stage.mark_std(&mut command);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        if output.status.code() == Some(1) {
+            skip("unshare is refused: no pid namespace to be an orphan in");
+            break;
+        }
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(status), "{before} {flag}: {text}");
+        let started: &[u8] = if status == 0 { b"started\n" } else { b"" };
+        assert_eq!(output.stdout, started, "{before} {flag}");
+        assert!(status == 0 || text.contains("hint: nothing was started"), "{text}");
+    }
+    stage.close(Alone::Yes);
+}
+
 /// The outer tool's tree goes on; only what the inner one holds ends.
 #[test]
 #[serial]

@@ -2,6 +2,7 @@
 //! be made.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tidy_process::cli_support::{self, Partner};
@@ -32,9 +33,10 @@ pub(crate) struct GroundArgs {
 
     /// End as at SIGTERM when the process ends that has started tidy-process (not when one of its
     /// threads does); exit with 122 if it has ended before. With =PID also if the parent is another
-    /// by now than the one meant, as after its early end
-    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
-    pub(crate) die_with_parent: Option<Option<u32>>,
+    /// by now than the one meant; with =session when any of those ends that are above: the parent,
+    /// its parent and so on, up to the first outside of this session (behind ssh: sshd's process)
+    #[arg(long, value_name = "PID|session", num_args = 0..=1, require_equals = true)]
+    pub(crate) die_with_parent: Option<Option<Above>>,
 
     /// Start no guard: if tidy-process itself is killed with SIGKILL, everything runs on
     #[arg(long)]
@@ -51,7 +53,7 @@ impl GroundArgs {
         let signals = Signals::collect()?;
         match self.die_with_parent {
             None => Ok(signals),
-            Some(named) => Ok(signals.die_with(Partner::parent(named)?, quiet)?),
+            Some(above) => Ok(signals.die_with(Above::partners(above)?, quiet)?),
         }
     }
 
@@ -65,6 +67,37 @@ impl GroundArgs {
             verbose,
             sweep: true,
         })
+    }
+}
+
+/// Which of those above the tool it is to die with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Above {
+    /// The parent, which is expected to have this pid.
+    Named(u32),
+    /// The parents up to the first outside of the session.
+    Session,
+}
+
+impl Above {
+    /// None: the parent, whatever its pid is.
+    fn partners(above: Option<Self>) -> tidy_process::Result<Vec<Partner>> {
+        match above {
+            None => Ok(vec![Partner::parent(None)?]),
+            Some(Self::Named(pid)) => Ok(vec![Partner::parent(Some(pid))?]),
+            Some(Self::Session) => Partner::session(),
+        }
+    }
+}
+
+impl FromStr for Above {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "session" => Ok(Self::Session),
+            _ => text.parse().map(Self::Named).map_err(|_| "give the parent's pid, or session"),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The parent of the tool, which it is to die with.
+//! The parent of the tool, or more of those above it, which it is to die with.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,38 +9,46 @@ use tidy_process::cli_support::Partner;
 use crate::print::text::line;
 
 pub(crate) struct Parent {
-    process: Partner,
+    /// The nearest first.
+    processes: Vec<Partner>,
     quiet: bool,
-    /// Readable when a signal has come or the parent has ended: one fd for each wait to poll, and
+    /// Readable when a signal has come or one of them has ended: one fd for each wait to poll, and
     /// so no wait that knows only of the signals.
     news: Epoll,
     told: Cell<bool>,
 }
 
 impl Parent {
-    /// `quiet`: its end is not said.
+    /// `quiet`: their end is not said.
     pub(crate) fn watch(
-        process: Partner,
+        processes: Vec<Partner>,
         quiet: bool,
         signals: BorrowedFd<'_>,
     ) -> nix::Result<Self> {
         let news = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for fd in [signals, process.as_fd()] {
+        for fd in processes.iter().map(AsFd::as_fd).chain([signals]) {
             news.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         }
-        Ok(Self { process, quiet, news, told: Cell::new(false) })
+        Ok(Self { processes, quiet, news, told: Cell::new(false) })
     }
 
-    /// Whether the parent has ended and that is news: true once.
+    /// Whether one of them has ended and that is news: true once.
     pub(crate) fn has_just_ended(&self) -> bool {
-        if self.told.get() || !self.process.has_ended() {
+        if self.told.get() {
             return false;
         }
+        let mut placed = self.processes.iter().enumerate();
+        let Some((place, process)) = placed.find(|(_, process)| process.has_ended()) else {
+            return false;
+        };
         self.told.set(true);
-        // It would stay readable for ever.
-        let _ = self.news.delete(&self.process);
+        for process in &self.processes {
+            // One that has ended would stay readable for ever.
+            let _ = self.news.delete(process);
+        }
         if !self.quiet {
-            line(format_args!("the parent, process {}, has ended", self.process.pid()));
+            let whose = if place == 0 { "the parent" } else { "a parent of the parent" };
+            line(format_args!("{whose}, process {}, has ended", process.pid()));
         }
         true
     }

@@ -103,9 +103,9 @@ impl Signals {
         Ok(Self { fd, witness: RefCell::new(None), carried: Cell::default(), parent: None })
     }
 
-    /// Takes the end of the parent for a request to end from now on; says that unless `quiet`.
-    pub(crate) fn die_with(self, parent: Partner, quiet: bool) -> nix::Result<Self> {
-        let parent = Some(Parent::watch(parent, quiet, self.fd.as_fd())?);
+    /// Takes the end of one of these for a request to end from now on; says that unless `quiet`.
+    pub(crate) fn die_with(self, parents: Vec<Partner>, quiet: bool) -> nix::Result<Self> {
+        let parent = Some(Parent::watch(parents, quiet, self.fd.as_fd())?);
         Ok(Self { parent, ..self })
     }
 
