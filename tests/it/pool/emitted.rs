@@ -27,6 +27,7 @@ const ODD: &[&[u8]] = &[
     b"'''\"\"\"",
     b"*",
     b"\ttab and \x1b[31m",
+    b"DOS\r\nlines\r",
 ];
 
 fn emitted(stage: &Stage, dir: &Scratch, engine: &str, args: &[&str]) -> Vec<u8> {
@@ -93,16 +94,17 @@ fn the_call_of_parallel_does_what_the_pool_would() {
 fn the_array_of_slurm_has_a_task_for_each_command() {
     let Some(stage) = Stage::set() else { return };
     let dir = Scratch::new();
-    let script = emitted(&stage, &dir, "slurm", &["-j", "4", "--", "printf", "%s."]);
+    let script = emitted(&stage, &dir, "slurm", &["-j", "4", "-E-x=1", "--", "printf", "%s."]);
     let text = String::from_utf8_lossy(&script).into_owned();
-    assert!(text.starts_with("#!/bin/sh\n#SBATCH --array=1-13%4\n"), "{text}");
+    assert!(text.starts_with("#!/bin/sh\n#SBATCH --array=1-14%4\n"), "{text}");
+    assert!(!text.contains('\r'), "sbatch refuses what has lines of DOS");
     let script = saved(&dir, "script", &script);
     assert!(runs(&stage, &dir, "sh", &["-n", &script]).status.success());
     for number in 1..=ODD.len() {
         let output = runs(&stage, &dir, "sh", &[&script, &number.to_string()]);
         assert!(output.status.success(), "{number}: {}", said(&output));
     }
-    assert_eq!(runs(&stage, &dir, "sh", &[&script, "14"]).status.code(), Some(125));
+    assert_eq!(runs(&stage, &dir, "sh", &[&script, "15"]).status.code(), Some(125));
     assert_printed(&stage, &dir);
     stage.close(Alone::No);
 }
@@ -131,6 +133,49 @@ fn an_array_has_no_more_tasks_than_slurm_allows() {
     made.sort_unstable();
     assert_eq!(made, [499, 500, 1499, 1500, 2499, 2500]);
     assert_eq!(dir.read("results/1499/stdout"), "1499\n");
+    for none in [&[&*script][..], &[&script, "0"], &[&script, "1001"], &[&script, "1x"]] {
+        let output = runs(&stage, &dir, "sh", none);
+        assert_eq!(output.status.code(), Some(125), "{none:?}: {}", said(&output));
+    }
+    stage.close(Alone::No);
+}
+
+/// sbatch hands the environment on, and a command may be one that submits another such script.
+#[test]
+#[parallel]
+fn each_task_of_an_array_in_an_array_has_a_tree_of_its_own() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let results = dir.path("results");
+    let args = ["--emit", "slurm", "--results", &results];
+    let inner = out(&fed(&stage, &args, "cat /proc/self/cgroup\n".repeat(1001).as_bytes()));
+    let inner = saved(&dir, "inner", inner.as_bytes());
+    let depth = || dir.read("results/2/stdout").matches("/tidy-process-").count();
+    assert!(runs(&stage, &dir, "sh", &[&inner, "2"]).status.success());
+    let alone = depth();
+    let again = dir.path("again");
+    let args = ["--emit", "slurm", "--results", &again];
+    let outer = out(&fed(&stage, &args, format!("sh {inner} 2\n").repeat(1001).as_bytes()));
+    let outer = saved(&dir, "outer", outer.as_bytes());
+    assert!(runs(&stage, &dir, "sh", &[&outer, "2"]).status.success());
+    // Below the trees of the outer task and its command are those of the inner ones.
+    assert_eq!(depth(), alone + 2);
+    stage.close(Alone::No);
+}
+
+#[test]
+#[parallel]
+fn a_command_that_is_too_long_for_one_argument_is_refused() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let results = dir.path("results");
+    let long = "b ".repeat(70_000);
+    for (engine, status) in [("dask", 125), ("parallel", 125), ("slurm", 0)] {
+        let args = ["-0", "--emit", engine, "--results", &results, "--", "printf", "%s"];
+        let output = fed(&stage, &args, long[..131_000].as_bytes());
+        assert_eq!(output.status.code(), Some(status), "{engine}: {}", said(&output));
+        assert!(status == 0 || said(&output).contains("command 1"), "{}", said(&output));
+    }
     stage.close(Alone::No);
 }
 
@@ -171,7 +216,7 @@ fn options_of_run_are_handed_on_and_what_an_engine_has_not_is_refused() {
     let args = ["-t", "5m", "-k1", "--fence", "-E", "A=b c", "--leaks", "fail", "--name", "n"];
     let (status, script, told) = emit("slurm", &args);
     assert_eq!(status, Some(0), "{told}");
-    for wanted in ["--timeout=5m", "--kill-after=1", "--fence", "-E 'A=b c'", "--leaks=fail"] {
+    for wanted in ["--timeout=5m", "--kill-after=1", "--fence", "'-EA=b c'", "--leaks=fail"] {
         assert!(script.contains(&format!(" {wanted} ")), "{wanted}: {script}");
     }
     assert!(script.contains(" --name n-1 ") && script.contains(" --die-with-parent "), "{script}");

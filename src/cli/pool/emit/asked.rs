@@ -101,13 +101,12 @@ fn words(matches: &ArgMatches, option: &Arg) -> Vec<OsString> {
         return vec![name.into()];
     }
     let values = matches.get_raw(id).into_iter().flatten();
-    let typed = values.flat_map(|value| match option.get_long() {
-        Some(_) => {
-            let mut word = OsString::from(format!("{name}="));
-            word.push(value);
-            vec![word]
-        }
-        None => vec![OsString::from(&name), value.to_owned()],
+    // In one word: a value by itself that begins with - would be an option.
+    let begin = if option.get_long().is_some() { format!("{name}=") } else { name };
+    let typed = values.map(|value| {
+        let mut word = OsString::from(&begin);
+        word.push(value);
+        word
     });
     typed.collect()
 }

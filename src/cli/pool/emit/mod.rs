@@ -32,7 +32,13 @@ struct Place {
     /// For `tidy-process run`.
     options: Vec<OsString>,
     name: Option<OsString>,
+    engine: Engine,
 }
+
+/// Finds out whether GNU parallel has gone to another machine (`:` is this one). Between sshd and
+/// the command is a program of its own there, which looks for sshd once in a while, and never finds
+/// out that this was gone before it.
+const FAR: &[u8] = b"far=${PARALLEL_SSHLOGIN#:}; ";
 
 /// Writes the script to standard output. Nothing is made or run.
 pub(crate) fn emit(
@@ -47,11 +53,13 @@ pub(crate) fn emit(
             "leave it out, or use what the engine has, as SLURM_ARRAY_TASK_ID",
         ));
     }
-    let place = Place::new(args, asked.options.clone())?;
+    let place = Place::new(args, asked)?;
     let lines: Lines<'_> = Box::new(|take| {
         opened.each(signals, |recipe, number, args| {
             // There is no slot in it.
-            take(&place.line(&recipe.words(args, number, 0), number))
+            let line = place.line(&recipe.words(args, number, 0), number);
+            check_length(asked.engine, &line, number)?;
+            take(&line)
         })
     });
     match asked.engine {
@@ -67,12 +75,30 @@ pub(crate) fn emit(
     Ok(())
 }
 
+/// An engine that hands a line to a shell does so as one argument, of which the kernel takes 128
+/// KiB; GNU parallel adds words of its own to it.
+fn check_length(engine: Engine, line: &[u8], number: u64) -> Result<(), Failure> {
+    let most = match engine {
+        Engine::Slurm => return Ok(()),
+        Engine::Dask => (128 << 10) - 1,
+        Engine::Parallel => 120 << 10,
+    };
+    if line.len() <= most {
+        return Ok(());
+    }
+    Err(refusal(
+        format!("command {number} is too long: {} bytes of shell, of {most}", line.len()),
+        "put its arguments into a file, or use --emit slurm, whose commands stand in the script",
+    ))
+}
+
 impl Place {
-    fn new(args: &PoolArgs, options: Vec<OsString>) -> Result<Self, Failure> {
+    fn new(args: &PoolArgs, asked: &Asked) -> Result<Self, Failure> {
         let here = current_dir().map_err(|error| open_failure(Path::new("."), error))?;
         let results = args.results.as_deref().unwrap_or(Path::new("."));
         let results = absolute(results).map_err(|error| open_failure(results, error))?;
-        Ok(Self { here, results, options, name: args.name.clone() })
+        let (options, name) = (asked.options.clone(), args.name.clone());
+        Ok(Self { here, results, options, name, engine: asked.engine })
     }
 
     /// Begins where this process stands, so that names of files mean what they mean here.
@@ -83,9 +109,15 @@ impl Place {
             line.extend_from_slice(text.as_bytes());
             line.extend(in_sh(word.as_bytes()));
         };
+        let is_far: (&[u8], &[u8]) = match self.engine {
+            Engine::Parallel => (FAR, b"${far:+=session}"),
+            Engine::Slurm | Engine::Dask => (b"", b""),
+        };
+        line.extend_from_slice(is_far.0);
         add(&mut line, "cd ", self.here.as_os_str());
         add(&mut line, " && mkdir -p ", dir.as_os_str());
         line.extend_from_slice(b" && exec tidy-process run --die-with-parent");
+        line.extend_from_slice(is_far.1);
         self.options.iter().for_each(|option| add(&mut line, " ", option));
         if let Some(name) = &self.name {
             let mut name = name.clone();
@@ -113,6 +145,7 @@ mod tests {
             results: "/r'".into(),
             options: vec!["--timeout=5m".into(), "-E".into(), "K=$V".into()],
             name: Some("n".into()),
+            engine: Engine::Slurm,
         };
         let words = ["echo", "; rm *", ""].map(OsString::from);
         let wanted = r"cd '/a b' && mkdir -p '/r'\''/7' && exec tidy-process run \

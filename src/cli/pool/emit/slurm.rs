@@ -20,7 +20,7 @@ pub(crate) fn write(asked: &Asked, lines: Lines<'_>) -> Result<(), Failure> {
     let failure = |error: io::Error| open_failure("a temporary file".as_ref(), error);
     lines(&mut |line| {
         count += 1;
-        let text = [format!("{count}) ").as_bytes(), line, b" ;;\n"].concat();
+        let text = [format!("{count}) ").as_bytes(), &without_returns(line), b" ;;\n"].concat();
         body.write_all(&text).map_err(failure)
     })?;
     if count == 0 {
@@ -54,24 +54,37 @@ fn begin(asked: &Asked, count: u64) -> String {
          #SBATCH --array=1-{last}{most}\n\
          # For Slurm: sbatch [OPTIONS] SCRIPT, as in: sbatch --mem=1G --time=10 SCRIPT\n\
          # Without Slurm this runs one of its tasks: sh SCRIPT NUMBER\n\
-         task=${{SLURM_ARRAY_TASK_ID:-$1}}\n"
+         task=${{SLURM_ARRAY_TASK_ID:-${{1-}}}}\n\
+         cr=$(printf '\\r')\n"
     )
+}
+
+/// sbatch refuses a script with lines of DOS. A carriage return is no plain character, so each
+/// stands in single quotes.
+fn without_returns(line: &[u8]) -> Vec<u8> {
+    line.split(|&byte| byte == b'\r').collect::<Vec<_>>().join(&b"'\"$cr\"'"[..])
 }
 
 /// A task with several commands has a tree around them all, which ends with the task's shepherd.
 fn several(asked: &Asked, count: u64) -> Vec<u8> {
     let mut text = format!(
         "# Of {count} commands each task runs every {TASKS}th.\n\
-         if [ -z \"${{TIDY_PROCESS_TASK-}}\" ]; then\n\
-         export TIDY_PROCESS_TASK=\"$task\"\n\
+         case $task in\n\
+         '' | *[!0-9]*) task=0 ;;\n\
+         esac\n\
+         if [ \"$task\" -lt 1 ] || [ \"$task\" -gt {TASKS} ]; then\n\
+         echo \"there is no task $task, but 1 to {TASKS}\" >&2\n\
+         exit 125\n\
+         fi\n\
+         if [ \"${{2-}}\" != held ]; then\n\
          exec tidy-process run --die-with-parent"
     )
     .into_bytes();
     for option in &asked.ground {
         text.push(b' ');
-        text.extend(in_sh(option.as_bytes()));
+        text.extend(without_returns(&in_sh(option.as_bytes())));
     }
-    text.extend_from_slice(b" -- /bin/sh \"$0\" \"$task\"\nfi\n");
+    text.extend_from_slice(b" -- /bin/sh \"$0\" \"$task\" held\nfi\n");
     text
 }
 
