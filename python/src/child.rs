@@ -96,11 +96,16 @@ impl NativeChild {
                 return Ok(None);
             }
             let next = [until, child.next_deadline()].into_iter().flatten().min();
-            sleep(py, Some(self.pidfd.as_fd()), next)?;
+            sleep(py, [self.pidfd.as_fd()].into_iter().chain(child.partner_fd()), next)?;
         }
     }
 
-    /// Enforces the deadline; seconds until it has to be called again, if it has.
+    /// The pidfd of the process that it dies with, while that is waited for.
+    fn partner_fileno(&self) -> PyResult<Option<i32>> {
+        Ok(self.child()?.partner_fd().map(|fd| fd.as_raw_fd()))
+    }
+
+    /// Enforces the deadline and the end of the process that it dies with; seconds until it has to be called again, if it has.
     fn enforce(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let child = self.child()?;
         let next = py.detach(|| child.enforce());

@@ -43,6 +43,9 @@ fn kind(error: &Error) -> &'static str {
     if error.is_limit() {
         return "limit";
     }
+    if error.is_partner_gone() {
+        return "partner-gone";
+    }
     if error.is_survivors() {
         return "survivors";
     }

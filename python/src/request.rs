@@ -54,6 +54,7 @@ struct Additions {
     log: Option<Py<Log>>,
     name: Option<Vec<u8>>,
     linger: bool,
+    die_with: Option<u32>,
 }
 
 pub(crate) fn duration(seconds: f64) -> PyResult<Duration> {
@@ -211,6 +212,9 @@ impl Additions {
         }
         if let Some(name) = &self.name {
             command.name(OsString::from_vec(name.clone()));
+        }
+        if let Some(pid) = self.die_with {
+            command.die_with(pid);
         }
         Ok(())
     }

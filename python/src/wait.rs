@@ -10,17 +10,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pyo3::prelude::*;
 use tidy_process::Child;
 
-/// Sleeps until the fd is readable or this moment; runs Python's signal handlers, whose exceptions
-/// end it.
-pub(crate) fn sleep(
+/// Sleeps until one of the fds is readable or this moment; runs Python's signal handlers, whose
+/// exceptions end it.
+pub(crate) fn sleep<'a>(
     py: Python<'_>,
-    fd: Option<BorrowedFd<'_>>,
+    fds: impl IntoIterator<Item = BorrowedFd<'a>>,
     until: Option<Instant>,
 ) -> PyResult<()> {
-    let slept = py.detach(|| {
-        let mut fds = fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        poll(fds.as_mut_slice(), timeout(until))
-    });
+    let mut fds: Vec<_> =
+        fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let slept = py.detach(|| poll(&mut fds, timeout(until)));
     match slept {
         Ok(_) => Ok(()),
         Err(Errno::EINTR) => py.check_signals(),
@@ -54,7 +53,7 @@ pub(crate) fn apart<T: Send + 'static>(
     let mut interrupted = Ok(());
     while !worker.is_finished() {
         // The end of the line comes a moment before that of the thread, which is joined then.
-        match sleep(py, Some(ended.as_fd()), None) {
+        match sleep(py, [ended.as_fd()], None) {
             Ok(()) if is_over(&ended) => break,
             Ok(()) => {}
             Err(error) => {

@@ -94,6 +94,25 @@ def test_streams_deadlines_and_several_waits() -> None:
     within(main())
 
 
+def test_a_tree_ends_with_the_process_that_it_names(mark: str) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        before = len(loop._selector.get_map())
+        for pipe in (None, subprocess.PIPE):
+            other = subprocess.Popen(["sleep", "60"])
+            words = ["sh", "-c", "sleep 60 & exec sleep 60"]
+            process = await aio.create_subprocess_exec(*words, stdout=pipe, die_with=other.pid)
+            loop.call_later(0.1, other.kill)
+            await process.communicate()
+            report = await process.finish()
+            assert report is not None and (report.cause, report.returncode) == ("stopped", -9)
+            other.wait()
+        assert len(loop._selector.get_map()) == before
+
+    within(main())
+    assert not alive(mark)
+
+
 def test_a_grace_is_waited_for_while_the_loop_runs_on(mark: str) -> None:
     script = "trap 'sleep .3; exit 5' TERM; echo up; while :; do sleep .01; done"
 

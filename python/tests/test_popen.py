@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any, Dict, List
 
 import pytest
 from conftest import SOON, alive, wait_for
@@ -194,6 +195,26 @@ def test_a_deadline_is_kept_by_every_wait() -> None:
     report = process.finish()
     assert report is not None and report.cause == "timed_out"
     assert report.interrupted[0].command == ("sleep", "60")
+
+
+def test_a_deadline_is_kept_while_output_is_read(mark: str) -> None:
+    done = run(["sh", "-c", "echo hi; sleep 60 & sleep 60"], capture_output=True, deadline=0.3)
+    assert (done.returncode, done.stdout) == (-9, b"hi\n")
+    assert done.report is not None and done.report.cause == "timed_out"
+    # It reads nothing.
+    script = "trap 'exit 5' TERM; sleep 60 & wait"
+    process = Popen(script, shell=True, stdin=PIPE, deadline=0.3, grace=SOON)
+    process.communicate(b"x" * (1 << 20))
+    process.finish()
+    assert process.returncode == 5 and not alive(mark)
+
+
+def test_what_a_shared_tree_cannot_keep_is_refused() -> None:
+    with Tree() as tree:
+        given: List[Dict[str, Any]] = [{"deadline": 1}, {"grace": 1}, {"name": "n"}]
+        for one in [*given, {"die_with": os.getppid()}, {"limits": tidy_process.Limits(cpus=1)}]:
+            with pytest.raises(ValueError, match=next(iter(one))):
+                Popen(["true"], tree=tree, **one)
 
 
 def test_a_status_that_other_code_has_taken_is_no_success(mark: str) -> None:

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import List
 
-    from ._errors import Error, LimitError, NotReady, PortTaken, Survivors
+    from ._errors import Error, LimitError, NotReady, PartnerGone, PortTaken, Survivors
     from ._install import install, uninstall
     from ._ports import free_port
     from ._tree import Tree
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 # Imported at their first use: what they stand on (dataclasses, socket) costs more than the rest.
 _LATER = {
-    "_errors": ("Error", "LimitError", "NotReady", "PortTaken", "Survivors"),
+    "_errors": ("Error", "LimitError", "NotReady", "PartnerGone", "PortTaken", "Survivors"),
     "_install": ("install", "uninstall"),
     "_ports": ("free_port",),
     "_tree": ("Tree",),
@@ -72,6 +72,7 @@ __all__ = [
     "Missing",
     "NotReady",
     "Note",
+    "PartnerGone",
     "Popen",
     "Port",
     "PortTaken",

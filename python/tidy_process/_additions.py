@@ -33,10 +33,24 @@ class Additions:
         name: Optional[str] = None,
         tree: Optional[Tree] = None,
         linger: bool = False,
+        die_with: Optional[int] = None,
     ) -> None:
         self.deadline, self.grace, self.stop_signal = deadline, grace, stop_signal
         self.stop_main_only, self.limits, self.sandbox = stop_main_only, limits, sandbox
         self.log, self.name, self.tree, self.linger = log, name, tree, linger
+        self.die_with = die_with
+        if die_with is not None and not 0 < die_with < 2**31:
+            raise ValueError(f"die_with is {die_with}: give the pid of a process")
+        if tree is not None:
+            self._refuse(deadline=deadline, grace=grace, limits=limits, sandbox=sandbox)
+            self._refuse(log=log, name=name, die_with=die_with)
+
+    @staticmethod
+    def _refuse(**given: Any) -> None:
+        """What is of a tree of its own cannot be kept in another."""
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name} is for a tree of its own: leave it or tree out")
 
     def told(self, fds: Sequence[int]) -> Dict[str, Any]:
         """For the extension module."""
@@ -50,4 +64,5 @@ class Additions:
             "log": self.log,
             "name": None if self.name is None else os.fsencode(self.name),
             "linger": self.linger,
+            "die_with": self.die_with,
         }

@@ -75,14 +75,18 @@ def _exchange(
             selector.register(pipe, selectors.EVENT_READ)
     seams: Any = process  # Private parts of subprocess.
     ended: Optional[float] = None
-    main = process.fileno()
-    selector.register(main, selectors.EVENT_READ)
-    while len(selector.get_map()) > (1 if ended is None else 0):
+    # Of the main process, and of the one that it dies with.
+    watched = process._watched()
+    main = watched[0]
+    for fd in watched:
+        selector.register(fd, selectors.EVENT_READ)
+    while len(selector.get_map()) > len(watched):
         wait = process._remaining_time(endtime)  # type: ignore[attr-defined]
         if wait is not None and wait < 0:
             _expire(process, endtime, timeout, outputs)
-        if ended is not None:
-            wait = PAUSE if wait is None else min(PAUSE, wait)
+        step = PAUSE if ended is not None else process._enforce()
+        if step is not None:
+            wait = step if wait is None else min(step, wait)
         ready = selector.select(wait)
         seams._check_timeout(endtime, timeout, *_joined(process, outputs))
         paused = ended is not None and not ready and not _works(process)
@@ -94,9 +98,12 @@ def _exchange(
         for key, _ in ready:
             if key.fileobj is process.stdin:
                 _write(process, selector, key)
-            elif key.fd == main:
-                selector.unregister(main)
-                ended = time.monotonic()
+            elif key.fd in watched:
+                # The end of either is news once.
+                selector.unregister(key.fd)
+                watched.remove(key.fd)
+                if key.fd == main:
+                    ended = time.monotonic()
             else:
                 _read(selector, key, outputs)
         if (

@@ -55,6 +55,10 @@ class LimitError(Error):
     """A limit cannot be enforced here."""
 
 
+class PartnerGone(Error, ProcessLookupError):
+    """The process to die with had ended before: nothing was started."""
+
+
 class Survivors(Error):
     """Processes outlived SIGKILL: ``processes``."""
 
@@ -65,6 +69,7 @@ CLASSES: Dict[str, Type[Error]] = {
     "not-ready": NotReady,
     "port-taken": PortTaken,
     "limit": LimitError,
+    "partner-gone": PartnerGone,
     "survivors": Survivors,
 }
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The keyword arguments that subprocess does not know; `_additions.py` has what they mean.
 NAMES = frozenset(
     ("deadline", "grace", "stop_signal", "stop_main_only", "limits", "sandbox", "log", "name")
-    + ("tree", "linger")
+    + ("tree", "linger", "die_with")
 )
 
 
@@ -36,7 +36,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     tree has after ``stop_signal`` before it is killed, ``stop_main_only`` for servers that stop
     their workers themselves; ``limits``; ``sandbox``; ``log`` for output that is not redirected;
     ``name``; ``tree``, a :class:`Tree` to join instead; ``linger``: ``communicate`` waits until all
-    have closed the pipes, as subprocess does.
+    have closed the pipes, as subprocess does; ``die_with``, a pid: when that process ends, though
+    not one of its threads, the tree is stopped, with its ``grace``, by every wait.
 
     ``with Popen(..)`` waits for the main process, as subprocess does, and then ends the tree;
     :func:`tidy_process` ends it at once. An object that is dropped ends its tree too.
@@ -203,9 +204,10 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         begun = self.__dict__.get("_communication_started")
         if self._native is None or timeout is not None or many or begun:
             return super().communicate(input, timeout)
-        if self.stdin is not None and self.stdout is None and self.stderr is None:
+        feeds_alone = self.stdin is not None and self.stdout is None and self.stderr is None
+        if feeds_alone and self._additions is None:
             return super().communicate(input, timeout)
-        # With one pipe alone subprocess reads to its end.
+        # With one pipe alone subprocess reads to its end, or writes, and looks at nothing else.
         collected = self._communicate(input, None, None)
         self._communication_started = True
         return collected
@@ -339,6 +341,18 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                 raise ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended")
             self._pidfd = Pidfd(self.pid)
         return self._pidfd.number
+
+    def _watched(self) -> "List[int]":
+        """Its fds to wait for: the second is that of the process that it dies with."""
+        kept = self._native if self._additions else None
+        partner = kept.partner_fileno() if kept else None
+        return [self.fileno()] if partner is None else [self.fileno(), partner]
+
+    def _enforce(self) -> "Optional[float]":
+        """Enforces deadline and grace; seconds until it has to be called again, if it has."""
+        # Without such keywords there is none, and none of one in another's tree.
+        kept = self._native if self._additions else None
+        return kept.enforce() if kept else None
 
     @property
     def forwarded(self) -> "Optional[Socket]":

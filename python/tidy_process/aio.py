@@ -46,6 +46,7 @@ class Process:
         self._transports: list[asyncio.BaseTransport] = []
         # Those who wait for the end of the main process: a loop has one reader for each fd.
         self._waiters: list[asyncio.Future[None]] = []
+        self._watched: list[int] = []
 
     async def _connect(self) -> None:
         popen = self.popen
@@ -83,17 +84,17 @@ class Process:
         popen = self.popen
         # News that have come long ago come at once.
         while popen.returncode is None:
-            # Without such keywords there is no deadline, and none of one in another's tree.
-            kept = popen._native if popen._additions else None
-            await self._news(kept.enforce() if kept else None)
+            await self._news(popen._enforce())
             popen.poll()
         return popen.returncode
 
     async def _news(self, timeout: Optional[float]) -> None:
-        """Waits until the main process has ended, or for so long."""
+        """Waits until the main process has ended, or the one it dies with, or for so long."""
         ended: asyncio.Future[None] = self._loop.create_future()
         if not self._waiters:
-            self._loop.add_reader(self.popen.fileno(), self._note)
+            self._watched = self.popen._watched()
+            for fd in self._watched:
+                self._loop.add_reader(fd, self._note)
         self._waiters.append(ended)
         timer = None
         if timeout is not None:
@@ -106,14 +107,19 @@ class Process:
             if ended in self._waiters:
                 self._waiters.remove(ended)
                 if not self._waiters:
-                    self._loop.remove_reader(self.popen.fileno())
+                    self._unwatch()
 
     def _note(self) -> None:
-        """The pidfd is readable."""
-        self._loop.remove_reader(self.popen.fileno())
+        """A pidfd is readable."""
+        self._unwatch()
         waiters, self._waiters = self._waiters, []
         for ended in waiters:
             _settle(ended)
+
+    def _unwatch(self) -> None:
+        for fd in self._watched:
+            self._loop.remove_reader(fd)
+        self._watched = []
 
     async def communicate(self, input: Optional[bytes] = None) -> Tuple[Any, Any]:
         """Feeds and reads until the main process has ended, whoever holds the pipes."""
