@@ -35,7 +35,8 @@ class Dask:
     def __init__(self, cluster, failures=3):
         self.head, self.nodes = cluster.head, cluster.nodes
         settings = {**SETTINGS, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(failures)}
-        self.environment = {**os.environ, **settings}
+        path = f"{HOME}/bin:{os.environ['PATH']}"
+        self.environment = {**os.environ, **settings, "PATH": path}
         self.daemons = []
 
     def _start(self, node, what, *options):
@@ -71,6 +72,16 @@ class Dask:
         for node in self.nodes:
             found += [pid for pid in node.pids() if "spawn_main" in words_of(pid)]
         return found
+
+    def wipe(self):
+        """Ends what jobs have left, and those that still run, until Dask knows of none: nobody asks for them any more."""
+
+        def quiet():
+            for node in self.nodes:
+                node.wipe("sleep 40")
+            return not any(self.client.processing().values())
+
+        assert until(quiet), self.client.processing()
 
     def __exit__(self, *_):
         for node, process in self.daemons:

@@ -1,12 +1,14 @@
 """What can die of a Dask cluster, and what is left of its tasks' commands then."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from engine import ADDRESS, quiet
-from nodes import HOME, until
+from nodes import HOME, SOON, until
 from tidy_process.dask import run
 
 JOBS = 3
@@ -49,13 +51,17 @@ def cut(dask, _):
         node.cut()
 
 
-FAULTS = {
-    "kill -9 worker": lambda dask, _: kill(*dask.workers()),
-    "kill -9 nanny": lambda dask, _: [nanny.kill() for nanny in dask.nannies],
-    "kill nanny": lambda dask, _: [nanny.terminate() for nanny in dask.nannies],
-    "client.restart()": lambda dask, _: dask.client.restart(wait_for_workers=False),
+# A cluster goes on after these,
+HARMLESS = {
     "client.cancel()": lambda dask, tasks: dask.client.cancel(tasks),
     "kill -9 client": None,
+    "kill -9 worker": lambda dask, _: kill(*dask.workers()),
+    "client.restart()": lambda dask, _: dask.client.restart(wait_for_workers=False),
+}
+# and not after these.
+FATAL = {
+    "kill -9 nanny": lambda dask, _: [nanny.kill() for nanny in dask.nannies],
+    "kill nanny": lambda dask, _: [nanny.terminate() for nanny in dask.nannies],
     "kill -9 scheduler": lambda dask, _: dask.scheduler.kill(),
     "the link is cut": cut,
 }
@@ -86,12 +92,13 @@ def submit(dask, how, some, nodes=()):
     return tasks
 
 
-def play(dask, table, fault):
+def play(dask, table, fault, strike):
     """Plain on the first node, ours on the others, at the same time."""
+    dask.client.wait_for_workers(3, timeout=120)
     node1, *others = dask.nodes
     plain, ours = tokens(), tokens()
     tasks, client = [], None
-    if FAULTS[fault] is None:
+    if strike is None:
         lines = [f"plain:{node1.name}:{token}" for token in plain]
         lines += [f"ours:{others[job % 2].name}:{token}" for job, token in enumerate(ours)]
         words = [sys.executable, "-c", CLIENT, ADDRESS, *lines]
@@ -106,7 +113,49 @@ def play(dask, table, fault):
         client.kill()
         client.wait()
     else:
-        FAULTS[fault](dask, tasks)
+        strike(dask, tasks)
     until(lambda: not of_ours & alive(dask, ours), patience=40)
     until(lambda: not of_plain & alive(dask, plain), patience=PLAIN_SETTLES)
     table.row(f"dask: {fault}", len(of_plain & alive(dask, plain)), len(of_ours & alive(dask, ours)))
+
+
+def give_up(dask, table):
+    """A job's worker is killed as soon as the job runs, until Dask gives it up: how many copies run at the same time."""
+    most, left = [], []
+    for how in ("plain", "ours"):
+        dask.wipe()
+        dask.client.wait_for_workers(3, timeout=120)
+        some = tokens()
+        tasks, seen, together = submit(dask, how, some), set(), 0
+
+        def hunt(tasks=tasks, some=some, seen=seen):
+            nonlocal together
+            running = mains(dask, some)
+            together = max(together, *([list(running.values()).count(token) for token in some]))
+            # A worker that is killed while it begins is one that its nanny does not start again.
+            kill(*{parent(pid) for pid in running.keys() - seen} - {None})
+            seen |= running.keys()
+            return all(task.done() for task in tasks)
+
+        table.check(f"Dask gives up the jobs of {how}", until(hunt, patience=240))
+        until(lambda some=some: not alive(dask, some), patience=SOON if how == "ours" else PLAIN_SETTLES)
+        most.append(together)
+        left.append(len(alive(dask, some)))
+    table.row(f"dask: workers -9 until it gives up, copies of a job at once: {most[0]}, {most[1]}", *left)
+    table.check(f"no job of ours runs twice at a time ({most[1]})", most[1] == 1)
+
+
+def parent(pid):
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+    return None
+
+
+def mains(dask, some):
+    """The processes that the jobs themselves are, and their tokens."""
+    found = {}
+    for node in dask.nodes:
+        for pid, words in node.strangers("sleep 403.").items():
+            if (token := words.rsplit(".", 1)[1]) in some:
+                found[pid] = token
+    return found

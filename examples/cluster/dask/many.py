@@ -2,10 +2,13 @@
 
 import random
 import subprocess
+import sys
 import time
 
 from crowd import left, outcome, prepare
 from distributed import wait
+from emitted import check, emitted
+from engine import ADDRESS
 from faults import kill
 from nodes import until
 from tidy_process.dask import run
@@ -37,3 +40,11 @@ def cost(dask, table, count=60):
         wait(dask.client.map(function, [["true"]] * count, pure=False))
         took.append(f"{(time.monotonic() - begun) / count * 1000:.1f}")
     table.say("dask: ms a command, plain and ours", " ".join(took))
+
+
+def script(dask, table):
+    """What `pool --emit dask` prints."""
+    words = [sys.executable, emitted(dask.head, "dask"), ADDRESS]
+    said = dask.head.run(words, env=dask.environment)
+    table.check(f"the program of pool --emit dask has run {said.stdout}", said.returncode == 0)
+    check(dask, table, "dask")

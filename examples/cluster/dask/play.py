@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 from engine import Dask, reach  # noqa: E402
-from faults import FAULTS, VICTIM, play  # noqa: E402
-from many import cost, many  # noqa: E402
+from faults import FATAL, HARMLESS, VICTIM, give_up, play  # noqa: E402
+from many import cost, many, script  # noqa: E402
 from nodes import HOME, Cluster  # noqa: E402
 from table import HEAD, Table  # noqa: E402
 
@@ -20,10 +20,16 @@ def main():
     with Cluster() as cluster:
         reach(cluster)
         print(HEAD, flush=True)
-        for fault in FAULTS:
+        with Dask(cluster) as dask:
+            for fault, strike in HARMLESS.items():
+                play(dask, table, fault, strike)
+                dask.wipe()
+            give_up(dask, table)
+        for fault, strike in FATAL.items():
             with Dask(cluster) as dask:
-                play(dask, table, fault)
+                play(dask, table, fault, strike)
         with Dask(cluster, failures=1000) as dask:
+            script(dask, table)
             cost(dask, table)
             many(dask, table, *((2000, 1) if is_long else (200, 4)))
     return table.close()

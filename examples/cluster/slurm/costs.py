@@ -7,6 +7,7 @@ import signal
 import statistics
 import time
 
+from emitted import check, emitted
 from engine import ours
 from nodes import HOME, until, words_of
 
@@ -88,3 +89,10 @@ def many_commands(slurm, table, number):
     table.check(f"{number} commands, {len(killed)} slurmstepds killed: none lost (lost: {sorted(lost)[:5]}{said})", not lost)
     table.check(f"begun again {twice} times, {requeued} by requeue", twice <= requeued)
     table.row(f"{number} commands with a slurmstepd killed each second", None, len(left), f"{took:.0f} s")
+
+
+def script(slurm, table):
+    """What `pool --emit slurm` prints."""
+    said = slurm.ask("sbatch", "--wait", "-Q", "-o", "/dev/null", str(emitted(slurm.head, "slurm")))
+    table.check(f"the script of pool --emit slurm has run {said}", not said)
+    check(slurm, table, "slurm")

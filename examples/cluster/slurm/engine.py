@@ -59,7 +59,8 @@ class Slurm:
         config.write_text(CONFIG.format(home=HOME, proctrack=proctrack, epilog=line))
         # On a host with both versions of cgroups Slurm cannot tell by itself.
         (home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
-        self.environment = {**os.environ, "SLURM_CONF": str(config)}
+        path = f"{HOME}/bin:{os.environ['PATH']}"
+        self.environment = {**os.environ, "SLURM_CONF": str(config), "PATH": path}
         self.environment.pop("SLURM_JOB_ID", None)
         self.daemons = []
 

@@ -29,7 +29,14 @@ StrictHostKeyChecking no
 LogLevel ERROR
 """
 
-OURS = [TOOL, "run", "-q", "-k", "1", "--die-with-parent", "--"]
+
+def ours(above=""):
+    """The tool, as a command on the head begins with it."""
+    return [TOOL, "run", "-q", "-k", "1", f"--die-with-parent{above}", "--"]
+
+
+# Behind ssh: with sshd's process, whatever stands between. GNU parallel has a program there that sees its end late, or never.
+FAR = " ".join(map(str, ours("=session"))) + " "
 
 
 class Ssh:
@@ -70,4 +77,4 @@ class Ssh:
         call = ["parallel", "--ssh", f"ssh -F {self.config}", "--sshlogin", hosts, *words]
         environment = {**os.environ, **self.environment, "PATH": f"{HOME}/bin:{os.environ['PATH']}"}
         options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
-        return self.head.popen([*(OURS if held else []), *call], env=environment, **options)
+        return self.head.popen([*(ours() if held else []), *call], env=environment, **options)

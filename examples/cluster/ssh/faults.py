@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from engine import OURS
+from engine import FAR
 from nodes import HOME, until, words_of
 
 # Children of all kinds: one that stays, one in a session of its own, a daemon that has forked twice.
@@ -31,7 +31,7 @@ class Run:
         Run.number += 1
         self.ssh, self.nodes, self.is_ours = ssh, nodes, is_ours
         how = "ends" if ends else "stays"
-        tool = " ".join(map(str, OURS)) + " " if is_ours else ""
+        tool = FAR if is_ours else ""
         if parallel:
             # Three digits and one: no token is a part of another.
             self.tokens = [f"{Run.number}{job}" for job in range(3)]

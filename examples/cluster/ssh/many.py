@@ -4,74 +4,105 @@ import subprocess
 import time
 
 from crowd import left, outcome, prepare
-from engine import OURS
-from faults import sessions
-from nodes import HOME, TOOL, until
+from emitted import check, emitted
+from engine import FAR
+from faults import children, kill
+from nodes import HOME, until, words_of
 
 
-class Nodes:
-    """What `sessions` asks of a run."""
+def sessions(nodes):
+    """The servers that stand behind commands."""
+    return [pid for node in nodes for pid in node.pids() if words_of(pid).startswith("sshd: root@")]
+
+
+class NowAndThen:
+    """Kills one server each second."""
+
+    pause = 1.0
 
     def __init__(self, nodes):
-        self.nodes = nodes
+        self.nodes, self.deaths = nodes, 0
 
-    def sessions(self):
-        found = []
-        for node in self.nodes:
-            found += [pid for pid, words in node.strangers().items() if words.startswith("sshd: root")]
-        return found[:1]
+    def __call__(self):
+        for pid in sessions(self.nodes)[:1]:
+            kill(pid)
+            self.deaths += 1
 
 
-def through(ssh, count, is_ours, kills):
-    """So many commands; returns seconds, deaths, and what they have written."""
+class Early:
+    """Kills so many servers as soon as they have started something: what was sent there has hardly begun."""
+
+    pause = 0.005
+
+    def __init__(self, nodes, number):
+        self.nodes, self.number, self.deaths, self.seen = nodes, number, 0, set()
+
+    def __call__(self):
+        if self.deaths == self.number:
+            return
+        for pid in sessions(self.nodes):
+            if pid not in self.seen and children(pid):
+                self.seen.add(pid)
+                kill(pid)
+                self.deaths += 1
+                return
+
+
+def through(ssh, count, is_ours, strike=None):
+    """So many commands; returns seconds, and what they have written."""
     command = prepare()
-    begun, deaths = time.monotonic(), 0
-    tool = " ".join(map(str, OURS)) + " " if is_ours else ""
-    words = ["-j4", "--retries", "20", f"exec {tool}{command} {{}}"]
+    begun = time.monotonic()
+    words = ["-j4", "--retries", "20", f"exec {FAR if is_ours else ''}{command} {{}}"]
     numbers = "".join(f"{number}\n" for number in range(count))
     client = ssh.parallel(ssh.nodes, *words, held=is_ours, stdin=subprocess.PIPE, text=True)
     client.stdin.write(numbers)
     client.stdin.close()
     while client.poll() is None:
         try:
-            client.wait(1)
+            client.wait(strike.pause if strike else None)
         except subprocess.TimeoutExpired:
-            if kills:
-                deaths += sessions(Nodes(ssh.nodes))
-    took = time.monotonic() - begun
-    return took, deaths, *outcome()
+            strike()
+    return time.monotonic() - begun, *outcome()
+
+
+def early(ssh, table, count=12):
+    """Servers killed before anybody has looked for them. Each command is sent again, and so has run on if it is done twice."""
+    ran_on = []
+    for is_ours in (False, True):
+        strike = Early(ssh.nodes, count // 2)
+        through(ssh, count, is_ours, strike)
+        # What runs on is over by then.
+        time.sleep(1)
+        done, _ = outcome()
+        ran_on.append(len(done) - len(set(done)))
+        for node in ssh.nodes:
+            node.wipe()
+    table.row(f"parallel: {count // 2} servers killed at the start: commands that ran on", *ran_on)
 
 
 def many(ssh, table, count):
-    took, deaths, done, twice = through(ssh, count, True, kills=True)
+    strike = NowAndThen(ssh.nodes)
+    took, done, twice = through(ssh, count, True, strike)
     until(lambda: not left(ssh.nodes))
     left_by_ours = left(ssh.nodes)
-    plain = through(ssh, 12, False, kills=False)
+    plain, *_ = through(ssh, 12, False)
     left_by_plain = left(ssh.nodes)
     for node in ssh.nodes:
         node.wipe()
-    ours = through(ssh, 12, True, kills=False)
-    table.row(f"parallel: {count} commands, {deaths} servers killed", left_by_plain, left_by_ours)
+    ours, *_ = through(ssh, 12, True)
+    table.row(f"parallel: {count} commands, {strike.deaths} servers killed", left_by_plain, left_by_ours, f"{took:.0f} s")
     table.check(f"none of {count} commands is lost", set(done) == {str(number) for number in range(count)})
     table.check(f"none of them runs twice at a time ({len(twice)})", not twice)
-    table.say("parallel: seconds for 12 commands, plain and ours", f"{plain[0]:.1f} {ours[0]:.1f}")
+    table.say("parallel: done again after it was done", str(len(done) - len(set(done))))
+    table.say("parallel: seconds for 12 commands, plain and ours", f"{plain:.1f} {ours:.1f}")
 
 
 def script(ssh, table):
-    """The script of a pool, on all nodes; its reports are read here."""
-    results = HOME / "results"
-    numbers = [str(number) for number in range(6)]
-    words = ["pool", "-q", "--emit", "parallel", "--results", results, "-t", "60", "--", "sh", "-c"]
-    text = ssh.head.run([TOOL, *words, "setsid sleep 405.7 & echo {}; hostname", ":::", *numbers]).stdout
-    (HOME / "script").write_text(text)
+    """What `pool --emit parallel` prints, on all nodes."""
+    script = emitted(ssh.head, "parallel")
     hosts = ",".join(node.name for node in ssh.nodes)
     variables = {**ssh.environment, "PATH": f"{HOME}/bin:/usr/bin:/bin"}
-    call = ["env", *(f"{key}={value}" for key, value in variables.items())]
+    call = ["env", *(f"{key}={value}" for key, value in variables.items()), "sh", script]
     options = ["--ssh", f"ssh -F {ssh.config}", "--sshlogin", hosts]
-    ssh.head.run([*call, "sh", HOME / "script", *options], stdin=subprocess.DEVNULL)
-    printed = [(results / str(number) / "stdout").read_text() for number in range(1, 7)]
-    table.check("the script of pool --emit has the output of each command", [text.split()[0] for text in printed] == numbers)
-    page = ssh.head.run([TOOL, "report", results]).stdout
-    table.check("its reports are read back", "6 runs of 6 commands" in page)
-    left = sum(len(node.strangers("405.7")) for node in ssh.nodes)
-    table.row("the script of pool --emit parallel", None, left)
+    ssh.head.run([*call, *options], stdin=subprocess.DEVNULL)
+    check(ssh, table, "parallel")
