@@ -138,13 +138,29 @@ pub(crate) const TIMED_OUT: Advice = Advice::same(
      beside the status",
 );
 
-pub(crate) const READ_ONLY: Advice = advice!(
+const READ_ONLY: Advice = advice!(
     "this container's cgroupfs is read-only: start the container with a writable one (docker run \
      --security-opt writable-cgroups=true, before Docker 28 --privileged --cgroupns=private; \
      podman run --security-opt unmask=/sys/fs/cgroup), or do without limits and accounting: ",
     "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
     "--containment best-effort"
 );
+
+/// In a pod nobody can type an engine's options.
+const READ_ONLY_IN_A_POD: Advice = advice!(
+    "this pod's cgroupfs is read-only: have it mounted writable (containerd 2.1: cgroup_writable \
+     = true in the runtime's section of the node's configuration; CRI-O: the annotation \
+     io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw: \"true\", which its allowed_annotations has \
+     to list; else securityContext: {privileged: true}), or do without limits and accounting: ",
+    "Containment::BestEffort (TIDY_PROCESS_CONTAINMENT=best-effort)",
+    "--containment best-effort"
+);
+
+pub(crate) fn read_only() -> Advice {
+    // The kubelet sets it in every container of a pod.
+    let in_a_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    if in_a_pod { READ_ONLY_IN_A_POD } else { READ_ONLY }
+}
 
 /// Whether this process is part of a job of Slurm, which has put it where it is and looks for it
 /// there.

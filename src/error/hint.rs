@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::error::advice::{Advice, NOT_CGROUP2, READ_ONLY, REMOVED, advice, not_delegated};
+use crate::error::advice::{Advice, NOT_CGROUP2, REMOVED, advice, not_delegated, read_only};
 use crate::error::step::Step;
 
 /// Returns the hint for exactly this step and errno; none is better than a wrong one.
@@ -103,7 +103,7 @@ fn find(errno: Errno) -> Option<Advice> {
 fn cgroup(step: Step, errno: Errno) -> Option<Advice> {
     use Step::{Lease, MakeCgroup, OpenBase, OpenCgroup};
     Some(match errno {
-        Errno::EROFS => READ_ONLY,
+        Errno::EROFS => read_only(),
         Errno::EACCES | Errno::EPERM => not_delegated(),
         Errno::EAGAIN if step == MakeCgroup => Advice::same(
             "the number or depth of cgroups is limited here: see cgroup.max.descendants and \
@@ -133,7 +133,7 @@ fn cgroup(step: Step, errno: Errno) -> Option<Advice> {
 /// The hints of putting a process into its cgroup: clone3, or a write to `cgroup.procs`.
 fn enter(errno: Errno) -> Option<Advice> {
     Some(match errno {
-        Errno::EROFS => READ_ONLY,
+        Errno::EROFS => read_only(),
         Errno::EACCES | Errno::EPERM => not_delegated(),
         Errno::EBUSY => Advice::same(
             "this cgroup hands controllers to its children and may hold no process itself \

@@ -117,8 +117,10 @@ impl Container {
 
     /// What crun proposes, with our command, the engines' capabilities, and this machine's files.
     fn configure(&self, cgroupfs: Cgroupfs, words: &[&str]) {
-        let path = self.bundle.join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        self.change(|config| self.with_command(config, cgroupfs, words));
+    }
+
+    fn with_command(&self, config: &mut Value, cgroupfs: Cgroupfs, words: &[&str]) {
         let process = &mut config["process"];
         process["terminal"] = false.into();
         process["args"] = words.into();
@@ -145,17 +147,30 @@ impl Container {
             }
         }
         self.add_files(config["mounts"].as_array_mut().unwrap());
-        fs::write(path, config.to_string()).unwrap();
     }
 
     /// Refuses these calls, as the engines' own profiles do.
     pub(super) fn forbid(&self, calls: &[&str]) {
+        let refused = json!({ "names": calls, "action": "SCMP_ACT_ERRNO" });
+        self.change(|config| {
+            config["linux"]["seccomp"] =
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused] });
+        });
+    }
+
+    /// Changes what crun reads.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.bundle.join("config.json");
         let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let refused = json!({ "names": calls, "action": "SCMP_ACT_ERRNO" });
-        config["linux"]["seccomp"] =
-            json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused] });
+        change(&mut config);
         fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// A file of the bundle, to be mounted.
+    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.bundle.join(name);
+        fs::write(&path, text).unwrap();
+        path
     }
 
     fn add_files(&self, mounts: &mut Vec<Value>) {

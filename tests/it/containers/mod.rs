@@ -5,6 +5,7 @@
 //! one (the virtual machines, where `TIDY_CONTROLLERS=1` says that it has to be).
 
 mod container;
+mod pod;
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -124,6 +125,40 @@ fn in_a_container_with_a_writable_cgroupfs_all_victims_die() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     drop(container);
     suite(Cgroupfs::Writable, 0, "victims::");
+}
+
+const LIMITED: &str = "$T run -m 32M --pids 20 -- sh -c 'cat \
+    /sys/fs/cgroup/$(sed s/^0::// /proc/self/cgroup)/memory.max; exit 7'";
+
+/// Its own cgroup is the container's to subdivide, though no attribute marks it as delegated.
+#[test]
+#[serial]
+fn in_a_container_the_first_process_has_limits() {
+    let script = LIMITED.replace("$T", tool());
+    let run = [tool(), "run", "--delegate", "--", "sh", "-c", &script];
+    let Some(container) = Container::make(Cgroupfs::Writable, 0, &run) else { return };
+    let output = container.run();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(told.contains("33554432\n"), "{told}");
+}
+
+/// Beside another process the hint's command makes room, typed as it is printed.
+#[test]
+#[serial]
+fn in_a_container_limits_hold_after_what_the_hint_says_was_typed() {
+    let limited = LIMITED.replace("$T", tool());
+    let script = format!(
+        "{limited} 2>/tmp/hint; test $? = 125 || exit 3; cat /tmp/hint; \
+         typed=$(sed -n 's/.*, once: \\(.*done\\); or .*/\\1/p' /tmp/hint); \
+         test -n \"$typed\" || exit 4; eval \"$typed\" || exit 5; {limited}"
+    );
+    let run = ["sh", "-c", &script];
+    let Some(container) = Container::make(Cgroupfs::Writable, 0, &run) else { return };
+    let output = container.run();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(told.contains("33554432\n"), "{told}");
 }
 
 /// A fence needs no namespace, so it holds in a container too.
