@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::cgroup::beneath::open_cgroup;
-pub use crate::cgroup::hierarchy::{Mount, mounts, own_path};
+pub use crate::cgroup::hierarchy::{FIRST_NAMESPACE, Mount, mounts, own_path};
 use crate::cgroup::names::KILLED;
 use crate::cgroup::nesting;
-pub use crate::cgroup::nesting::{FIRST_NAMESPACE, named_base};
+pub use crate::cgroup::nesting::named_base;
 pub use crate::cgroup::own::{Place, place, top};
 use crate::child::Child;
 use crate::child::settle::Rest;

@@ -17,6 +17,7 @@ use nix::unistd::{geteuid, write};
 
 use crate::cgroup::beneath::{self, open_cgroup};
 use crate::cgroup::delegation::is_delegated;
+use crate::cgroup::hierarchy::is_containers_own;
 use crate::cgroup::names::{ASIDE, owner};
 use crate::cgroup::names::{is_guard, is_stand_in};
 use crate::cgroup::walk::pids_at;
@@ -108,7 +109,7 @@ fn hand_down(parent: &Path, cgroup: &Cgroup, setting: &Setting) -> Result<()> {
             step_aside(parent).and_then(|()| enable(parent, controller)).or_else(|_| {
                 let held = held(parent);
                 let why = format!("{parent:?} holds {held}, so it cannot hand down {controller}");
-                failed(why, holds_other_processes())
+                failed(why, holds_other_processes(parent))
             })
         }
         Err(errno) => {
@@ -135,7 +136,10 @@ fn not_offered() -> Advice {
     )
 }
 
-fn holds_other_processes() -> Advice {
+fn holds_other_processes(dir: &Path) -> Advice {
+    if is_containers_own(dir) {
+        return IN_A_CONTAINER;
+    }
     Advice::here(
         advice!(
             "start it in a delegated cgroup of its own: systemd-run --user --scope -p Delegate=yes \
@@ -152,6 +156,16 @@ fn holds_other_processes() -> Advice {
         ),
     )
 }
+
+/// The leaf is the one that a supervisor steps aside into: run roots are made beside it.
+const IN_A_CONTAINER: Advice = advice!(
+    "make it the first process of the container (without --init), or let the container's processes \
+     step aside, once: cd /sys/fs/cgroup && mkdir -p tidy-process-supervisor && for pid in $(cat \
+     cgroup.procs); do echo $pid >tidy-process-supervisor/cgroup.procs; done; or name a cgroup \
+     that holds no process with ",
+    "SupervisorBuilder::base",
+    "--parent"
+);
 
 fn enable_refused() -> Advice {
     Advice::here(
@@ -199,12 +213,12 @@ fn holds_processes(dir: &Path) -> bool {
     !pids_at(dir).is_empty() && open_in(dir, "cgroup.type", OFlag::O_RDONLY).is_ok()
 }
 
-/// A run root of this user, or a cgroup that was delegated to it.
+/// A run root of this user, a container's own cgroup, or a cgroup that was delegated to the user.
 fn may_change(dir: &Path) -> bool {
     let uid = fs::metadata(dir).map(|meta| meta.uid()).ok();
     let ours = uid == Some(geteuid().as_raw());
     let run_root = dir.file_name().is_some_and(|name| owner(name).is_some());
-    ours && (run_root || !geteuid().is_root() || is_delegated(dir))
+    ours && (run_root || !geteuid().is_root() || is_delegated(dir) || is_containers_own(dir))
 }
 
 /// Moves this process out of the cgroup into a leaf of it, if it is alone there but for its guard.

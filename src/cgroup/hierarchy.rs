@@ -23,6 +23,11 @@ use crate::cgroup::beneath::open_dir;
 use crate::cgroup::read_all;
 use crate::error::{Error, Result, Step};
 
+/// The link to the first cgroup namespace, which has this number in every kernel
+/// (`PROC_CGROUP_INIT_INO`).
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
+pub const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
+
 /// A cgroup2 directory in which run roots may be made.
 #[derive(Debug)]
 pub(crate) struct Base {
@@ -66,6 +71,16 @@ pub(crate) fn top() -> Result<PathBuf> {
     let (mounts, _) = surroundings("self")?;
     let points = mounts.into_iter().map(|mount| mount.point);
     Ok(points.filter(|point| own.starts_with(point)).max().unwrap_or(own))
+}
+
+/// Whether the directory is the root of a cgroup namespace, and of its mount, as engines make them
+/// for a container: what is in it is the container's. The kernel takes it for delegated, too
+/// (`nsdelegate`).
+pub(crate) fn is_containers_own(dir: &Path) -> bool {
+    let namespace = fs::read_link("/proc/thread-self/ns/cgroup");
+    let is_inner = namespace.is_ok_and(|namespace| namespace != Path::new(FIRST_NAMESPACE));
+    let shows = |mount: &Mount| mount.root == Path::new("/") && mount.point == dir;
+    is_inner && surroundings("self").is_ok_and(|(mounts, _)| mounts.iter().any(shows))
 }
 
 /// Reads the cgroup2 mounts, and the path of a process's cgroup in the hierarchy.

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, fstat, stat};
 
 use crate::cgroup::beneath::{DIRECTORY, open_dir};
 use crate::cgroup::delegation::without_leaf;
-use crate::cgroup::hierarchy::{self, Base};
+use crate::cgroup::hierarchy::{self, Base, FIRST_NAMESPACE};
 use crate::cgroup::names::{RECORD, owner};
 use crate::cgroup::walk::children;
 use crate::error::{Error, Result, Step};
@@ -23,11 +23,6 @@ use crate::sys;
 
 /// The environment variable that names the base of the outermost supervisor.
 const PARENT_VARIABLE: &str = "TIDY_PROCESS_PARENT";
-
-/// The link to the first cgroup namespace, which has this number in every kernel
-/// (`PROC_CGROUP_INIT_INO`).
-#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line reads it"))]
-pub const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
 
 /// Searches this many directories at the most where the own cgroup cannot be read.
 const SEARCHED: usize = 20_000;
