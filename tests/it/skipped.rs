@@ -20,16 +20,21 @@ pub(crate) fn skip(why: &str) {
 /// The same for a lack that has a name, since it is one of a whole kind of host: `controllers` (a
 /// pure cgroup v2 hierarchy, and all controllers in it), `systemd` (a host without it), `users`
 /// (the right to become another user), `fence` (Linux 6.12), `sandbox` (namespaces for every
-/// user), `overlay` (a kernel with overlayfs). `ci/test` allows what its host lacks, by name;
-/// `ci/all` runs these tests where nothing is lacking.
+/// user), `overlay` (a kernel with overlayfs), `clone` (clone3: where that is named every child
+/// joins). `ci/test` allows what its host lacks, by name; `ci/all` runs these tests where nothing
+/// is lacking.
 #[track_caller]
 pub(crate) fn lacks(lack: &str, why: &str) {
-    let allowed = std::env::var(MAY_SKIP).unwrap_or_default();
-    let allowed = allowed.split(',').any(|word| word == "1" || word == lack);
+    let allowed = is_named("1") || is_named(lack);
     assert!(allowed, "cannot run here: {why} ({MAY_SKIP}=1 skips such tests)");
     at_the_end();
     let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     skipped.entry(of_any_run_root(why)).or_default().insert(test());
+}
+
+/// Whether the variable has this very word.
+pub(crate) fn is_named(lack: &str) -> bool {
+    std::env::var(MAY_SKIP).unwrap_or_default().split(',').any(|word| word == lack)
 }
 
 /// The harness names each test's thread after it; with one thread for all, tests are not told
