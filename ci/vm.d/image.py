@@ -121,7 +121,7 @@ def libraries(programs):
     return sorted(set(re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", result.stdout, re.M)))
 
 
-def machine(image, kernel, here):
+def machine(image, kernel, here, modules):
     """All that the machine has whatever it runs."""
     for name in MERGED:
         image.directory(f"usr/{name}")
@@ -142,7 +142,7 @@ def machine(image, kernel, here):
     image.text("etc/hosts", "127.0.0.1 localhost vm\n::1 localhost\n")
     if os.path.exists("/etc/ld.so.cache"):
         image.file("etc/ld.so.cache", "/etc/ld.so.cache")
-    names = read_list(os.path.join(here, "vm.d", "modules"))
+    names = read_list(os.path.join(here, "vm.d", "modules")) + modules
     for number, (name, contents) in enumerate(kernel.modules(names)):
         image.put(f"modules/{number:03}-{name}.ko", stat.S_IFREG, 0o644, contents)
     image.file("init", os.path.join(here, "vm.d", "init"))

@@ -16,7 +16,9 @@ SUITES = ["bookworm", "bookworm-updates", "trixie", "trixie-updates", "trixie-ba
 SECURITY_SUITES = ["bookworm-security", "trixie-security"]
 
 # Each name and how the versions begin that it stands for; backports of 6.12 to older releases do not count.
-KERNELS = {"6.1": "6.1.", "6.12": "6.12.", "newest": ""}
+KERNELS = {"5.10": "5.10.", "6.1": "6.1.", "6.12": "6.12.", "newest": ""}
+# Of a Debian that mirrors drop some day: fetched only if it is asked for.
+OLD = {"5.10": "bullseye"}
 
 
 class Kernel:
@@ -101,7 +103,7 @@ def fetch(names, refresh):
     wanted = [name for name in names if refresh or not Kernel(name).version()]
     if not wanted:
         return
-    apt = Apt()
+    apt = Apt([OLD[name] for name in wanted if name in OLD])
     versions = apt.versions(PACKAGE)
     for name in wanted:
         matching = [version for version in versions if version.startswith(KERNELS[name])]
@@ -149,9 +151,9 @@ def mirrors():
 class Apt:
     """apt with sources and state of its own, and the machine's configuration for all else (proxies, credentials)."""
 
-    def __init__(self):
+    def __init__(self, more):
         main, security = mirrors()
-        sources = [(main, suite) for suite in SUITES]
+        sources = [(main, suite) for suite in SUITES + more]
         sources += [(security, suite) for suite in SECURITY_SUITES if security]
         with open(cache("apt", "sources.list"), "w") as file:
             for url, suite in sources:

@@ -57,7 +57,8 @@ class Machine:
         # The parent's death ends it, even if that comes by SIGKILL.
         words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", accelerator()]
         words += ["-machine", "pc", "-cpu", "max,la57=off", "-smp", str(options.cpus), "-m", str(options.mem)]
-        words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        words += ["-nodefaults", "-no-user-config", "-display", "none"]
+        words += [] if options.reboots else ["-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", initrd, "-append", append]
         words += ["-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"]
         words += ["-device", "virtio-serial-pci"]

@@ -1,4 +1,5 @@
-"""The other root: a small Debian with systemd, made once by debootstrap and kept as an image of a disk."""
+"""The other roots: a small Debian with systemd, and that with container engines, each made once by debootstrap and kept as
+an image of a disk."""
 
 import glob
 import os
@@ -6,7 +7,9 @@ import subprocess
 import tempfile
 import zlib
 
+import engines
 import kernels
+from debian import bootstrap
 from tools import Failure, cache, needs, say
 
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "procps", "util-linux"]
@@ -29,42 +32,33 @@ MASKED_UNITS = [
     "systemd-timesyncd.service",
     "tmp.mount",
 ]
-SIZE = "2G"
+# The size of the disk of each kind.
+SIZES = {"systemd": "2G", "engines": "8G"}
 
 
-def fetch(suite, refresh):
+def fetch(kind, suite, refresh):
     """Returns the path of the disk image, made first if it is not there."""
-    disk = cache("roots", f"{suite}-{zlib.crc32(repr(PACKAGES).encode()):08x}.ext4")
+    contents = [PACKAGES, engines.PACKAGES, engines.IMAGE] if kind == "engines" else [PACKAGES]
+    disk = cache("roots", f"{kind}-{suite}-{zlib.crc32(repr(contents).encode()):08x}.ext4")
     if os.path.exists(disk) and not refresh:
         return disk
     if os.geteuid() != 0:
-        raise Failure("the systemd root can only be made by root")
+        raise Failure(f"the {kind} root can only be made by root")
     needs("systemd")
     mirror, _ = kernels.mirrors()
-    say(f"make the systemd root: {suite}")
+    say(f"make the {kind} root: {suite}")
     with tempfile.TemporaryDirectory(dir=cache()) as work:
         tree, image = os.path.join(work, "tree"), os.path.join(work, "image")
-        bootstrap(suite, mirror, tree, os.path.join(work, "log"))
+        bootstrap(suite, mirror, tree, PACKAGES, os.path.join(work, "log"))
         tester(tree)
-        make = ["mke2fs", "-q", "-t", "ext4", "-d", tree, image, SIZE]
+        if kind == "engines":
+            engines.add(suite, mirror, tree, work)
+        make = ["mke2fs", "-q", "-t", "ext4", "-d", tree, image, SIZES[kind]]
         subprocess.run(make, stdout=subprocess.DEVNULL, check=True)
-        for old in glob.glob(cache("roots", f"{suite}-*.ext4")):
+        for old in glob.glob(cache("roots", f"{kind}-{suite}-*.ext4")):
             os.remove(old)
         os.rename(image, disk)
     return disk
-
-
-def bootstrap(suite, mirror, tree, log):
-    # debootstrap mounts what it needs: in a mount namespace of its own, nothing of that can stay.
-    words = ["unshare", "--mount", "--propagation", "private"]
-    words += ["debootstrap", "--variant=minbase", f"--keyring={kernels.KEYRING}"]
-    words += ["--include=" + ",".join(PACKAGES), suite, tree, mirror]
-    with open(log, "wb+") as out:
-        result = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        if result.returncode != 0:
-            out.seek(0)
-            lines = out.read().decode(errors="replace").splitlines()[-20:]
-            raise Failure("debootstrap failed:\n  " + "\n  ".join(lines))
 
 
 def tester(tree):

@@ -130,7 +130,7 @@ fn the_readme_is_short_and_nothing_is_left_open() {
 #[test]
 fn the_tables_of_the_documents_name_tests_that_are_there() {
     let tests: String = sources().into_iter().map(|(_, text)| text).collect();
-    let environments = read("ci/systemd.d/environments");
+    let places = read("ci/systemd.d/environments") + &read("ci/engines.d/rows");
     let exists = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
     for (document, least) in [("docs/environments.md", 30), ("docs/guarantees.md", 20)] {
         let mut named = 0;
@@ -142,7 +142,9 @@ fn the_tables_of_the_documents_name_tests_that_are_there() {
                     || exists(&format!("tests/it/{word}"))
                     || exists(&format!("src/{word}"))
                     || tests.contains(&format!("fn {word}("))
-                    || environments.contains(&format!("in_{word}()"));
+                    || places.contains(&format!("\nin_{word}()"))
+                    || places.contains(&format!("\nrow_{word}()"))
+                    || places.contains(&format!("\n{word}() {{"));
                 assert!(there, "{document}: {word} is not there: {row}");
             }
             let honest = cell.contains('`') || cell.starts_with("not tested");
