@@ -161,8 +161,8 @@ fn holds_other_processes(dir: &Path) -> Advice {
 const IN_A_CONTAINER: Advice = advice!(
     "make it the first process of the container (without --init), or let the container's processes \
      step aside, once: cd /sys/fs/cgroup && mkdir -p tidy-process-supervisor && for pid in $(cat \
-     cgroup.procs); do echo $pid >tidy-process-supervisor/cgroup.procs; done; or name a cgroup \
-     that holds no process with ",
+     cgroup.procs); do echo $pid >tidy-process-supervisor/cgroup.procs; done 2>/dev/null; or name \
+     a cgroup that holds no process with ",
     "SupervisorBuilder::base",
     "--parent"
 );

@@ -192,7 +192,8 @@ fn in_a_pod_with_a_writable_cgroupfs_victims_die_and_limits_hold() {
         assert_eq!(output.status.code(), Some(5), "{runtime:?}: {told}");
         assert!(told.contains("out of memory") || told.contains("status 137"), "{told}");
         let tests = victim::exe();
-        let script = format!("{} --test-threads 1 victims::; exit $?", tests.display());
+        let script =
+            format!("{} --test-threads 1 victims::a_ victims::nested; exit $?", tests.display());
         let pod = Pod::make(runtime, Cgroupfs::Writable, &["sh", "-c", &script]).unwrap();
         let output = pod.run();
         drop(pod);
