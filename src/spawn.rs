@@ -1,7 +1,6 @@
 //! Starts a command: puts the stages of a spawn together.
 
 use std::ffi::OsStr;
-use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,7 +171,7 @@ impl Command {
             tree.born(newborn.pid);
             (newborn, placement, tree)
         };
-        let newborn = above_the_streams(newborn);
+        let newborn = newborn.above_the_streams();
         let mut child = Child::new(newborn, placement, self.policy, spawned, tree);
         child.ending.die_with(partner);
         hand_over(&mut child, streams);
@@ -292,19 +291,6 @@ fn hand_over(child: &mut Child, streams: [ChildStream<'_>; 3]) {
     child.stdin = stdin.map(Into::into);
     child.stdout = stdout.map(Into::into);
     child.stderr = stderr.map(Into::into);
-}
-
-/// Moves the handle out of the place of a stream that is closed in this process: the caller may put
-/// another file there.
-fn above_the_streams(newborn: Newborn) -> Newborn {
-    match newborn.pidfd.as_raw_fd() {
-        // The copy is above 2; without one the handle is good where it is.
-        0..=2 => match newborn.pidfd.try_clone() {
-            Ok(pidfd) => Newborn { pidfd, ..newborn },
-            Err(_) => newborn,
-        },
-        _ => newborn,
-    }
 }
 
 /// Hands a child what comes with a view of its own.

@@ -57,7 +57,7 @@ struct Heard {
 impl Kept {
     /// `line` does not block.
     pub(crate) fn new(keeper: Newborn, ground: &Arc<Ground>, line: OwnedFd) -> Self {
-        let line = line.into();
+        let (keeper, line) = (keeper.above_the_streams(), line.into());
         let (heard, late) = (Mutex::default(), Mutex::default());
         Self { keeper, ground: Arc::clone(ground), line, heard, late }
     }

@@ -60,6 +60,21 @@ pub(crate) struct Newborn {
     pub(crate) pidfd: OwnedFd,
 }
 
+impl Newborn {
+    /// Moves the handle out of the place of a stream that is closed in this process: the caller may put
+    /// another file there.
+    pub(crate) fn above_the_streams(self) -> Self {
+        match self.pidfd.as_raw_fd() {
+            // The copy is above 2; without one the handle is good where it is.
+            0..=2 => match self.pidfd.try_clone() {
+                Ok(pidfd) => Self { pidfd, ..self },
+                Err(_) => self,
+            },
+            _ => self,
+        }
+    }
+}
+
 /// Opens the handle on a child that is not reaped yet.
 pub(crate) fn handle(pid: i32) -> Result<Newborn, Errno> {
     pidfd_open(pid).and_then(own_child).map(|pidfd| Newborn { pid, pidfd })
