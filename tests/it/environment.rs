@@ -6,7 +6,7 @@ use std::process::Command as StdCommand;
 use serial_test::parallel;
 use tidy_process::{Command, Containment, Supervisor};
 
-use crate::support::{Alone, Stage};
+use crate::support::{Alone, SOON, Stage, until};
 use crate::{load, victim};
 
 #[test]
@@ -21,6 +21,8 @@ fn each_command_gets_the_environment_as_it_is_at_its_spawn() {
     let all: Vec<&str> = said.lines().collect();
     let want = ["one", "one, not", "two", "two, not", ""];
     assert_eq!(all, want, "{}", String::from_utf8_lossy(&output.stderr));
+    // Its guard removes its run root, after its end.
+    assert!(until(SOON, || stage.cgroups() == 0));
     stage.close(Alone::No);
 }
 
