@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     ExitCode::from(exit::seen(ended.exit, ended.by_signal))
 }
 
-/// The parser is a tenth of a megabyte in thousands of pieces: this process's end frees them sooner.
+/// The parser is a tenth of a megabyte in thousands of pieces, which the end of this process frees
+/// sooner.
 fn parse(argv: &[OsString]) -> Result<Cli, Error> {
     let mut command = ManuallyDrop::new(Cli::command());
     let matches = command.try_get_matches_from_mut(argv)?;

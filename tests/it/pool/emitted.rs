@@ -172,7 +172,7 @@ fn a_command_that_is_too_long_for_one_argument_is_refused() {
     let long = "b ".repeat(70_000);
     for (engine, status) in [("dask", 125), ("parallel", 125), ("slurm", 0)] {
         let args = ["-0", "--emit", engine, "--results", &results, "--", "printf", "%s"];
-        let output = fed(&stage, &args, long[..131_000].as_bytes());
+        let output = fed(&stage, &args, &long.as_bytes()[..131_000]);
         assert_eq!(output.status.code(), Some(status), "{engine}: {}", said(&output));
         assert!(status == 0 || said(&output).contains("command 1"), "{}", said(&output));
     }
