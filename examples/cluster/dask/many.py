@@ -15,11 +15,13 @@ from tidy_process.dask import run
 
 
 def many(dask, table, count, every):
+    """A worker is killed this often, in seconds, unless another one is still missing: else none might ever be there."""
     command = str(prepare())
     tasks = dask.client.map(run, [[command, str(number)] for number in range(count)], pure=False)
     deaths, next_death = 0, time.monotonic() + every
     while not all(task.done() for task in tasks):
-        if time.monotonic() >= next_death and (workers := dask.workers()):
+        whole = time.monotonic() >= next_death and len(dask.client.nthreads()) == len(dask.nodes)
+        if whole and (workers := dask.workers()):
             kill(random.choice(workers))
             deaths, next_death = deaths + 1, time.monotonic() + every
         time.sleep(0.05)
