@@ -161,6 +161,12 @@ fn enter(errno: Errno) -> Option<Advice> {
 /// The hints of what a seccomp filter or an old kernel refuses.
 fn refused(step: Step, errno: Errno) -> Option<Advice> {
     Some(match (step, errno) {
+        (Step::Guard, Errno::EINVAL) => advice!(
+            "this kernel lacks a flag that the guard needs: Linux 5.14 or newer is needed; here a \
+             command can be held without limits, accounting and guard: ",
+            "Containment::BestEffort with Supervisor::builder().guard(false)",
+            "--containment best-effort --no-guard"
+        ),
         (_, errno) if !matches!(errno, Errno::EPERM | Errno::ENOSYS) => return None,
         (Step::Pidfd, _) => advice!(
             "a seccomp filter refuses pidfd_open (kernels before 5.3 lack it): allow pidfd_open \

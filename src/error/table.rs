@@ -32,6 +32,7 @@ const TABLE: &[(Step, Errno, &str, &str)] = &[
     // pipe2, clone3 or fork, setsid, prctl, close_range, execve of the guard
     (Step::Guard, Errno::EPERM, "start guard", "seccomp"),
     (Step::Guard, Errno::ENOSYS, "start guard", "seccomp"),
+    (Step::Guard, Errno::EINVAL, "start guard", "Linux 5.14"),
     (Step::Guard, Errno::EAGAIN, "start guard", "ulimit -u"),
     (Step::Guard, Errno::ENOMEM, "start guard", "out of memory"),
     (Step::Guard, Errno::EMFILE, "start guard", "ulimit -n"),
