@@ -51,14 +51,52 @@ fn tell(programs: &[(&str, bool)]) {
     println!("cargo::rustc-env=TIDY_COMMIT={}", commit().unwrap_or("unknown".to_owned()));
 }
 
-/// The commit that `cargo package` has noted; a checkout has no such file.
+/// The commit that `cargo package` has noted, or the one of this checkout.
 fn commit() -> Option<String> {
+    noted().or_else(checked_out)
+}
+
+fn noted() -> Option<String> {
     const NOTED: &str = ".cargo_vcs_info.json";
     let noted = fs::read_to_string(NOTED).ok()?;
     println!("cargo::rerun-if-changed={NOTED}");
     let (_, rest) = noted.split_once("\"sha1\": \"")?;
     let commit: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
     Some(commit + if noted.contains("\"dirty\": true") { ", with changes" } else { "" })
+}
+
+/// None outside the root of a checkout, where the commit is that of a project with this one in it.
+fn checked_out() -> Option<String> {
+    // A file in a worktree.
+    if !Path::new(".git").exists() {
+        return None;
+    }
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let head = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for name in ["HEAD", "packed-refs", head.as_deref().unwrap_or_default()] {
+        let path = git(&["rev-parse", "--git-path", name]).unwrap_or_default();
+        // What is not there has always changed, to cargo.
+        if Path::new(&path).is_file() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    // Each change of a source would link the carried programs again.
+    if env::var("PROFILE").is_ok_and(|profile| profile != "release") {
+        return Some(commit + ", or changes of it");
+    }
+    println!("cargo::rerun-if-changed=src");
+    let changes = git(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])?;
+    Some(commit + if changes.is_empty() { "" } else { ", with changes" })
+}
+
+/// What git says of this directory, also where cargo is called by a hook for another one.
+fn git(args: &[&str]) -> Option<String> {
+    let mut command = Command::new("git");
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"] {
+        command.env_remove(variable);
+    }
+    let output = command.args(args).output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
 }
 
 /// Where `core` is, if it was built for the target beside the toolchain (see ci/release).
@@ -109,6 +147,11 @@ fn link(out: &Path, name: &str, sources: &str) -> Result<Vec<u8>, String> {
         told.push(args);
     }
     told.push(DRIVER.iter().map(OsString::from).collect());
+    // rustc refuses the option for some targets, as for aarch64 with glibc.
+    let is_taken = |arg: &&OsString| arg.to_str() != Some(OWN_OBJECTS);
+    let without: Vec<Vec<OsString>> =
+        told.iter().map(|args| args.iter().filter(is_taken).cloned().collect()).collect();
+    told.extend(without);
     let mut last = String::new();
     for linker in told {
         match compile(out, [name, sources, &target], &linker) {
@@ -119,10 +162,13 @@ fn link(out: &Path, name: &str, sources: &str) -> Result<Vec<u8>, String> {
     Err(last)
 }
 
+/// None of the start files that come with rustc for musl.
+const OWN_OBJECTS: &str = "-Clink-self-contained=no";
+
 const LLD: [&str; 6] = [
     "-Clinker=rust-lld",
     "-Clinker-flavor=ld.lld",
-    "-Clink-self-contained=no",
+    OWN_OBJECTS,
     "-Clink-arg=-nostdlib",
     "-Clink-arg=--no-rosegment",
     "-Clink-arg=-znorelro",
@@ -130,7 +176,7 @@ const LLD: [&str; 6] = [
 
 /// For a C compiler as linker.
 const DRIVER: [&str; 6] = [
-    "-Clink-self-contained=no",
+    OWN_OBJECTS,
     "-Clink-arg=-nostdlib",
     "-Clink-arg=-nostartfiles",
     "-Clink-arg=-static",

@@ -41,8 +41,24 @@ fn version_and_verbose_say_what_it_is_built_of() {
         for program in ["guard", "keeper", "set-up program"] {
             assert_eq!(fact(program), "carried", "{program}");
         }
-        assert!(fact("profile").contains("opt-level") && !fact("commit").is_empty(), "{text}");
+        assert!(fact("profile").contains("opt-level"), "{text}");
+        let commit = commit().unwrap_or_default();
+        assert!(!fact("commit").is_empty() && fact("commit").starts_with(&commit), "{text}");
+        assert!(commit.is_empty() || commit.len() == 40, "{commit}");
     }
+}
+
+/// The commit of this checkout, a worktree too, or of this package; none where only the sources
+/// have been copied.
+fn commit() -> Option<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    if let Ok(noted) = std::fs::read_to_string(root.join(".cargo_vcs_info.json")) {
+        return Some(noted.split('"').find(|word| word.len() == 40).unwrap().to_owned());
+    }
+    let git = || Command::new("git").arg("-C").arg(root).args(["rev-parse", "HEAD"]).output();
+    let output = root.join(".git").exists().then(git)?.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
 /// Scripts read the one line, and a word too many is a mistake.
@@ -77,7 +93,8 @@ const MISSING: &[(&[&str], &str)] = &[
     (&["suites"], "gcc"),
     (&["systemd", "trixie"], "qemu-system-x86 busybox-static dpkg git binutils"),
     (&["test"], "gcc chromium librsvg2-bin make git busybox-static strace crun nodejs npm man-db"),
-    (&["vm", "6.12", "--", "limits::oom"], "qemu-system-x86 busybox-static gcc binutils crun"),
+    (&["vm", "arm64", "--", "limits::oom"], "qemu-system-arm busybox-static gcc git qemu-user"),
+    (&["vm", "6.12", "--", "limits"], "qemu-system-x86 busybox-static gcc binutils crun"),
 ];
 
 /// Each command of `ci/` says all that is missing in one line, before it does anything; as root,
