@@ -1,7 +1,6 @@
 //! Comfort in shells: completion in the real ones, manual pages, help in colour, topics.
 
 use std::fs;
-use std::process::Command as StdCommand;
 
 use serial_test::parallel;
 
@@ -273,7 +272,7 @@ fn the_manual_has_a_page_for_each_subcommand() {
     let names = subcommands(&stage).into_iter().map(|sub| format!("tidy-process-{sub}"));
     for name in names.chain(["tidy-process".to_owned()]) {
         let page = dir.join(format!("{name}.1"));
-        let mut man = StdCommand::new("man");
+        let mut man = std::process::Command::new("man");
         man.args(["--warnings=all", "-l"])
             .arg(&page)
             .env("MANWIDTH", "80")
