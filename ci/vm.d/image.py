@@ -16,10 +16,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Image:
-    """Files by path. What `add` brings goes below `prefix`: the other root gets it copied from there."""
+    """Files by path. What `add` brings goes below `prefix`: the other root gets it copied from there. A foreign one is for
+    another processor, and has shared libraries of its own."""
 
-    def __init__(self, prefix):
+    def __init__(self, prefix, is_foreign=False):
         self.prefix = prefix
+        self.is_foreign = is_foreign
         self.entries = {}
 
     def put(self, path, kind, mode, content=b"", source=None):
@@ -43,6 +45,7 @@ class Image:
 
     def add(self, source, destination, needs_libraries=True):
         """A file or a directory of the host, and the shared libraries of the programs in it."""
+        needs_libraries = needs_libraries and not self.is_foreign
         programs = []
         if os.path.isdir(source):
             for directory, names, files in os.walk(source):
@@ -131,18 +134,21 @@ def machine(image, kernel, here, modules):
     image.directory("root", 0o700)
     image.directory("tmp", 0o1777)
     image.directory("var/tmp", 0o1777)
-    image.own(shutil.which("busybox"), "usr/bin/busybox")
-    # It can give the command a process group of its own without a terminal.
-    image.own(shutil.which("bash"), "usr/bin/bash")
+    if not image.is_foreign:
+        image.own(shutil.which("busybox"), "usr/bin/busybox")
+        # It can give the command a process group of its own without a terminal.
+        image.own(shutil.which("bash"), "usr/bin/bash")
     for name, path in busybox().items():
-        if name != "busybox":
+        if not any(f"usr/{directory}/{name}" in image.entries for directory in ("bin", "sbin")):
             image.symlink(place(path), "/usr/bin/busybox")
     image.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
     image.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
     image.text("etc/hosts", "127.0.0.1 localhost vm\n::1 localhost\n")
-    if os.path.exists("/etc/ld.so.cache"):
+    if os.path.exists("/etc/ld.so.cache") and not image.is_foreign:
         image.file("etc/ld.so.cache", "/etc/ld.so.cache")
     names = read_list(os.path.join(here, "vm.d", "modules")) + modules
+    more = os.path.join(here, "vm.d", f"modules-{kernel.architecture}")
+    names += read_list(more) if os.path.exists(more) else []
     for number, (name, contents) in enumerate(kernel.modules(names)):
         image.put(f"modules/{number:03}-{name}.ko", stat.S_IFREG, 0o644, contents)
     image.file("init", os.path.join(here, "vm.d", "init"))
@@ -151,15 +157,23 @@ def machine(image, kernel, here, modules):
 
 def read_list(path):
     """The first words of the lines of a list, without comments."""
+    return [words[0] for words in lines(path)]
+
+
+def read_packages(path):
+    """The second words: packages that programs are in."""
+    return [words[1] for words in lines(path)]
+
+
+def lines(path):
     with open(path) as file:
-        lines = [line.partition("#")[0].split() for line in file]
-    return [words[0] for words in lines if words]
+        return [words for words in (line.partition("#")[0].split() for line in file) if words]
 
 
 def command(image, words, environment, directory):
     """The command as a shell script, so that nothing is lost in quoting."""
     variables = {"PATH": PATH, "HOME": "/root"} | environment
-    lines = ["exec </dev/null >&7 2>&8 7>&- 8>&- 9>&-"]
-    lines += [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
-    lines += [f"cd {shlex.quote(directory)} || exit 126", f"exec {shlex.join(words)}"]
-    image.text(image.prefix + "ci-vm/cmd", "\n".join(lines) + "\n")
+    script = ["exec </dev/null >&7 2>&8 7>&- 8>&- 9>&-"]
+    script += [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
+    script += [f"cd {shlex.quote(directory)} || exit 126", f"exec {shlex.join(words)}"]
+    image.text(image.prefix + "ci-vm/cmd", "\n".join(script) + "\n")

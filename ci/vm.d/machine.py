@@ -16,9 +16,18 @@ CONSOLE_LINES = 40
 GOODBYE = 5
 
 
+# QEMU's program and board for each processor, with all that it can emulate: page tables of five levels and the real
+# algorithm of pointer authentication would only cost time.
+BOARDS = {
+    "amd64": ("qemu-system-x86_64", "pc", "max,la57=off", "ttyS0"),
+    "arm64": ("qemu-system-aarch64", "virt", "max,pauth-impdef=on", "ttyAMA0"),
+}
+
+
 class Machine:
     def __init__(self, kernel, initrd, root, options):
-        self.kernel, self.initrd, self.root, self.options = kernel, initrd, root, options
+        self.kernel, self.initrd, self.root, self.options = kernel.image(), initrd, root, options
+        self.program, self.board, self.processor, self.terminal = BOARDS[kernel.architecture]
         self.started = time.monotonic()
         self.booted = None
         self.status = None
@@ -51,12 +60,12 @@ class Machine:
 
     def _words(self, ports, initrd, scratch, swap, console):
         options = self.options
-        append = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nowatchdog cgroup_no_v1=all"
+        append = f"console={self.terminal} quiet panic=-1 oops=panic mitigations=off nowatchdog cgroup_no_v1=all"
         if self.root:
             append += " systemd.unit=ci-vm.target"
         # The parent's death ends it, even if that comes by SIGKILL.
-        words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", accelerator()]
-        words += ["-machine", "pc", "-cpu", "max,la57=off", "-smp", str(options.cpus), "-m", str(options.mem)]
+        words = ["setpriv", "--pdeathsig", "KILL", self.program, "-accel", accelerator(self.program)]
+        words += ["-machine", self.board, "-cpu", self.processor, "-smp", str(options.cpus), "-m", str(options.mem)]
         words += ["-nodefaults", "-no-user-config", "-display", "none"]
         words += [] if options.reboots else ["-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", initrd, "-append", append]
@@ -107,10 +116,10 @@ class Machine:
         return f"the machine {what}, {when}; the end of its console:{tail or ' nothing'}"
 
 
-def accelerator():
+def accelerator(program):
     """Before QEMU 8.1 a processor could run code while another was changing it (the kernel does so at boot and when it
     first limits something), and crash of it: there all processors take turns on one thread."""
-    version = re.search(r"version (\d+)\.(\d+)", output("qemu-system-x86_64", "--version"))
+    version = re.search(r"version (\d+)\.(\d+)", output(program, "--version"))
     multi = tuple(map(int, version.groups())) >= (8, 1)
     return "tcg,thread=multi" if multi else "tcg,thread=single"
 
