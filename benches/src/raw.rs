@@ -50,9 +50,9 @@ impl Raw {
         cgroup.teardown()
     }
 
-    /// What tidy-process asks the kernel for in a cycle, in its order, and nothing of its own: what a
-    /// report, a pidfd and a teardown that needs no fd but those it has cost. The child's three calls
-    /// are left out, and vfork's wait stands for the one that has an end.
+    /// What tidy-process asks the kernel for in a cycle, in its order, and nothing of its own: what
+    /// a report, a pidfd and a teardown that needs no fd but those it has cost. The child's three
+    /// calls are left out, and vfork's wait stands for the one that has an end.
     pub(crate) fn cycle_with_all(&self, name: &CStr, stat: &CStr) -> Res {
         let cgroup = self.make(name)?;
         let kill = cgroup.kill_file()?;

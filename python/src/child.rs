@@ -105,7 +105,8 @@ impl NativeChild {
         Ok(self.child()?.partner_fd().map(|fd| fd.as_raw_fd()))
     }
 
-    /// Enforces the deadline and the end of the process that it dies with; seconds until it has to be called again, if it has.
+    /// Enforces the deadline and the end of the process that it dies with; seconds until it has to
+    /// be called again, if it has.
     fn enforce(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let child = self.child()?;
         let next = py.detach(|| child.enforce());

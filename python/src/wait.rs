@@ -17,8 +17,7 @@ pub(crate) fn sleep<'a>(
     fds: impl IntoIterator<Item = BorrowedFd<'a>>,
     until: Option<Instant>,
 ) -> PyResult<()> {
-    let mut fds: Vec<_> =
-        fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let mut fds: Vec<_> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let slept = py.detach(|| poll(&mut fds, timeout(until)));
     match slept {
         Ok(_) => Ok(()),

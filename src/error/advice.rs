@@ -105,7 +105,8 @@ pub(crate) const OUTSIDE: Advice = advice!(
 );
 /// Process 1 of another session is the parent.
 pub(crate) const ADOPTED: Advice = advice!(
-    "nothing was started; where process 1 itself starts this there is nothing to die with: with it ",
+    "nothing was started; where process 1 itself starts this there is nothing to die with: with \
+     it ",
     "all ends",
     "all ends; leave --die-with-parent out there, or name it: --die-with-parent=1"
 );

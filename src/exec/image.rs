@@ -124,8 +124,8 @@ impl Image {
         Self::of(command, (Environment::Own(envp), path))
     }
 
-    /// Copies an environment that is lent, before a fork: the handlers of one (pthread_atfork(3)) are
-    /// code of the caller's, and may change it.
+    /// Copies an environment that is lent, before a fork: the handlers of one
+    /// (pthread_atfork(3)) are code of the caller's, and may change it.
     pub(crate) fn keep_environment(&mut self) -> Result<()> {
         if matches!(self.envp, Environment::Lent(_)) {
             let (envp, _) = inherited(None)?;

@@ -98,10 +98,10 @@ impl SupervisorBuilder {
     /// engine, and has to go when that is killed. A thread of the parent may end.
     ///
     /// [`build`](Self::build) fails if the parent has ended already
-    /// ([`Error::is_partner_gone`](crate::Error::is_partner_gone)). Whatever adopts an orphan is its
-    /// parent then: process 1 is taken for that if it is of another session (so it is an error in a
-    /// service that process 1 has started, with which all ends anyway); another adopter cannot be
-    /// told from a parent. It fails too where the parent is outside of this process's pid
+    /// ([`Error::is_partner_gone`](crate::Error::is_partner_gone)). Whatever adopts an orphan is
+    /// its parent then: process 1 is taken for that if it is of another session (so it is an error
+    /// in a service that process 1 has started, with which all ends anyway); another adopter cannot
+    /// be told from a parent. It fails too where the parent is outside of this process's pid
     /// namespace. Once the parent has ended, a spawn fails.
     ///
     /// # Examples

@@ -61,8 +61,8 @@ pub(crate) struct Newborn {
 }
 
 impl Newborn {
-    /// Moves the handle out of the place of a stream that is closed in this process: the caller may put
-    /// another file there.
+    /// Moves the handle out of the place of a stream that is closed in this process: the caller
+    /// may put another file there.
     pub(crate) fn above_the_streams(self) -> Self {
         match self.pidfd.as_raw_fd() {
             // The copy is above 2; without one the handle is good where it is.
