@@ -82,6 +82,7 @@ const MISSING: &[(&[&str], &str)] = &[
     (&["check"], "gcc"),
     (&["cluster", "ssh"], "util-linux openssh-client parallel"),
     (&["cross"], "gcc qemu-user"),
+    (&["engines", "trixie"], "qemu-system-x86 busybox-static gcc git binutils tar"),
     (&["fuzz"], "gcc g++"),
     (&["gallery"], "gcc make"),
     (&["lanes"], "qemu-system-x86 busybox-static dpkg gcc git binutils crun strace bubblewrap"),
