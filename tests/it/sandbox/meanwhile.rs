@@ -37,7 +37,7 @@ fn by_init_no_more_is_seen_than_by_main() {
     let Some(stage) = stage() else { return };
     let name = format!("tidy-outside-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
-    let _socket = UnixListener::bind_addr(&address).unwrap();
+    let socket = UnixListener::bind_addr(&address).unwrap();
     let sockets = |text: &str| text.lines().filter(|line| line.contains(&name)).count();
     assert_eq!(sockets(&fs::read_to_string("/proc/self/net/unix").unwrap()), 1);
     let script = |files| {
@@ -57,6 +57,7 @@ fn by_init_no_more_is_seen_than_by_main() {
             assert!(sockets(&said) == 0 && !differs, "{network}, {round}: {said}");
         }
     }
+    drop(socket);
     stage.close(Alone::Yes);
 }
 
