@@ -22,9 +22,9 @@ pub(crate) const WORK_PAUSE: Duration = Duration::from_millis(1);
 const QUIET_PAUSE: Duration = Duration::from_micros(500);
 
 /// Quiet looks in a row that end the wait; where processes are hidden and the CPU time alone tells,
-/// more than a tick of the slowest clock (10 ms) takes.
+/// more than a tick of the slowest clock (10 ms) takes in a virtual machine that has to wait.
 const QUIET_LOOKS: u32 = 2;
-const BLIND_LOOKS: u32 = 16;
+const BLIND_LOOKS: u32 = 40;
 
 /// How far the time after the main process's end has come.
 #[derive(Debug)]

@@ -34,6 +34,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// would be one to it.
 const SHORT: Duration = Duration::from_millis(100);
 
+/// How often the mode of the terminal is looked at once CMD has written, each time after `SHORT`.
+const DOUBTS: u32 = 10;
+
 /// A smaller terminal has none.
 const SMALLEST: (u16, u16) = (40, 5);
 
@@ -55,6 +58,8 @@ pub(crate) struct Bar {
     writes: Option<Inotify>,
     /// Whether CMD has been made to draw anew, and for a moment what does that.
     redrawn: bool,
+    /// Looks that are left at whether CMD, which has written, takes the whole screen.
+    doubts: u32,
     shortened: Option<Shortened>,
     bar: ProgressBar,
     last_row: Arc<LastRow>,
@@ -85,6 +90,7 @@ impl Bar {
             by_lines,
             writes: Some(writes),
             redrawn: false,
+            doubts: 0,
             shortened: None,
             bar,
             last_row,
@@ -93,7 +99,8 @@ impl Bar {
 
     /// When there is something to do for it next.
     pub(crate) fn due(&self) -> Option<Instant> {
-        (self.writes.is_some() || self.shortened.is_some()).then_some(self.due)
+        let is_over = self.writes.is_none() && self.shortened.is_none() && self.doubts == 0;
+        (!is_over).then_some(self.due)
     }
 
     /// Has news when something is written to the terminal.
@@ -113,25 +120,42 @@ impl Bar {
         let was_shown = self.last_row.size().is_some();
         self.last_row.give_back();
         self.writes = None;
-        self.redrawn = was_shown && self.by_lines && !is_by_lines();
-        if self.redrawn {
-            self.shortened = Shortened::say(stderr());
-            self.due = Instant::now() + SHORT;
+        // It may change the mode after its first words.
+        self.doubts = if was_shown && self.by_lines { DOUBTS } else { 0 };
+        self.judge();
+        self.redrawn || self.doubts > 0
+    }
+
+    /// Has CMD draw anew once it has taken the terminal out of its line mode.
+    fn judge(&mut self) {
+        if self.doubts == 0 {
+            return;
         }
-        self.redrawn
+        self.due = Instant::now() + SHORT;
+        self.doubts -= 1;
+        if !is_by_lines() {
+            (self.doubts, self.redrawn) = (0, true);
+            self.shortened = Shortened::say(stderr());
+        }
     }
 
     /// Shows it if that is due; false if it is to be dropped, since something was written.
     pub(crate) fn show(&mut self) -> bool {
         let now = Instant::now();
         if self.writes.is_none() {
-            self.shortened.take_if(|_| now >= self.due);
+            if now >= self.due {
+                self.shortened = None;
+                self.judge();
+            }
             return true;
         }
         let (before, foreground) = (self.foreground, is_in_foreground());
         self.foreground = foreground;
+        // What is written while the bar is drawn is not told apart from that; a program that wants
+        // the whole screen shows by the terminal's mode too.
+        let is_taken = self.by_lines && !is_by_lines();
         // In the background it is others that write, and the shell that brings it back from there.
-        if self.is_written() && before && foreground {
+        if (self.is_written() || is_taken) && before && foreground {
             return self.leave();
         }
         if now < self.due {
