@@ -30,6 +30,8 @@ fn two_threads_look_however_many_spawn() {
                 });
             }
         });
+        // A thread has its name once it runs.
+        assert!(until(SOON, || recorders() >= 2), "round {round}");
         assert_eq!(recorders(), 2, "round {round}");
         let children = children.into_inner().unwrap();
         children.iter().for_each(|child| drop(child.finish().unwrap()));
