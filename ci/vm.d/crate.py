@@ -51,8 +51,8 @@ def artifacts(root, is_foreign):
     cargo, features = "cargo", ["--all-features"]
     if is_foreign:
         cargo, features = os.path.join(root, "ci", "vm.d", "cargo-arm64"), ["--features", "cli,sandbox,serde,tokio"]
-    words = [cargo, "test", "--quiet", "--locked", "--no-run", *features, "--test", "it", "--examples"]
-    words.append("--message-format=json-render-diagnostics")
+    # Without a target named: examples would be built as tests then, not as programs.
+    words = [cargo, "test", "--quiet", "--locked", "--no-run", *features, "--message-format=json-render-diagnostics"]
     messages = map(json.loads, output(*words, cwd=root).splitlines())
     built = [message for message in messages if message.get("executable")]
     tests = [message["executable"] for message in built if message["target"]["kind"] == ["test"]]
