@@ -61,6 +61,31 @@ fn by_init_no_more_is_seen_than_by_main() {
     stage.close(Alone::Yes);
 }
 
+/// Main is ready long before so many file systems are: it waits for the last of them.
+#[test]
+#[serial]
+fn main_begins_in_the_whole_view() {
+    let Some(stage) = stage() else { return };
+    let root = std::env::temp_dir().join(format!("tidy-view-{}", std::process::id()));
+    let dirs: Vec<_> = (0..60).map(|number| root.join(format!("d{number}"))).collect();
+    let mut sandbox = Sandbox::new().system().read_only(&root);
+    for dir in &dirs {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("secret"), "").unwrap();
+        sandbox = sandbox.private(dir);
+    }
+    let script = format!(
+        "for file in {0}/*/secret; do test ! -e $file || echo $file; done; ls {0} | wc -l",
+        root.display()
+    );
+    for round in 0..=WARM + 10 {
+        assert_eq!(said(&stage, &script, &sandbox).trim(), "60", "{round}");
+    }
+    drop(sandbox);
+    fs::remove_dir_all(root).unwrap();
+    stage.close(Alone::Yes);
+}
+
 /// The filter is installed early only where it lets through what main does after it.
 #[test]
 #[serial]
