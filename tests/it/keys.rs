@@ -10,14 +10,10 @@ use serial_test::serial;
 
 use crate::ears::EARS;
 use crate::support::{Alone, SOON, Stage, rounds, tool, until};
-use crate::terminal::{CTRL_C, CTRL_Z, Terminal};
+use crate::terminal::{CTRL_C, CTRL_Z, Terminal, has_answered, run};
 use crate::victim;
 
 const TOOL: &str = tool();
-
-fn run(stage: &Stage, args: &[&str]) -> Terminal {
-    Terminal::open(stage, &[&[TOOL, "run"], args].concat())
-}
 
 /// A shell with job control.
 fn shell(stage: &Stage) -> Terminal {
@@ -372,11 +368,14 @@ fn each_signal_is_told_apart_for_itself() {
     sleep(Duration::from_millis(200));
     terminal.types(CTRL_C);
     terminal.shows("int\r\n");
+    // Two that are pending at once are one.
+    has_answered(pid);
     for heard in ["usr1", "usr2"] {
         assert_eq!(terminal.passed().matches(heard).count(), 1, "{}", terminal.passed());
     }
     kill(pid, Signal::SIGINT).unwrap();
     terminal.shows("int\r\n");
+    has_answered(pid);
     // Later it is a second request.
     sleep(Duration::from_millis(300));
     kill(pid, Signal::SIGTERM).unwrap();

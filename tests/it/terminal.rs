@@ -1,6 +1,6 @@
 //! In a real terminal: Ctrl-C, Ctrl-Z, job control of a shell, reading what is typed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
+use nix::unistd::Pid;
 use serial_test::serial;
 
-use crate::support::{Alone, SOON, Stage, tool};
+use crate::support::{Alone, SOON, Stage, tool, until};
 use crate::victim;
 
 pub(crate) const CTRL_C: &str = "\x03";
@@ -96,6 +97,25 @@ impl Terminal {
     }
 }
 
+/// Waits until the tool has no signal before it, and waits for the next.
+pub(crate) fn has_answered(pid: Pid) {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let answered = || {
+        let status = read("status");
+        let none = |set| status.contains(&format!("{set}:\t0000000000000000\n"));
+        // poll(2) is a call of its own where it is older than ppoll(2).
+        let polls = [
+            libc::SYS_ppoll,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll,
+        ];
+        let call = read("syscall");
+        let polls = polls.iter().any(|poll| call.starts_with(&format!("{poll} ")));
+        none("ShdPnd") && none("SigPnd") && polls
+    };
+    assert!(until(SOON, answered), "it does not wait: {:?}", read("syscall"));
+}
+
 /// A program that says `ready` and stays. Not a shell: that one, with a child just forked and not
 /// yet executed, may miss a Ctrl-C, with or without us.
 fn plain(stage: &Stage, args: &[&str]) -> Terminal {
@@ -105,7 +125,7 @@ fn plain(stage: &Stage, args: &[&str]) -> Terminal {
 }
 
 /// The tool itself leads the session, in the foreground.
-fn run(stage: &Stage, args: &[&str]) -> Terminal {
+pub(crate) fn run(stage: &Stage, args: &[&str]) -> Terminal {
     Terminal::open(stage, &[&[tool(), "run"], args].concat())
 }
 
@@ -208,10 +228,10 @@ fn a_shell_stops_the_job_and_takes_it_up_again() {
     terminal.types(CTRL_Z);
     terminal.shows("Stopped");
     terminal.shows("prompt> ");
-    let frozen = std::fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
+    let frozen = fs::read_dir(stage.supervisor.path().unwrap()).unwrap().flatten();
     let mut frozen = frozen.map(|entry| entry.path().join("0/cgroup.events"));
     let events = frozen.find(|path| path.exists()).unwrap();
-    assert!(std::fs::read_to_string(events).unwrap().contains("frozen 1"));
+    assert!(fs::read_to_string(events).unwrap().contains("frozen 1"));
     terminal.types("fg\n");
     terminal.shows("$T run");
     terminal.types("hello\n");
