@@ -21,7 +21,8 @@ const LARGEST: usize = 64 << 10;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for sources in [GUARD, KEEPER, SET_UP, "src/proc/parse.rs", "src/sandbox/layout.rs"] {
+    let shared = ["src/bare", "src/proc/parse.rs", "src/sandbox/layout.rs"];
+    for sources in [GUARD, KEEPER, SET_UP].into_iter().chain(shared) {
         println!("cargo::rerun-if-changed={sources}");
     }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
@@ -125,7 +126,7 @@ fn make(out: &Path, name: &str, sources: &str, without: &str) -> bool {
     !program.is_empty()
 }
 
-/// Whether there are system calls for the target in `calls.rs`.
+/// Whether there are system calls for the target in `src/bare`.
 fn is_written_for() -> bool {
     let is = |key: &str, values: &[&str]| {
         env::var(format!("CARGO_CFG_TARGET_{key}")).is_ok_and(|is| values.contains(&is.as_str()))

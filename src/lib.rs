@@ -82,6 +82,7 @@ mod keeper;
 mod proc;
 mod error;
 mod sys;
+mod bare;
 
 /// Runs the README's code as doctests.
 #[cfg(doctest)]

@@ -1,9 +1,8 @@
 //! Makes system calls that do not touch errno, for a child that shares its parent's memory.
 //!
 //! # Safety
-//! One of the few files of this crate with `unsafe` in them: two instructions, and thin wrappers of
-//! them.
-#![expect(unsafe_code, reason = "the system call instruction")]
+//! One of the few files of this crate with `unsafe` in them: thin wrappers of the calls.
+#![expect(unsafe_code, reason = "system calls")]
 
 #[cfg(feature = "sandbox")]
 use std::ffi::CStr;
@@ -11,63 +10,20 @@ use std::ffi::{c_int, c_long};
 #[cfg(feature = "sandbox")]
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-#[cfg(any(feature = "sandbox", not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(feature = "sandbox")]
 use nix::errno::Errno;
+
+use crate::bare;
 
 /// Makes a system call that does not touch errno: its answer, or a negative errno.
 ///
 /// # Safety
 /// That of the call itself.
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
-    let answer;
-    // SAFETY: the system call clobbers rax, rcx and r11 only; what it does to memory is the
-    // caller's obligation.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") number => answer,
-            in("rdi") a,
-            in("rsi") b,
-            in("rdx") c,
-            in("r10") d,
-            in("r8") e,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    answer
-}
-
-#[cfg(target_arch = "aarch64")]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
-    let answer: isize;
-    // SAFETY: as for `clone3` above; what it does to memory is the caller's obligation.
-    unsafe {
-        std::arch::asm!(
-            "svc #0",
-            in("x8") number,
-            inlateout("x0") a.cast_signed() => answer,
-            in("x1") b,
-            in("x2") c,
-            in("x3") d,
-            in("x4") e,
-            clobber_abi("C"),
-            options(nostack),
-        );
-    }
-    answer
-}
-
-/// Makes it by libc: on other machines no memory is shared, and errno is the child's own.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub(crate) unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+#[expect(clippy::cast_possible_truncation, reason = "numbers of calls are small")]
+#[expect(clippy::cast_sign_loss, reason = "and positive")]
+pub(crate) unsafe fn call<const N: usize>(number: c_long, args: [usize; N]) -> isize {
     // SAFETY: the caller's obligation.
-    match unsafe { libc::syscall(number, a, b, c, d, e) } {
-        -1 => -(Errno::last_raw() as isize),
-        answer => answer as isize,
-    }
+    unsafe { bare::call(number as usize, args) }
 }
 
 /// The errno in a negative answer.

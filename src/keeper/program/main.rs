@@ -5,43 +5,20 @@
 //! Runs before anything has set up a runtime: the stack is as the kernel left it.
 #![no_std]
 #![no_main]
-// `memory.rs` must not be compiled into calls of itself.
+// `bare/memory.rs` must not be compiled into calls of itself.
 #![no_builtins]
 #![expect(unsafe_code, reason = "the entry of a program without libc")]
 
-#[path = "../../supervisor/guard/program/memory.rs"]
-mod memory;
+#[path = "../../bare/mod.rs"]
+mod bare;
+#[path = "../../bare/start.rs"]
+mod start;
 #[path = "../../proc/parse.rs"]
 mod parse;
 #[path = "mod.rs"]
 mod program;
 
 use core::ffi::{CStr, c_char};
-
-// The stack pointer is at argc; what is called needs it aligned, and never returns.
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {begin}",
-    "ud2",
-    begin = sym begin,
-);
-
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "mov x29, xzr",
-    "mov x30, xzr",
-    "mov x0, sp",
-    "bl {begin}",
-    "brk #1",
-    begin = sym begin,
-);
 
 /// argc, then the arguments: argv[0] and two more, or a null behind the last one.
 extern "C" fn begin(stack: *const *const c_char) -> ! {
@@ -67,10 +44,4 @@ unsafe fn pid(text: *const c_char) -> Option<i32> {
     let mut pid = None;
     parse::each_number(text.to_bytes_with_nul(), &mut None, &mut |number| pid = Some(number));
     pid
-}
-
-/// Required by the compiler; nothing here panics.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    program::exit(101)
 }

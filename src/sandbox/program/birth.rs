@@ -30,7 +30,7 @@ impl Stacks {
         const PRIVATE_ANONYMOUS: usize = 0x22;
         let no_file = usize::MAX;
         let len = 2 * OF_EACH;
-        match call(nr::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, no_file, 0]) {
+        match call(nr::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, no_file]) {
             errno if errno < 0 => Err(errno),
             base => {
                 Ok(Self { init: base.cast_unsigned() + len, main: base.cast_unsigned() + OF_EACH })

@@ -43,7 +43,7 @@ fn become_command(common: &Common<'_>) -> Result<Infallible, Fault> {
         orders.check(news::TEMPLATE, await_word(orders))?;
         view.wait();
     }
-    orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory(), 0, 0, 0, 0, 0]))?;
+    orders.check(news::CHDIR, call(nr::CHDIR, [orders.directory()]))?;
     reset_signals(orders)?;
     if !is_early {
         filter(orders, plan)?;
@@ -54,7 +54,7 @@ fn become_command(common: &Common<'_>) -> Result<Infallible, Fault> {
 /// Waits until the supervisor has seen that the paths of the host are still those of the template.
 /// It looks while this process is being set up; without its word the line ends.
 fn await_word(orders: &Orders) -> isize {
-    match call(nr::READ, [orders.fd(number::CHANNEL), into(&mut [0u8; 1]), 1, 0, 0, 0]) {
+    match call(nr::READ, [orders.fd(number::CHANNEL), into(&mut [0u8; 1]), 1]) {
         0 => ESTALE,
         answer => answer,
     }
@@ -66,7 +66,7 @@ fn bring_loopback_up() -> isize {
     const DATAGRAM_CLOEXEC: usize = 2 | 0o2_000_000;
     const SET_FLAGS: usize = 0x8914;
     const UP_LOOPBACK_RUNNING: u8 = 0x1 | 0x8 | 0x40;
-    let socket = call(nr::SOCKET, [INET, DATAGRAM_CLOEXEC, 0, 0, 0, 0]);
+    let socket = call(nr::SOCKET, [INET, DATAGRAM_CLOEXEC]);
     if socket < 0 {
         return socket;
     }
@@ -78,7 +78,7 @@ fn bring_loopback_up() -> isize {
     if let Some(flags) = request.get_mut(16) {
         *flags = UP_LOOPBACK_RUNNING;
     }
-    let answer = call(nr::IOCTL, [socket.cast_unsigned(), SET_FLAGS, into(&mut request), 0, 0, 0]);
+    let answer = call(nr::IOCTL, [socket.cast_unsigned(), SET_FLAGS, into(&mut request)]);
     crate::calls::close(socket.cast_unsigned());
     answer
 }
@@ -89,7 +89,7 @@ fn hand_listener_out(orders: &Orders, port: u16) -> isize {
     const INET: u16 = 2;
     const STREAM_CLOEXEC: usize = 1 | 0o2_000_000;
     const MOST_WAITING: usize = 128;
-    let socket = call(nr::SOCKET, [INET as usize, STREAM_CLOEXEC, 0, 0, 0, 0]);
+    let socket = call(nr::SOCKET, [INET as usize, STREAM_CLOEXEC]);
     if socket < 0 {
         return socket;
     }
@@ -98,9 +98,9 @@ fn hand_listener_out(orders: &Orders, port: u16) -> isize {
     let mut address = [0u8; 16];
     let all = family.iter().chain(&port).chain(&[127, 0, 0, 1]);
     address.iter_mut().zip(all).for_each(|(to, from)| *to = *from);
-    let mut answer = call(nr::BIND, [fd, at(&address), size_of_val(&address), 0, 0, 0]);
+    let mut answer = call(nr::BIND, [fd, at(&address), size_of_val(&address)]);
     if answer >= 0 {
-        answer = call(nr::LISTEN, [fd, MOST_WAITING, 0, 0, 0, 0]);
+        answer = call(nr::LISTEN, [fd, MOST_WAITING]);
     }
     if answer >= 0 {
         answer = orders.send([news::LISTENER, 0, 0], Some(fd as i32));
@@ -124,7 +124,7 @@ fn give_up(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::RIGHTS, dump_no_core())?;
     keep_fds(orders)?;
     let ruleset = orders.fd(number::RULESET);
-    let answer = call(nr::LANDLOCK_RESTRICT_SELF, [ruleset, 0, 0, 0, 0, 0]);
+    let answer = call(nr::LANDLOCK_RESTRICT_SELF, [ruleset]);
     orders.check(news::LANDLOCK, answer).map(drop)
 }
 
@@ -133,10 +133,10 @@ fn give_up(orders: &Orders) -> Result<(), Fault> {
 fn dump_no_core() -> isize {
     const CORE: usize = 4;
     let mut now = [0u64; 2];
-    let answer = call(nr::PRLIMIT64, [0, CORE, 0, into(&mut now), 0, 0]);
+    let answer = call(nr::PRLIMIT64, [0, CORE, 0, into(&mut now)]);
     let [_, hard] = now;
     let least = [hard.min(1); 2];
-    if answer < 0 { answer } else { call(nr::PRLIMIT64, [0, CORE, at(&least), 0, 0, 0]) }
+    if answer < 0 { answer } else { call(nr::PRLIMIT64, [0, CORE, at(&least)]) }
 }
 
 /// Marks all fds but the streams to be closed by exec, then takes the mark from those to keep.
@@ -144,9 +144,9 @@ fn keep_fds(orders: &Orders) -> Result<(), Fault> {
     const MARK: usize = 4;
     const SET_FLAGS: usize = 2;
     let all = u32::MAX as usize;
-    orders.check(news::FDS, call(nr::CLOSE_RANGE, [3, all, MARK, 0, 0, 0]))?;
+    orders.check(news::FDS, call(nr::CLOSE_RANGE, [3, all, MARK]))?;
     for fd in orders.kept() {
-        orders.check(news::FDS, call(nr::FCNTL, [fd, SET_FLAGS, 0, 0, 0, 0]))?;
+        orders.check(news::FDS, call(nr::FCNTL, [fd, SET_FLAGS]))?;
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ fn reset_signals(orders: &Orders) -> Result<(), Fault> {
     orders.check(news::SIGNALS, dispose(PIPE, 0))?;
     orders.check(news::SIGNALS, dispose(FILE_SIZE, 0))?;
     let none = 0u64;
-    let answer = call(nr::RT_SIGPROCMASK, [SET_MASK, at(&none), 0, 8, 0, 0]);
+    let answer = call(nr::RT_SIGPROCMASK, [SET_MASK, at(&none), 0, 8]);
     orders.check(news::SIGNALS, answer).map(drop)
 }
 
@@ -177,7 +177,7 @@ fn filter(orders: &Orders, plan: &Plan) -> Result<(), Fault> {
     }
     let first = plan.address(plan.head.filter_at);
     let program = Program { len: plan.head.filter as u16, first };
-    let set = |flags| call(nr::SECCOMP, [SET_FILTER, flags, at(&program), 0, 0, 0]);
+    let set = |flags| call(nr::SECCOMP, [SET_FILTER, flags, at(&program)]);
     if plan.head.listens == 0 {
         return orders.check(news::FILTER, set(0)).map(drop);
     }

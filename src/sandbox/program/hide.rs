@@ -20,7 +20,7 @@ impl View {
             return self.mount(cover, place);
         }
         let name = text(c"hidden");
-        fd(call(nr::MKNODAT, [cover, name, REGULAR_FILE, 0, 0, 0]))?;
+        fd(call(nr::MKNODAT, [cover, name, REGULAR_FILE]))?;
         let file = match clone_below(cover, name) {
             EINVAL => self.clone_attached(cover, name),
             file => file,
@@ -46,14 +46,14 @@ impl View {
         }
         let file = clone_below(mount, name);
         // By the working directory it has a path.
-        call(nr::FCHDIR, [mount, 0, 0, 0, 0, 0]);
-        let gone = call(nr::UMOUNT2, [text(c"."), DETACH, 0, 0, 0, 0]);
-        call(nr::FCHDIR, [self.root, 0, 0, 0, 0, 0]);
+        call(nr::FCHDIR, [mount]);
+        let gone = call(nr::UMOUNT2, [text(c"."), DETACH]);
+        call(nr::FCHDIR, [self.root]);
         if gone < 0 { gone } else { file }
     }
 }
 
 fn clone_below(mount: usize, name: usize) -> isize {
     const CLONE: usize = 1;
-    call(nr::OPEN_TREE, [mount, name, CLONE | CLOEXEC, 0, 0, 0])
+    call(nr::OPEN_TREE, [mount, name, CLONE | CLOEXEC])
 }

@@ -24,12 +24,12 @@ pub(crate) extern "C" fn live(common: &Common<'_>) -> ! {
     call(nr::SETSID, [0; 6]);
     dispose(SIGCHLD, IGNORE);
     // Else it would keep the host's file system in use.
-    call(nr::CHDIR, [c"/".as_ptr().expose_provenance(), 0, 0, 0, 0, 0]);
+    call(nr::CHDIR, [c"/".as_ptr().expose_provenance()]);
     // The streams are main's, and the line ends with main's exec.
-    call(nr::CLOSE_RANGE, [0, hold.wrapping_sub(1), 0, 0, 0, 0]);
-    call(nr::CLOSE_RANGE, [hold + 1, u32::MAX as usize, 0, 0, 0, 0]);
+    call(nr::CLOSE_RANGE, [0, hold.wrapping_sub(1)]);
+    call(nr::CLOSE_RANGE, [hold + 1, u32::MAX as usize]);
     view.tell();
-    call(nr::READ, [hold, into(&mut [0u8; 1]), 1, 0, 0, 0]);
+    call(nr::READ, [hold, into(&mut [0u8; 1]), 1]);
     close(hold);
     give_up_rights();
     wait_for_main();
@@ -38,7 +38,7 @@ pub(crate) extern "C" fn live(common: &Common<'_>) -> ! {
     // orphan that had ended before the signal was ignored.
     const ALL: usize = 0x4000_0000;
     const NO_CHILD: isize = -10;
-    while call(nr::WAIT4, [-1isize as usize, 0, ALL, 0, 0, 0]) != NO_CHILD {}
+    while call(nr::WAIT4, [-1isize as usize, 0, ALL]) != NO_CHILD {}
     exit(0)
 }
 
@@ -51,10 +51,10 @@ fn wait_for_main() {
         revents: i16,
     }
     const IN: i16 = 1;
-    let main = call(nr::PIDFD_OPEN, [2, 0, 0, 0, 0, 0]);
+    let main = call(nr::PIDFD_OPEN, [2]);
     if main >= 0 {
         let mut poll = Poll { fd: main as i32, events: IN, revents: 0 };
-        call(nr::PPOLL, [into(&mut poll), 1, 0, 0, 8, 0]);
+        call(nr::PPOLL, [into(&mut poll), 1, 0, 0, 8]);
         close(main.cast_unsigned());
     }
 }
@@ -64,5 +64,5 @@ pub(crate) fn give_up_rights() -> isize {
     const VERSION: u32 = 0x2008_0522;
     let header = [VERSION, 0];
     let none = [0u32; 6];
-    call(nr::CAPSET, [crate::calls::at(&header), crate::calls::at(&none), 0, 0, 0, 0])
+    call(nr::CAPSET, [crate::calls::at(&header), crate::calls::at(&none)])
 }

@@ -46,8 +46,7 @@ pub(crate) fn cloned(path: usize) -> Result<(usize, Facts), isize> {
     let source = fd(open_plain(AT_CWD, path, PATH_ONLY))?;
     let facts = Facts::of(source)?;
     let flags = CLONE | CLOEXEC | AT_EMPTY_PATH;
-    let tree =
-        if facts.is_dir { call(nr::OPEN_TREE, [source, empty(), flags, 0, 0, 0]) } else { ENOTDIR };
+    let tree = if facts.is_dir { call(nr::OPEN_TREE, [source, empty(), flags]) } else { ENOTDIR };
     close(source);
     Ok((fd(tree)?, facts))
 }
@@ -75,19 +74,19 @@ fn mapping(inside: [usize; 2], outside: [usize; 2]) -> Result<usize, isize> {
     const NEW_USER: usize = 0x1000_0000;
     const SIGCHLD: usize = 17;
     let mut pipe = [0i32; 2];
-    fd(call(nr::PIPE2, [into(&mut pipe), CLOEXEC, 0, 0, 0, 0]))?;
+    fd(call(nr::PIPE2, [into(&mut pipe), CLOEXEC]))?;
     let [hold, go] = pipe.map(fd_number);
-    let pid = fd(call(nr::CLONE, [NEW_USER | SIGCHLD, 0, 0, 0, 0, 0]))?;
+    let pid = fd(call(nr::CLONE, [NEW_USER | SIGCHLD]))?;
     if pid == 0 {
         close(go);
         let mut byte = [0u8; 1];
-        call(nr::READ, [hold, into(&mut byte), 1, 0, 0, 0]);
+        call(nr::READ, [hold, into(&mut byte), 1]);
         exit(0);
     }
     let made = mapped(pid, inside, outside);
     close(go);
     close(hold);
-    call(nr::WAIT4, [pid, 0, 0, 0, 0, 0]);
+    call(nr::WAIT4, [pid]);
     made
 }
 
@@ -101,5 +100,5 @@ fn mapped(pid: usize, inside: [usize; 2], outside: [usize; 2]) -> Result<usize, 
         fd(write_file(at(&path), map.get(..len).unwrap_or_default()))?;
     }
     joined(&[b"/proc/", digits.bytes(), b"/ns/user"], &mut path);
-    fd(call(nr::OPENAT, [AT_CWD, at(&path), CLOEXEC, 0, 0, 0]))
+    fd(call(nr::OPENAT, [AT_CWD, at(&path), CLOEXEC]))
 }

@@ -17,10 +17,14 @@
 //! Runs before anything has set up a runtime: the stack is as the kernel left it.
 #![no_std]
 #![no_main]
-// `memory.rs` must not be compiled into calls of itself.
+// `bare/memory.rs` must not be compiled into calls of itself.
 #![no_builtins]
 #![expect(unsafe_code, reason = "the entry of a program without libc")]
 
+#[path = "../../bare/mod.rs"]
+mod bare;
+#[path = "../../bare/start.rs"]
+mod start;
 mod birth;
 mod calls;
 mod confine;
@@ -29,8 +33,6 @@ mod init;
 #[expect(dead_code, reason = "the other side of it is the library's")]
 #[path = "../layout.rs"]
 mod layout;
-#[path = "../../supervisor/guard/program/memory.rs"]
-mod memory;
 mod lower;
 mod namespaces;
 mod orders;
@@ -41,41 +43,10 @@ mod view_news;
 use calls::exit;
 use orders::Orders;
 
-// The stack pointer is at argc; what is called needs it aligned, and never returns.
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {begin}",
-    "ud2",
-    begin = sym begin,
-);
-
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "mov x29, xzr",
-    "mov x30, xzr",
-    "mov x0, sp",
-    "bl {begin}",
-    "brk #1",
-    begin = sym begin,
-);
-
 extern "C" fn begin(stack: usize) -> ! {
     // SAFETY: the kernel puts argc, the arguments and the environment here.
     let Some(orders) = (unsafe { Orders::read(stack) }) else { exit(2) };
     let Err(fault) = namespaces::set_up(&orders);
     orders.tell(&fault);
     exit(127)
-}
-
-/// Required by the compiler; nothing here panics.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    exit(101)
 }

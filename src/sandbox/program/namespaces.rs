@@ -39,7 +39,7 @@ pub(crate) fn set_up(orders: &Orders) -> Result<Infallible, Fault> {
     let group = orders.number(number::GROUP);
     if group > 0 {
         // Only here the group's number is known; a new group is main's own to make.
-        orders.check(news::GROUP, call(nr::SETPGID, [0, group.cast_unsigned(), 0, 0, 0, 0]))?;
+        orders.check(news::GROUP, call(nr::SETPGID, [0, group.cast_unsigned()]))?;
     }
     let joins = enter_template(orders)?;
     if !joins {
@@ -70,11 +70,11 @@ pub(crate) fn set_up(orders: &Orders) -> Result<Infallible, Fault> {
 }
 
 pub(crate) fn unshare(flags: usize) -> isize {
-    call(nr::UNSHARE, [flags, 0, 0, 0, 0, 0])
+    call(nr::UNSHARE, [flags])
 }
 
 fn set_namespace(fd: usize, kind: usize) -> isize {
-    call(nr::SETNS, [fd, kind, 0, 0, 0, 0])
+    call(nr::SETNS, [fd, kind])
 }
 
 pub(crate) fn makes_template(orders: &Orders) -> bool {
@@ -110,7 +110,7 @@ fn enter_network(orders: &Orders, joins: bool) -> Result<(), Fault> {
 
 /// Hands a file about a namespace of this process to the supervisor.
 fn hand_out(orders: &Orders, which: u32, path: usize) -> Result<(), Fault> {
-    let opened = call(nr::OPENAT, [AT_CWD, path, CLOEXEC, 0, 0, 0]);
+    let opened = call(nr::OPENAT, [AT_CWD, path, CLOEXEC]);
     let fd = orders.check(news::TEMPLATE, opened)?;
     let sent = orders.send([which, 0, 0], Some(fd as i32));
     close(fd);
@@ -121,8 +121,8 @@ fn hand_out(orders: &Orders, which: u32, path: usize) -> Result<(), Fault> {
 fn become_other(orders: &Orders) -> Result<(), Fault> {
     let (uid, gid) = (orders.fd(number::UID), orders.fd(number::GID));
     orders.check(news::IDENTITY, call(nr::SETGROUPS, [0; 6]))?;
-    orders.check(news::IDENTITY, call(nr::SETRESGID, [gid, gid, gid, 0, 0, 0]))?;
-    orders.check(news::IDENTITY, call(nr::SETRESUID, [uid, uid, uid, 0, 0, 0])).map(drop)
+    orders.check(news::IDENTITY, call(nr::SETRESGID, [gid, gid, gid]))?;
+    orders.check(news::IDENTITY, call(nr::SETRESUID, [uid, uid, uid])).map(drop)
 }
 
 fn map_ids(orders: &Orders) -> Result<(), Fault> {
@@ -153,7 +153,7 @@ pub(crate) struct Common<'a> {
 /// Starts init and main, and ends. It does not return: both read what is in this frame and above.
 fn give_birth(plan: &Plan, orders: &Orders, lowers: &Lowers, joins: bool) -> ! {
     let mut pipe = [0i32; 2];
-    let made = call(nr::PIPE2, [into(&mut pipe), CLOEXEC, 0, 0, 0, 0]);
+    let made = call(nr::PIPE2, [into(&mut pipe), CLOEXEC]);
     let [hold, go] = pipe.map(fd_number);
     let common = Common { orders, plan, lowers, joins, hold, view: ViewNews::default() };
     match orders.check(news::BIRTH, made).and_then(|_| births(&common, go)) {

@@ -136,7 +136,7 @@ impl Orders {
             control_len: if fd.is_some() { size_of_val(&control) } else { 0 },
             flags: 0,
         };
-        call(nr::SENDMSG, [self.fd(number::CHANNEL), at(&header), NO_SIGNAL, 0, 0, 0])
+        call(nr::SENDMSG, [self.fd(number::CHANNEL), at(&header), NO_SIGNAL])
     }
 }
 
@@ -153,7 +153,7 @@ impl Plan {
         const PRIVATE: usize = 2;
         // A file is never mapped beyond its end: pages behind it are not touched.
         const MOST: usize = 1 << 24;
-        let base = call(nr::MMAP, [0, MOST, READ, PRIVATE, fd, 0]);
+        let base = call(nr::MMAP, [0, MOST, READ, PRIVATE, fd]);
         if base < 0 {
             return Err(base);
         }
@@ -239,11 +239,11 @@ pub(crate) fn map_of(inside: usize, outside: usize, buffer: &mut [u8; 64]) -> us
 pub(crate) fn write_file(path: usize, text: &[u8]) -> isize {
     const WRITE_ONLY: usize = 1;
     let flags = WRITE_ONLY | calls::CLOEXEC;
-    let fd = call(nr::OPENAT, [calls::AT_CWD, path, flags, 0, 0, 0]);
+    let fd = call(nr::OPENAT, [calls::AT_CWD, path, flags]);
     if fd < 0 {
         return fd;
     }
-    let written = call(nr::WRITE, [fd.cast_unsigned(), at(text), text.len(), 0, 0, 0]);
+    let written = call(nr::WRITE, [fd.cast_unsigned(), at(text), text.len()]);
     calls::close(fd.cast_unsigned());
     written
 }

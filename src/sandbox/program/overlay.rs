@@ -32,16 +32,16 @@ impl View {
         let mode = Facts::of(lower)?.mode;
         fd(set_attributes(lower, READ_ONLY | NO_SET_ID | NO_DEVICES, 0))?;
         let layers = fd(new_tmpfs(text(c"700"), 0))?;
-        fd(call(nr::MKDIRAT, [layers, text(c"upper"), 0o700, 0, 0, 0]))?;
-        fd(call(nr::MKDIRAT, [layers, text(c"work"), 0o700, 0, 0, 0]))?;
+        fd(call(nr::MKDIRAT, [layers, text(c"upper"), 0o700]))?;
+        fd(call(nr::MKDIRAT, [layers, text(c"work"), 0o700]))?;
         const DIRECTORY: usize = if cfg!(target_arch = "aarch64") { 0o40_000 } else { 0o200_000 };
         let flags = DIRECTORY | CLOEXEC;
-        let upper = fd(call(nr::OPENAT, [layers, text(c"upper"), flags, 0, 0, 0]))?;
+        let upper = fd(call(nr::OPENAT, [layers, text(c"upper"), flags]))?;
         // What the merged directory looks like.
-        fd(call(nr::FCHMOD, [upper, mode, 0, 0, 0, 0]))?;
+        fd(call(nr::FCHMOD, [upper, mode]))?;
         self.lend(LOWER, lower)?;
         self.lend(UPPER, layers)?;
-        fd(call(nr::FCHDIR, [self.root, 0, 0, 0, 0, 0]))?;
+        fd(call(nr::FCHDIR, [self.root]))?;
         let options = [
             (c"lowerdir", text(c".tidy-lower")),
             (c"upperdir", text(c".tidy-upper/upper")),
@@ -57,7 +57,7 @@ impl View {
 
     /// Puts a mount at a name in the root; closes its fd.
     fn lend(&self, name: &'static core::ffi::CStr, mount: usize) -> Result<(), isize> {
-        fd(call(nr::MKDIRAT, [self.root, text(name), 0o700, 0, 0, 0]))?;
+        fd(call(nr::MKDIRAT, [self.root, text(name), 0o700]))?;
         let answer = attach(mount, self.root, text(name));
         close(mount);
         fd(answer).map(drop)
@@ -67,7 +67,7 @@ impl View {
     fn take_back(&self, name: &'static core::ffi::CStr) -> Result<(), isize> {
         const DETACH: usize = 2;
         const DIRECTORY: usize = 0x200;
-        fd(call(nr::UMOUNT2, [text(name), DETACH, 0, 0, 0, 0]))?;
-        fd(call(nr::UNLINKAT, [self.root, text(name), DIRECTORY, 0, 0, 0])).map(drop)
+        fd(call(nr::UMOUNT2, [text(name), DETACH]))?;
+        fd(call(nr::UNLINKAT, [self.root, text(name), DIRECTORY])).map(drop)
     }
 }

@@ -145,12 +145,12 @@ impl View {
         const DETACH: usize = 2;
         let (root, here) = (self.root, text(c"."));
         orders.check(news::ROOT, set_attributes(root, READ_ONLY, 0))?;
-        orders.check(news::PIVOT, call(nr::FCHDIR, [root, 0, 0, 0, 0, 0]))?;
-        orders.check(news::PIVOT, call(nr::PIVOT_ROOT, [here, here, 0, 0, 0, 0]))?;
+        orders.check(news::PIVOT, call(nr::FCHDIR, [root]))?;
+        orders.check(news::PIVOT, call(nr::PIVOT_ROOT, [here, here]))?;
         // Both are at the same place now, the old one on top.
-        orders.check(news::PIVOT, call(nr::UMOUNT2, [here, DETACH, 0, 0, 0, 0]))?;
+        orders.check(news::PIVOT, call(nr::UMOUNT2, [here, DETACH]))?;
         close(root);
-        orders.check(news::PIVOT, call(nr::CHDIR, [text(c"/"), 0, 0, 0, 0, 0])).map(drop)
+        orders.check(news::PIVOT, call(nr::CHDIR, [text(c"/")])).map(drop)
     }
 
     /// Notes that the file system of this mount is ours.
@@ -189,7 +189,7 @@ impl View {
         let source = fd(open_plain(AT_CWD, from, PATH_ONLY))?;
         let is_dir = Facts::of(source)?.is_dir;
         let flags = CLONE | CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE;
-        let tree = fd(call(nr::OPEN_TREE, [source, empty(), flags, 0, 0, 0]))?;
+        let tree = fd(call(nr::OPEN_TREE, [source, empty(), flags]))?;
         close(source);
         fd(set_attributes(tree, attributes, AT_RECURSIVE))?;
         let place = self.place(to, is_dir)?;
@@ -219,7 +219,7 @@ impl View {
 
     fn link(&self, from: usize, to: usize) -> Result<(), isize> {
         // A link is made in the root or a directory of its own that is there already.
-        fd(call(nr::SYMLINKAT, [from, self.root, to, 0, 0, 0])).map(drop)
+        fd(call(nr::SYMLINKAT, [from, self.root, to])).map(drop)
     }
 
     /// Opens a path in the view; on a file system of ours it is made.
@@ -268,8 +268,8 @@ impl View {
             return Err(ENOENT);
         }
         fd(match is_dir {
-            true => call(nr::MKDIRAT, [dir, name, 0o755, 0, 0, 0]),
-            false => call(nr::MKNODAT, [dir, name, REGULAR_FILE, 0, 0, 0]),
+            true => call(nr::MKDIRAT, [dir, name, 0o755]),
+            false => call(nr::MKNODAT, [dir, name, REGULAR_FILE]),
         })?;
         fd(open_plain(dir, name, PATH_ONLY))
     }
@@ -309,12 +309,12 @@ pub(crate) fn new(
     const STRING: usize = 1;
     const CREATE: usize = 6;
     const CLOSE_ON_EXEC: usize = 1;
-    let context = call(nr::FSOPEN, [text(kind), CLOSE_ON_EXEC, 0, 0, 0, 0]);
+    let context = call(nr::FSOPEN, [text(kind), CLOSE_ON_EXEC]);
     if context < 0 {
         return context;
     }
     let context = context.cast_unsigned();
-    let configure = |what, key, value| call(nr::FSCONFIG, [context, what, key, value, 0, 0]);
+    let configure = |what, key, value| call(nr::FSCONFIG, [context, what, key, value]);
     let mut answer = 0;
     for &(key, value) in options {
         let what = if value == 0 { FLAG } else { STRING };
@@ -322,7 +322,7 @@ pub(crate) fn new(
     }
     answer = if answer < 0 { answer } else { configure(CREATE, 0, 0) };
     if answer >= 0 {
-        answer = call(nr::FSMOUNT, [context, CLOSE_ON_EXEC, attributes as usize, 0, 0, 0]);
+        answer = call(nr::FSMOUNT, [context, CLOSE_ON_EXEC, attributes as usize]);
     }
     close(context);
     answer
@@ -341,5 +341,5 @@ pub(crate) fn attach(mount: usize, dir: usize, path: usize) -> isize {
     const FROM_EMPTY_PATH: usize = 4;
     const TO_EMPTY_PATH: usize = 0x40;
     let flags = FROM_EMPTY_PATH | if length(path) == 0 { TO_EMPTY_PATH } else { 0 };
-    call(nr::MOVE_MOUNT, [mount, empty(), dir, path, flags, 0])
+    call(nr::MOVE_MOUNT, [mount, empty(), dir, path, flags])
 }

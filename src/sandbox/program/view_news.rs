@@ -17,12 +17,12 @@ pub(crate) struct ViewNews(AtomicU32);
 impl ViewNews {
     pub(crate) fn tell(&self) {
         self.0.store(1, Ordering::Release);
-        call(nr::FUTEX, [at(&self.0), WAKE, 1, 0, 0, 0]);
+        call(nr::FUTEX, [at(&self.0), WAKE, 1]);
     }
 
     pub(crate) fn wait(&self) {
         while self.0.load(Ordering::Acquire) == 0 {
-            call(nr::FUTEX, [at(&self.0), WAIT, 0, 0, 0, 0]);
+            call(nr::FUTEX, [at(&self.0), WAIT]);
         }
     }
 }
