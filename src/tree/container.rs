@@ -315,19 +315,7 @@ impl Container {
                 left.retain(|process| !self.is_init(process.pid.cast_signed()));
                 Ok(left)
             }
-            Self::Keeper(kept) => {
-                if kept.wait_empty(Some(Instant::now()))? {
-                    return Ok(Survey::default());
-                }
-                let mut left = leftovers::described(&kept.pids());
-                // A process that `/proc` does not list is about to end, or is still there after
-                // this.
-                let soon = Instant::now() + leftovers::LISTING_PATIENCE;
-                if left.is_empty() && !kept.wait_empty(Some(soon))? {
-                    left.push(leftovers::unlisted("its keeper holds it, and /proc lists nothing"));
-                }
-                Ok(left)
-            }
+            Self::Keeper(kept) => kept_leftovers(kept),
         }
     }
 
@@ -389,4 +377,22 @@ impl Container {
 /// What a kill does between its rounds: it reaps main, for which a sandbox's init may wait.
 fn reaping(inmates: Option<&Inmates>) -> impl Fn() {
     move || inmates.into_iter().for_each(|inmates| inmates.collect_main())
+}
+
+/// The processes that a keeper holds. One that `/proc` does not list is about to end, or has forked
+/// meanwhile: they are listed again, and what is there after a second has an entry all the same.
+fn kept_leftovers(kept: &Kept) -> Result<Survey> {
+    let until = Instant::now() + leftovers::LISTING_PATIENCE;
+    let mut pause = Duration::ZERO;
+    while !kept.wait_empty(Some(until.min(Instant::now() + pause)))? {
+        let mut left = leftovers::described(&kept.pids());
+        if left.is_empty() && Instant::now() >= until {
+            left.push(leftovers::unlisted("its keeper holds it, and /proc lists nothing"));
+        }
+        if !left.is_empty() {
+            return Ok(left);
+        }
+        pause = (pause * 2).clamp(Duration::from_micros(100), Duration::from_millis(50));
+    }
+    Ok(Survey::default())
 }

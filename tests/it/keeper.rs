@@ -46,8 +46,7 @@ fn every_victim_dies() {
 #[test]
 #[serial]
 fn a_fork_chain_never_survives() {
-    // Each takes a second: the chain outruns the list of those to be named.
-    chains(Stage::of_keepers(), rounds(20, 2000));
+    chains(Stage::of_keepers(), rounds(60, 2000));
 }
 
 #[test]

@@ -24,7 +24,9 @@ pub(crate) fn chains(stage: Option<Stage>, rounds: u32) {
         let mut child = stage.victim(name).spawn().unwrap();
         read_ready(child.stdout.take().unwrap());
         child.wait().unwrap();
-        child.finish().unwrap();
+        let left = child.finish().unwrap().leftovers;
+        // It is named, or has ended by itself: what is seen is not waited for.
+        assert!(left.iter().all(|process| process.pid > 0), "round {round}: {left:?}");
         stage.assert_clean(&format!("round {round}"));
     }
     stage.close(Alone::Yes);
