@@ -17,6 +17,7 @@ use crate::targets::Targets;
 const GIB: usize = 1 << 30;
 const LIMIT: &str = "raw system calls";
 const ALL: &str = "raw system calls, all that tidy-process makes";
+const KEPT: &str = "tidy-process, by a keeper";
 const FENCED: &str = "tidy-process, in a fence";
 
 pub(crate) fn measure(options: &Options, targets: &mut Targets) -> Res {
@@ -50,6 +51,8 @@ fn callers(
             let what = format!("full cycle / {base}, {caller}, {how}");
             targets.at_most(&what, bound, "", table::ratio(&entries, "tidy-process", base));
         }
+        let what = format!("by a keeper / std, {caller}, {how}");
+        targets.at_most(&what, 1.5, "", table::ratio(&entries, KEPT, "std"));
         // Without Landlock's scopes there is none.
         if entries.iter().any(|entry| entry.name == FENCED) {
             let what = format!("in a fence / plain, {caller}, {how}");
@@ -74,7 +77,7 @@ fn entries<'a>(
     ];
     entries.extend(peers::entries(supervisor)?);
     let keepers = Supervisor::builder().containment(Containment::Keeper).build()?;
-    entries.push(Entry::new("tidy-process, by a keeper", move || {
+    entries.push(Entry::new(KEPT, move || {
         Command::new("/bin/true").supervisor(&keepers).run()?;
         Ok(())
     }));
