@@ -225,8 +225,8 @@ fn a_jobs_signal_reaches_the_command_once() {
         ("kill -INT $!", "2\r\nend"),
         ("kill %1", "15\r\nend"),
         ("kill -HUP $!", "1\r\nend"),
-        ("kill -USR1 %1; sleep .1; kill -USR1 %1; sleep .1; kill %1", "10\r\n10\r\n15\r\nend"),
-        ("kill -USR1 $!; sleep .1; kill -USR1 %1; sleep .1; kill $!", "10\r\n10\r\n15\r\nend"),
+        ("kill -USR1 %1; sleep .3; kill -USR1 %1; sleep .3; kill %1", "10\r\n10\r\n15\r\nend"),
+        ("kill -USR1 $!; sleep .3; kill -USR1 %1; sleep .3; kill $!", "10\r\n10\r\n15\r\nend"),
     ] {
         terminal.types("$T run -q -k 20 \"$E\" &\n");
         terminal.shows("ready\r\n");
