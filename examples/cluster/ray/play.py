@@ -29,23 +29,30 @@ class Ray:
 
     def __init__(self, cluster):
         self.head, self.nodes = cluster.head, dict(zip(WAYS, cluster.nodes))
-        # Its own settings, and no word home.
-        more = {"RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{HOME}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.environment = {**os.environ, **more}
+        # All that Ray writes is in the cluster's home, and no word goes to its makers.
+        more = {"RAY_TMPDIR": f"{HOME}/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
+        self.environment = {**os.environ, **more, "PATH": f"{HOME}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"}
         self.number = 100
 
     def _start(self, node, *options):
         words = [Path(sys.executable).parent / "ray", "start", "--block", f"--node-ip-address={node.address}", *options]
-        node.daemon(words, HOME / f"log/ray-{node.name}", env=self.environment, cwd=HOME)
+        node.daemon(words, self.log(node), env=self.environment, cwd=HOME)
+
+    def log(self, node):
+        return HOME / f"log/ray-{node.name}"
+
+    def wait_for(self, node):
+        """Until it is up, and blocks."""
+        assert until(lambda: "--block" in self.log(node).read_text(), patience=120), self.log(node).read_text()
 
     def __enter__(self):
-        # Everything that Ray writes is in the cluster's home.
         os.mkdir(HOME / "tmp")
-        subprocess.run(["mount", "--bind", HOME / "tmp", "/tmp"], check=True)
         self._start(self.head, "--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
-        time.sleep(5)
+        self.wait_for(self.head)
         for node in self.nodes.values():
+            # One after another: two raylets that begin in one directory may wait for each other's socket.
             self._start(node, f"--address={ADDRESS}", "--num-cpus=2", f'--resources={{"{node.name}": 1}}')
+            self.wait_for(node)
         words = [sys.executable, Path(__file__).with_name("driver.py"), ADDRESS]
         log = open(HOME / "log/driver", "wb")
         self.driver = self.head.popen(
