@@ -1,7 +1,7 @@
 """Many commands as tasks of a job array while what runs them is killed."""
 
 import random
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 from crowd import Strikes, left, numbers, prepare, tell
 from emitted import check_reports, emitted_crowd
@@ -16,7 +16,9 @@ class One:
     """Kills the slurmstepd of a job, and queues the job again as its operator does: Slurm itself takes it for running."""
 
     def __init__(self, slurm):
-        self.slurm, self.requeued = slurm, 0
+        self.slurm, self.requeues = slurm, []
+        # The next one is killed in time, however long that takes.
+        self.pool = ThreadPoolExecutor(4)
 
     def __call__(self):
         found = {pid: words_of(pid) for node in self.slurm.nodes for pid in node.pids()}
@@ -26,8 +28,11 @@ class One:
         pid = random.choice(shepherds)
         kill(pid)
         job = found[pid].split("[")[1].split(".")[0]
-        self.requeued += "error" not in self.slurm.ask("scontrol", "requeue", job)
+        self.requeues.append(self.pool.submit(self.slurm.ask, "scontrol", "requeue", job))
         return True
+
+    def requeued(self):
+        return sum("error" not in requeue.result() for requeue in self.requeues)
 
 
 def through(slurm, table, name, count, script, *options):
@@ -41,7 +46,7 @@ def through(slurm, table, name, count, script, *options):
     until(lambda: not pending(), patience=120, pause=0.5)
     until(lambda: not left(slurm.nodes))
     tell(table, f"slurm ({name})", count, strikes, slurm.nodes, "slurmstepds")
-    again, most = len(numbers("begun")) - count, one.requeued * -(-count // tasks)
+    again, most = len(numbers("begun")) - count, one.requeued() * -(-count // tasks)
     table.check(f"no more begin again than requeue has asked for {said} ({again} of {most})", again <= most)
 
 
