@@ -34,6 +34,7 @@ def main() -> int:
             if task.status in ("error", "cancelled"):
                 failed += 1
                 print(task.exception() or task, file=sys.stderr)
+            del task
     return min(failed, 1)
 
 
