@@ -1,5 +1,7 @@
 """The script that `pool --emit` prints for an engine: names of all kinds arrive, and the reports are read here."""
 
+import subprocess
+
 from nodes import HOME, TOOL
 
 # What a shell, Python or an engine might take for something else.
@@ -12,6 +14,9 @@ ODD = [
     b'"; touch /mnt/injected #',
     b"{} {#} \\n\\",
     b"--help",
+    # As long as GNU parallel has it over ssh.
+    b"x" * 45_000,
+    b"\\" * 29_000,
 ]
 
 # Prints its argument, and leaves a process, by which that is found.
@@ -23,16 +28,28 @@ def results_of(engine):
     return HOME / f"results-{engine}"
 
 
-def emitted(head, engine):
+def emitted(head, engine, names=ODD, words=WORDS, options=("-t", "60")):
     """The script, as a file that every node sees."""
-    names = HOME / "names"
-    names.write_bytes(b"".join(name + b"\0" for name in ODD))
-    words = ["pool", "-q", "-0", "-a", names, "--emit", engine, "--results", results_of(engine), "-t", "60"]
-    said = head.run([TOOL, *words, "--", *WORDS], text=False)
+    subprocess.run(["rm", "-rf", results_of(engine)], check=True)
+    file = HOME / "names"
+    file.write_bytes(b"".join(name + b"\0" for name in names))
+    before = ["pool", "-q", "-0", "-a", file, "--emit", engine, "--results", results_of(engine), *options]
+    said = head.run([TOOL, *before, "--", *words], text=False)
     assert said.returncode == 0, said.stdout
     script = HOME / f"script-{engine}"
     script.write_bytes(said.stdout)
     return script
+
+
+def emitted_crowd(head, engine, command, count, *options):
+    """The script that runs this program with the numbers from 1 to `count`."""
+    names = [str(number).encode() for number in range(1, count + 1)]
+    return emitted(head, engine, names, [command], ["-k", "1", *options])
+
+
+def check_reports(head, table, engine, count):
+    page = head.run([TOOL, "report", results_of(engine)]).stdout
+    table.check(f"its {count} reports are read back", f"{count} runs of {count} commands" in page)
 
 
 def check(cluster, table, engine):
@@ -42,6 +59,5 @@ def check(cluster, table, engine):
     printed = [file.read_bytes() if file.exists() else None for file in files]
     intact = printed == ODD and not (HOME / "injected").exists()
     table.check(f"the script of pool --emit {engine} hands on names of any bytes", intact)
-    page = cluster.head.run([TOOL, "report", results]).stdout
-    table.check("its reports are read back", f"{len(ODD)} runs of {len(ODD)} commands" in page)
+    check_reports(cluster.head, table, engine, len(ODD))
     table.row(f"the script of pool --emit {engine}", None, sum(len(node.strangers(LEFT)) for node in cluster.nodes))

@@ -27,14 +27,21 @@ def reach(cluster):
     """An address for this process, which is the client: it holds the bridge, and stands on no node."""
     sh("ip", "address", "add", "10.77.0.254/24", "dev", "bridge")
     return cluster
+# For workers that are killed all the time: many that begin again soon (the processes of a node are forked from one that has
+# imported Dask), no long attempts to reach one that is gone, for which all other results wait, and no command that is given up.
+OFTEN = {
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",
+    "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000",
+}
 
 
 class Dask:
     """Started anew for each fault: most of them end it."""
 
-    def __init__(self, cluster, failures=3):
-        self.head, self.nodes = cluster.head, cluster.nodes
-        settings = {**SETTINGS, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(failures)}
+    def __init__(self, cluster, more=None, workers=1):
+        self.head, self.nodes, self.workers_each = cluster.head, cluster.nodes, workers
+        settings = {**SETTINGS, **(more or {})}
         path = f"{HOME}/bin:{os.environ['PATH']}"
         self.environment = {**os.environ, **settings, "PATH": path}
         self.daemons = []
@@ -57,14 +64,19 @@ class Dask:
 
     def _up(self):
         self.scheduler = self._start(self.head, "scheduler", "--host", "10.77.0.1", "--port", "8786")
-        own = ["--nthreads", "4", "--memory-limit", "0", "--death-timeout", "30"]
+        each = ["--nworkers", str(self.workers_each), "--nthreads", str(4 // self.workers_each)]
+        own = [*each, "--memory-limit", "0", "--death-timeout", "30"]
         self.nannies = []
         for node in self.nodes:
             named = ["--name", node.name, "--local-directory", str(HOME / f"dask-{node.name}")]
             self.nannies.append(self._start(node, "worker", ADDRESS, *named, *own))
         self.client = Client(ADDRESS, timeout=3 * SOON)
-        self.client.wait_for_workers(3, timeout=6 * SOON)
+        self.wait_for_workers()
         self.client.register_plugin(TidyPlugin())
+
+    def wait_for_workers(self):
+        """Until all are there."""
+        self.client.wait_for_workers(3 * self.workers_each, timeout=6 * SOON)
 
     def workers(self):
         """The pids of the workers: what a nanny has spawned."""

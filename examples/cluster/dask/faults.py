@@ -94,7 +94,7 @@ def submit(dask, how, some, nodes=()):
 
 def play(dask, table, fault, strike):
     """Plain on the first node, ours on the others, at the same time."""
-    dask.client.wait_for_workers(3, timeout=120)
+    dask.wait_for_workers()
     node1, *others = dask.nodes
     plain, ours = tokens(), tokens()
     tasks, client = [], None
@@ -124,7 +124,7 @@ def give_up(dask, table):
     most, left = [], []
     for how in ("plain", "ours"):
         dask.wipe()
-        dask.client.wait_for_workers(3, timeout=120)
+        dask.wait_for_workers()
         some = tokens()
         tasks, seen, together = submit(dask, how, some), set(), 0
 

@@ -113,8 +113,9 @@ class Round:
             if other.left():
                 print(other.left())
         if self.fault == STEPD:
-            still = all(states.get(job.id) == "RUNNING" for job in self.plain)
-            table.check(f"{self.slurm.proctrack}: the jobs of killed slurmstepds run on for Slurm", still)
+            # Not of each: if Slurm happens to ask the node what it runs, it tells the client that the step is gone.
+            still = any(states.get(job.id) == "RUNNING" for job in self.plain)
+            table.check(f"{self.slurm.proctrack}: a job whose slurmstepd was killed runs on for Slurm", still)
         for job in self.jobs:
             job.end()
         self.slurm.clear([job.id for job in self.jobs])

@@ -54,9 +54,14 @@ class Ssh:
         names = {"ssh": self.dir, "home": HOME}
         (self.dir / "sshd_config").write_text(SERVER.format(**names))
         self.config.write_text(CLIENT.format(**names))
-        # In the mount namespace of this run alone: a server wants a directory there.
+        # In the mount namespace of this run alone: a server wants a directory there, and the user has a shell without files
+        # of its own: what these start would be run before each command, and killed with it.
         sh("mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run")
         os.mkdir("/run/sshd", 0o755)
+        root = f"root:x:0:0:root:{HOME}:/bin/sh"
+        others = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
+        (HOME / "passwd").write_text("\n".join([root, *others, ""]))
+        sh("mount", "--bind", HOME / "passwd", "/etc/passwd")
         for node in self.nodes:
             node.daemon(["/usr/sbin/sshd", "-D", "-e", "-f", self.dir / "sshd_config"], HOME / f"log/{node.name}.sshd")
             answers = until(lambda node=node: self.ssh(node, "true").wait() == 0)

@@ -1,10 +1,12 @@
-"""Many commands over ssh while servers are killed, and the script that `pool --emit parallel` prints."""
+"""Many commands over ssh while servers are killed; the scripts that `pool --emit parallel` prints."""
 
+import random
+import statistics
 import subprocess
 import time
 
-from crowd import left, outcome, prepare
-from emitted import check, emitted
+from crowd import Strikes, left, numbers, prepare, tell
+from emitted import check, check_reports, emitted, emitted_crowd
 from engine import FAR
 from faults import children, kill
 from nodes import HOME, until, words_of
@@ -15,65 +17,57 @@ def sessions(nodes):
     return [pid for node in nodes for pid in node.pids() if words_of(pid).startswith("sshd: root@")]
 
 
-class NowAndThen:
-    """Kills one server each second."""
-
-    pause = 1.0
+class One:
+    """Kills a server; one that has started something, if there is such."""
 
     def __init__(self, nodes):
-        self.nodes, self.deaths = nodes, 0
+        self.nodes = nodes
 
     def __call__(self):
-        for pid in sessions(self.nodes)[:1]:
-            kill(pid)
-            self.deaths += 1
+        all_of_them = sessions(self.nodes)
+        busy = [pid for pid in all_of_them if children(pid)] or all_of_them
+        if busy:
+            kill(random.choice(busy))
+        return bool(busy)
 
 
 class Early:
     """Kills so many servers as soon as they have started something: what was sent there has hardly begun."""
 
-    pause = 0.005
-
     def __init__(self, nodes, number):
-        self.nodes, self.number, self.deaths, self.seen = nodes, number, 0, set()
+        self.nodes, self.number, self.seen = nodes, number, set()
 
     def __call__(self):
-        if self.deaths == self.number:
-            return
-        for pid in sessions(self.nodes):
+        for pid in sessions(self.nodes) if len(self.seen) < self.number else ():
             if pid not in self.seen and children(pid):
                 self.seen.add(pid)
                 kill(pid)
-                self.deaths += 1
-                return
+                return True
+        return False
 
 
-def through(ssh, count, is_ours, strike=None):
-    """So many commands; returns seconds, and what they have written."""
+def through(ssh, count, is_ours):
+    """So many commands, through parallel."""
     command = prepare()
-    begun = time.monotonic()
     words = ["-j4", "--retries", "20", f"exec {FAR if is_ours else ''}{command} {{}}"]
-    numbers = "".join(f"{number}\n" for number in range(count))
     client = ssh.parallel(ssh.nodes, *words, held=is_ours, stdin=subprocess.PIPE, text=True)
-    client.stdin.write(numbers)
+    client.stdin.write("".join(f"{number}\n" for number in range(1, count + 1)))
     client.stdin.close()
-    while client.poll() is None:
-        try:
-            client.wait(strike.pause if strike else None)
-        except subprocess.TimeoutExpired:
-            strike()
-    return time.monotonic() - begun, *outcome()
+    try:
+        client.wait(60 + 3 * count)
+    finally:
+        client.kill()
 
 
-def early(ssh, table, count=12):
+def early(ssh, table, count=24):
     """Servers killed before anybody has looked for them. Each command is sent again, and so has run on if it is done twice."""
     ran_on = []
     for is_ours in (False, True):
-        strike = Early(ssh.nodes, count // 2)
-        through(ssh, count, is_ours, strike)
+        with Strikes(Early(ssh.nodes, count // 2), pause=0.005):
+            through(ssh, count, is_ours)
         # What runs on is over by then.
         time.sleep(1)
-        done, _ = outcome()
+        done = numbers("done")
         ran_on.append(len(done) - len(set(done)))
         for node in ssh.nodes:
             node.wipe()
@@ -81,28 +75,52 @@ def early(ssh, table, count=12):
 
 
 def many(ssh, table, count):
-    strike = NowAndThen(ssh.nodes)
-    took, done, twice = through(ssh, count, True, strike)
+    left_by = []
+    for is_ours in (False, True):
+        through(ssh, 12, is_ours)
+        left_by.append(left(ssh.nodes))
+        for node in ssh.nodes:
+            node.wipe()
+    table.row("parallel: 12 commands, nothing killed", *left_by)
+    with Strikes(One(ssh.nodes)) as strikes:
+        through(ssh, count, True)
     until(lambda: not left(ssh.nodes))
-    left_by_ours = left(ssh.nodes)
-    plain, *_ = through(ssh, 12, False)
-    left_by_plain = left(ssh.nodes)
-    for node in ssh.nodes:
-        node.wipe()
-    ours, *_ = through(ssh, 12, True)
-    table.row(f"parallel: {count} commands, {strike.deaths} servers killed", left_by_plain, left_by_ours, f"{took:.0f} s")
-    table.check(f"none of {count} commands is lost", set(done) == {str(number) for number in range(count)})
-    table.check(f"none of them runs twice at a time ({len(twice)})", not twice)
-    table.say("parallel: done again after it was done", str(len(done) - len(set(done))))
-    table.say("parallel: seconds for 12 commands, plain and ours", f"{plain:.1f} {ours:.1f}")
+    tell(table, "parallel", count, strikes, ssh.nodes, "servers")
+
+
+def costs(ssh, table):
+    """A command of no duration beside plain, in turns; medians."""
+    took = {"": [], FAR: []}
+    for _ in range(15):
+        for tool, times in took.items():
+            begun = time.monotonic()
+            assert ssh.ssh(ssh.nodes[0], f"exec {tool}true").wait(60) == 0
+            times.append(time.monotonic() - begun)
+    plain, ours = (statistics.median(times) * 1000 for times in took.values())
+    table.say("ssh: median ms of a command, plain and ours", f"{plain:.1f} {ours:.1f}")
+
+
+def run_script(ssh, file, *more):
+    """A script of `pool --emit parallel`, on all nodes."""
+    hosts = ",".join(node.name for node in ssh.nodes)
+    variables = {**ssh.environment, "PATH": f"{HOME}/bin:/usr/bin:/bin"}
+    call = ["env", *(f"{key}={value}" for key, value in variables.items()), "sh", file]
+    options = ["--ssh", f"ssh -F {ssh.config}", "--sshlogin", hosts, *more]
+    return ssh.head.run([*call, *options], timeout=7200, stdin=subprocess.DEVNULL)
 
 
 def script(ssh, table):
-    """What `pool --emit parallel` prints, on all nodes."""
-    script = emitted(ssh.head, "parallel")
-    hosts = ",".join(node.name for node in ssh.nodes)
-    variables = {**ssh.environment, "PATH": f"{HOME}/bin:/usr/bin:/bin"}
-    call = ["env", *(f"{key}={value}" for key, value in variables.items()), "sh", script]
-    options = ["--ssh", f"ssh -F {ssh.config}", "--sshlogin", hosts]
-    ssh.head.run([*call, *options], stdin=subprocess.DEVNULL)
+    """What `pool --emit parallel` prints."""
+    run_script(ssh, emitted(ssh.head, "parallel"))
     check(ssh, table, "parallel")
+
+
+def emitted_many(ssh, table, count):
+    """Many commands by such a script."""
+    file = emitted_crowd(ssh.head, "parallel", prepare(), count, "-j", "4", "--retries", "20")
+    with Strikes(One(ssh.nodes)) as strikes:
+        said = run_script(ssh, file)
+    table.check(f"the script of pool --emit parallel has run {said.stdout[-300:]}", said.returncode == 0)
+    until(lambda: not left(ssh.nodes))
+    tell(table, "parallel (emitted)", count, strikes, ssh.nodes, "servers")
+    check_reports(ssh.head, table, "parallel", count)

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command as StdCommand, Output, Stdio};
 
@@ -175,6 +176,35 @@ fn a_command_that_is_too_long_for_one_argument_is_refused() {
         let output = fed(&stage, &args, &long.as_bytes()[..131_000]);
         assert_eq!(output.status.code(), Some(status), "{engine}: {}", said(&output));
         assert!(status == 0 || said(&output).contains("command 1"), "{}", said(&output));
+    }
+    stage.close(Alone::No);
+}
+
+/// GNU parallel ends at one that it does not take, and runs none of those that follow.
+#[test]
+#[parallel]
+fn parallel_takes_the_longest_commands_that_are_not_refused_behind_ssh_too() {
+    let Some(stage) = Stage::set() else { return };
+    let dir = Scratch::new();
+    let results = dir.path("results");
+    let ssh = dir.path("ssh");
+    // What sshd starts is in a session of its own.
+    fs::write(&ssh, "#!/bin/sh\nshift 2\nexec setsid -w sh -c \"$*\"\n").unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let far = ["--ssh", &ssh, "--sshlogin", "node"];
+    for letter in ["a", "\\", "'", "\n"] {
+        let args = ["-0", "-q", "--emit", "parallel", "--results", &results, "--", "printf", "%s"];
+        let taken = (1..130).rev().map(|kilo| letter.repeat(kilo * 1000)).find_map(|word| {
+            let script = fed(&stage, &args, word.as_bytes());
+            script.status.success().then_some((word, script.stdout))
+        });
+        let (word, script) = taken.unwrap();
+        let script = saved(&dir, "script", &script);
+        for options in [&[][..], &far] {
+            let output = runs(&stage, &dir, "sh", &[&[&*script][..], options].concat());
+            assert!(output.status.success(), "{} of {letter:?}: {}", word.len(), said(&output));
+            assert!(dir.read("results/1/stdout") == word, "{} of {letter:?}", word.len());
+        }
     }
     stage.close(Alone::No);
 }

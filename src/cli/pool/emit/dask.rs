@@ -27,11 +27,14 @@ def main() -> int:
     with Client(*sys.argv[1:2]) as client:
         client.register_plugin(TidyPlugin())
         words = [["/bin/sh", "-c", command] for command in COMMANDS]
-        futures = client.map(run, words, check=True, pure=False, retries=RETRIES)
-        for future, error in as_completed(futures, with_results=True, raise_errors=False):
-            if future.status != "finished":
+        # A report that is still asked for when its worker dies is one whose command Dask runs again:
+        # no task is kept, and none is fetched, since it is a file as well.
+        tasks = as_completed(client.map(run, words, check=True, pure=False, retries=RETRIES))
+        for task in tasks:
+            if task.status in ("error", "cancelled"):
                 failed += 1
-                print(error[1] if isinstance(error, tuple) else error, file=sys.stderr)
+                print(task.exception() or task, file=sys.stderr)
+            del task
     return min(failed, 1)
 
 
