@@ -85,7 +85,7 @@ fn check_length(engine: Engine, line: &[u8], number: u64) -> Result<(), Failure>
         Engine::Dask => (line.len(), (128 << 10) - 1),
         Engine::Parallel => {
             let twice = line.iter().filter(|&&byte| byte == b'\\').count();
-            (line.len().max((line.len() + twice) / 4 * 3), 120 << 10)
+            (line.len().max((line.len() + twice) / 4 * 3), 45 << 10)
         }
     };
     if length <= most {
