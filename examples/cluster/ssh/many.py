@@ -46,9 +46,9 @@ class Early:
         return False
 
 
-def through(ssh, count, is_ours):
+def through(ssh, count, is_ours, seconds=0.2):
     """So many commands, through parallel."""
-    command = prepare()
+    command = prepare(seconds)
     words = ["-j4", "--retries", "20", f"exec {FAR if is_ours else ''}{command} {{}}"]
     client = ssh.parallel(ssh.nodes, *words, held=is_ours, stdin=subprocess.PIPE, text=True)
     client.stdin.write("".join(f"{number}\n" for number in range(1, count + 1)))
@@ -64,9 +64,10 @@ def early(ssh, table, count=24):
     ran_on = []
     for is_ours in (False, True):
         with Strikes(Early(ssh.nodes, count // 2), pause=0.005):
-            through(ssh, count, is_ours)
+            # Long enough that none has ended by itself when its server is killed.
+            through(ssh, count, is_ours, seconds=2)
         # What runs on is over by then.
-        time.sleep(1)
+        time.sleep(3)
         done = numbers("done")
         ran_on.append(len(done) - len(set(done)))
         for node in ssh.nodes:
