@@ -28,9 +28,9 @@ def cache(*names):
 
 
 @contextlib.contextmanager
-def locked():
-    """Two runs at once do not fetch the same twice."""
-    with open(cache("lock"), "w") as file:
+def locked(what):
+    """Two runs at once do not fetch the same twice; another thing they may, since a root takes many minutes."""
+    with open(cache("locks", what), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -20,7 +20,10 @@ macro_rules! numbers {
         mod tests {
             #[test]
             fn they_are_libcs() {
-                $(assert_eq!(Some(super::$name), usize::try_from(libc::$libc).ok(), stringify!($name));)*
+                $(
+                    let libcs = usize::try_from(libc::$libc).ok();
+                    assert_eq!(Some(super::$name), libcs, stringify!($name));
+                )*
             }
         }
     };

@@ -26,12 +26,12 @@ use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::abort;
-use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::sys::clone_args::CloneArgs;
 use crate::sys::raw::{bit, call, int};
 use crate::sys::{self, Newborn, poll};
 
@@ -154,7 +154,7 @@ impl Nest {
         Self { shares: AtomicU32::new(1), stack: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
-    fn args(&self) -> libc::clone_args {
+    fn args(&self) -> CloneArgs {
         let mut args = flags(libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID);
         args.stack = self.stack.get().expose_provenance() as u64;
         args.stack_size = size_of::<Stack>() as u64;
@@ -237,15 +237,15 @@ pub(crate) unsafe fn clone_beside(
     Ok(Newborn { pid, pidfd })
 }
 
-fn flags(flags: c_int) -> libc::clone_args {
-    // SAFETY: clone_args is a plain struct of integers, for which zero means "not given".
-    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
-    args.flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    args
+fn flags(flags: c_int) -> CloneArgs {
+    CloneArgs {
+        flags: u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    }
 }
 
-fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> libc::clone_args {
+fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> CloneArgs {
     let mut args = flags(libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID);
     args.stack = stack.as_mut_ptr().expose_provenance() as u64;
     args.stack_size = size_of::<Stack>() as u64;
@@ -255,8 +255,8 @@ fn sharing(stack: &mut MaybeUninit<Stack>, shares: &AtomicU32) -> libc::clone_ar
 
 /// Whether the child has given the memory back; waits for that this long.
 pub(crate) fn is_given_back(shares: &AtomicU32, patience: Duration) -> bool {
-    let (tv_sec, tv_nsec) = (0, patience.subsec_nanos().into());
-    let time = libc::timespec { tv_sec, tv_nsec };
+    // The kernel's longs, whatever `time_t` is.
+    let time: [c_long; 2] = [0, patience.subsec_nanos().cast_signed().into()];
     let word = shares.as_ptr().expose_provenance();
     let time = (&raw const time).expose_provenance();
     if shares.load(Ordering::Acquire) != 0 {
@@ -328,7 +328,7 @@ fn set_mask(mask: u64) -> Result<u64, Errno> {
 /// Calls clone3: the parent gets the pid or a negative errno; the child calls `entry`, on its own
 /// stack or below the frame that its suspended parent still needs, and never returns.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c_long {
+unsafe fn clone3(args: &CloneArgs, entry: Entry, arg: *const c_void) -> c_long {
     let answer: c_long;
     // SAFETY: the system call clobbers rax, rcx and r11 only; the child's branch never comes back
     // here. Without `nostack` the compiler has aligned the stack for a call, and keeps nothing in
@@ -344,8 +344,8 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
             "ud2",
             "2:",
             inlateout("rax") libc::SYS_clone3 => answer,
-            in("rdi") ptr::from_ref(args),
-            in("rsi") size_of::<libc::clone_args>(),
+            in("rdi") std::ptr::from_ref(args),
+            in("rsi") size_of::<CloneArgs>(),
             in("r8") arg,
             in("r9") entry,
             lateout("rcx") _,
@@ -356,7 +356,7 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
 }
 
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c_long {
+unsafe fn clone3(args: &CloneArgs, entry: Entry, arg: *const c_void) -> c_long {
     let answer: c_long;
     // SAFETY: as above. The kernel keeps all but x0 and what SVE adds to the vector registers: the
     // clobbers of a function cover that.
@@ -370,8 +370,8 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
             "brk #1",
             "2:",
             in("x8") libc::SYS_clone3,
-            inlateout("x0") ptr::from_ref(args).expose_provenance() as c_long => answer,
-            in("x1") size_of::<libc::clone_args>(),
+            inlateout("x0") std::ptr::from_ref(args).expose_provenance() as c_long => answer,
+            in("x1") size_of::<CloneArgs>(),
             in("x9") arg,
             in("x10") entry,
             clobber_abi("C"),
@@ -382,7 +382,7 @@ unsafe fn clone3(args: &libc::clone_args, entry: Entry, arg: *const c_void) -> c
 
 /// Refuses: on other machines the caller falls back to a fork.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone3(_: &libc::clone_args, _: Entry, _: *const c_void) -> c_long {
+unsafe fn clone3(_: &CloneArgs, _: Entry, _: *const c_void) -> c_long {
     -c_long::from(Errno::ENOSYS as i32)
 }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod bury;
 pub(crate) mod clone;
+mod clone_args;
 pub(crate) mod environ;
 pub(crate) mod fork;
 pub(crate) mod inmates;

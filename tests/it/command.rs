@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serial_test::parallel;
 use tidy_process::{Cause, Command, Placement, Stdio};
 
-use crate::support::{Alone, Stage, lacks};
+use crate::support::{Alone, Stage, lacks, paced};
 
 /// Runs a check on both spawn paths.
 fn on_both_paths(check: impl Fn(&Stage, bool)) {
@@ -230,11 +230,12 @@ fn pre_exec_runs_and_its_error_is_ours() {
 fn output_ends_with_the_main_process_whoever_holds_the_pipe() {
     on_both_paths(|stage, join| {
         let start = Instant::now();
-        let output = stage.sh("sleep 30 & echo hi").force_join(join).output().unwrap();
+        let output = stage.sh("sleep 300 & echo hi").force_join(join).output().unwrap();
         assert_eq!(output.stdout, b"hi\n");
         assert_eq!(output.report.leftovers.len(), 1);
         assert_eq!(output.report.cause, Cause::Exited);
-        assert!(start.elapsed() < Duration::from_secs(3), "took {:?}", start.elapsed());
+        let most = paced(Duration::from_secs(3));
+        assert!(start.elapsed() < most, "took {:?}", start.elapsed());
     });
 }
 
@@ -296,8 +297,9 @@ fn lingering_output_waits_for_the_whole_tree() {
 #[parallel]
 fn lingering_is_bounded_by_the_timeout() {
     on_both_paths(|stage, join| {
-        let mut command = stage.sh("sleep 30 & echo early");
-        command.linger(true).timeout(Duration::from_millis(200)).force_join(join);
+        let mut command = stage.sh("sleep 300 & echo early");
+        // Long enough for a shell's start.
+        command.linger(true).timeout(paced(Duration::from_millis(200))).force_join(join);
         let output = command.output().unwrap();
         assert_eq!(output.stdout, b"early\n");
         assert_eq!(output.report.cause, Cause::TimedOut);

@@ -47,8 +47,8 @@ fn next(set: &SigSet, deadline: Instant) -> Option<i32> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = libc::timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
+            tv_sec: left.as_secs().try_into().unwrap(),
+            tv_nsec: left.subsec_nanos().cast_signed().into(),
         };
         // SAFETY: both are read; a null siginfo is allowed.
         let signal =

@@ -11,7 +11,10 @@ use serial_test::serial;
 use tidy_process::Supervisor;
 
 use crate::actor::actor;
-use crate::support::{Alone, Stage, read_ready, rounds};
+use crate::support::{Alone, Stage, paced, read_ready, rounds};
+
+/// The promise.
+const SECOND: Duration = Duration::from_secs(1);
 
 fn pid(child: &StdChild) -> Pid {
     Pid::from_raw(child.id().cast_signed())
@@ -22,19 +25,19 @@ fn gone(stage: &Stage, what: &str) -> Duration {
     // A child that was forked and had not joined yet ends by itself, since its cgroup is gone.
     let start = Instant::now();
     while !stage.alive().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", stage.alive());
+        assert!(start.elapsed() < paced(SECOND), "{what}: {:?}", stage.alive());
         std::thread::sleep(Duration::from_micros(200));
     }
     stage.assert_clean(what);
     took
 }
 
-/// How long until no directory is left. The bound is the promise: one second.
+/// How long until no directory is left.
 fn directories_gone(stage: &Stage, what: &str) -> Duration {
     let start = Instant::now();
     while stage.cgroups() > 0 {
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(1), "{what}: {:?}", stage.alive());
+        assert!(took < paced(SECOND), "{what}: {:?}", stage.alive());
         // Only the directory's going says that the guard is done, and nothing announces that.
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -140,7 +143,7 @@ pub(crate) fn killed_at_any_moment(actor: &mut StdCommand, gone: impl Fn(&str) -
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
     println!("{} rounds: median {median:?} to empty, worst {worst:?}", times.len());
-    assert!(median < Duration::from_millis(150), "median {median:?}");
+    assert!(median < paced(Duration::from_millis(150)), "median {median:?}");
 }
 
 /// The guard is killed with its owner: the next supervisor under the same base cleans up.

@@ -15,7 +15,7 @@ use tidy_process::{
 
 use crate::actor::{KEPT, actor};
 use crate::guard::killed_at_any_moment;
-use crate::support::{Alone, SOON, Stage, read_ready, rounds, until};
+use crate::support::{Alone, SOON, Stage, paced, read_ready, rounds, until};
 use crate::teardown::{bombs, chains, young_trees};
 use crate::victims::{End, by_library, can_be_here};
 
@@ -65,11 +65,13 @@ fn pid(child: &StdChild) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// The bound is the promise: one second.
+/// The promise.
+const SECOND: Duration = Duration::from_secs(1);
+
 fn gone(stage: &Stage, what: &str) -> Duration {
     let start = Instant::now();
     while !stage.alive().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", stage.alive());
+        assert!(start.elapsed() < paced(SECOND), "{what}: {:?}", stage.alive());
         // Nothing announces that somebody else's keeper is done.
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -94,7 +96,7 @@ fn ends(role: &str, end: impl Fn(&StdChild)) {
             // the trees have gone.
             let start = Instant::now();
             while stage.alive().len() > 1 {
-                assert!(start.elapsed() < Duration::from_secs(1), "{:?}", stage.alive());
+                assert!(start.elapsed() < paced(SECOND), "{:?}", stage.alive());
                 // As in `gone`.
                 std::thread::sleep(Duration::from_micros(200));
             }

@@ -115,7 +115,8 @@ fn statuses(count: usize) {
 fn own_cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
     let time = |t: nix::sys::time::TimeVal| {
-        Duration::new(t.tv_sec().cast_unsigned(), u32::try_from(t.tv_usec()).unwrap() * 1000)
+        let seconds = u64::try_from(t.tv_sec()).unwrap();
+        Duration::new(seconds, u32::try_from(t.tv_usec()).unwrap() * 1000)
     };
     time(usage.user_time()) + time(usage.system_time())
 }

@@ -270,6 +270,9 @@ fn placed(placement: Placement) -> Finding {
         return Finding::ok("clone", "a process was born in its cgroup (CLONE_INTO_CGROUP)");
     }
     let joins = "processes fork and join, which works and is slower";
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        return Finding::no("clone", format!("it is not written for this processor: {joins}"));
+    }
     if cli_support::clone_refused() {
         let found = format!("clone3 is refused, by a seccomp filter mostly: {joins}");
         let remedy = "allow clone3 in the container's seccomp profile";

@@ -119,13 +119,12 @@ pub(super) fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Result<usize,
 
 /// Runs in a new process, and says its pid or the errno; it lives as long as its parent.
 pub(super) fn clone3(flags: u64, cgroup: RawFd) -> Result<String, Errno> {
-    // SAFETY: a plain struct of integers, for which zero is valid.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup as u64;
+    // As the kernel lays it out: flags first, the signal of the end fifth, the cgroup last. libc's
+    // `clone_args` is not there for every machine.
+    let mut args = [0; 11];
+    (args[0], args[4], args[10]) = (flags, libc::SIGCHLD as u64, cgroup as u64);
     let place = &raw const args as usize;
-    let pid = call(libc::SYS_clone3, [place, size_of::<libc::clone_args>(), 0, 0, 0])?;
+    let pid = call(libc::SYS_clone3, [place, size_of_val(&args), 0, 0, 0])?;
     if pid == 0 {
         stay();
     }

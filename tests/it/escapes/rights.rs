@@ -44,7 +44,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         unless: Some(none_but_root_types),
-        ..row("type-with-a-wide-number", Who::Anyone, |_| typed(1 << 32), typed_there)
+        ..row("type-with-a-wide-number", Who::Anyone, |_| typed(bit(32)), typed_there)
     },
     Row {
         unless: Some(|| console().is_err()),
@@ -182,6 +182,11 @@ fn add_key() -> Result<String, Errno> {
 }
 
 /// Types a letter into a terminal of its own, which it controls; what it reads there then.
+/// None where the kernel's longs have 32 bits.
+fn bit(number: u32) -> usize {
+    1_usize.checked_shl(number).unwrap_or_default()
+}
+
 fn typed(high: usize) -> Result<String, Errno> {
     let terminal = nix::pty::openpty(None, None)?;
     nix::unistd::setsid()?;

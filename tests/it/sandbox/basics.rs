@@ -8,7 +8,7 @@ use serial_test::{parallel, serial};
 use tidy_process::{Cause, Level, Network, Sandbox, Stdio};
 
 use super::{boxed, open_dir, said, stage, text};
-use crate::support::{Alone, SOON, read_ready, skip, until};
+use crate::support::{Alone, SOON, paced, read_ready, skip, until};
 
 fn plain() -> Sandbox {
     Sandbox::new().system()
@@ -100,7 +100,8 @@ fn orphans_are_reaped_and_main_is_not_process_one() {
 fn a_timeout_and_a_grace_are_kept() {
     let Some(stage) = stage() else { return };
     let mut command = boxed(&stage, "trap 'exit 5' TERM; sleep 60 & wait", &plain());
-    command.timeout(Duration::from_millis(200)).grace(SOON);
+    // Long enough for the trap to be set.
+    command.timeout(paced(Duration::from_millis(200))).grace(SOON);
     let report = command.run().unwrap();
     assert_eq!((report.status.code(), report.cause), (Some(5), Cause::TimedOut));
     drop(command);

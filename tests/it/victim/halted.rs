@@ -23,7 +23,7 @@ pub(super) fn stopped() -> ! {
 }
 
 /// No alarm reaches a stopped process: only SIGKILL does, and a timer may send it.
-fn killed_in(seconds: libc::time_t) {
+fn killed_in(seconds: i32) {
     // SAFETY: all zeroes is a valid `sigevent`.
     let mut event: libc::sigevent = unsafe { zeroed() };
     event.sigev_notify = libc::SIGEV_SIGNAL;
@@ -34,7 +34,7 @@ fn killed_in(seconds: libc::time_t) {
     must("make a timer", Errno::result(made));
     // SAFETY: all zeroes is a valid `itimerspec`.
     let mut when: libc::itimerspec = unsafe { zeroed() };
-    when.it_value.tv_sec = seconds;
+    when.it_value.tv_sec = seconds.into();
     // SAFETY: the timer was just made, and is never deleted.
     let set = unsafe { libc::timer_settime(timer, 0, &raw const when, null_mut()) };
     must("set a timer", Errno::result(set));

@@ -143,7 +143,7 @@ pub(super) fn closes_everything() -> ! {
         must("setsid", unistd::setsid());
         must("chdir", unistd::chdir("/"));
         // SAFETY: closes the fds under their owners, none of which is used or dropped afterwards.
-        let closed = unsafe { libc::close_range(0, u32::MAX, 0) };
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
         must("close everything", Errno::result(closed));
         hold()
     });

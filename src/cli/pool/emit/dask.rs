@@ -27,7 +27,7 @@ def main() -> int:
     with Client(*sys.argv[1:2]) as client:
         client.register_plugin(TidyPlugin())
         words = [["/bin/sh", "-c", command] for command in COMMANDS]
-        # A report that is still asked for when its worker dies is one whose command Dask runs again:
+        # A report still asked for when its worker dies is one whose command Dask runs again:
         # no task is kept, and none is fetched, since it is a file as well.
         tasks = as_completed(client.map(run, words, check=True, pure=False, retries=RETRIES))
         for task in tasks:
