@@ -28,9 +28,9 @@ def cache(*names):
 
 
 @contextlib.contextmanager
-def locked():
-    """Two runs at once do not fetch the same twice."""
-    with open(cache("lock"), "w") as file:
+def locked(what):
+    """Two runs at once do not fetch the same twice; what others fetch is not waited for."""
+    with open(cache(f"lock-{what}"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
