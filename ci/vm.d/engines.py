@@ -9,7 +9,8 @@ from tools import output
 
 # Docker's client is a package of its own from Debian 13 on; runc is Docker's runtime, crun Podman's. --init wants
 # tini and catatonit, rootless containers newuidmap.
-PACKAGES = ["docker.io", "docker-cli?", "runc", "crun", "tini", "podman", "catatonit", "uidmap", "kmod"]
+# Where the kernel has AppArmor Docker 20.10 starts nothing without its parser.
+PACKAGES = ["docker.io", "docker-cli?", "runc", "crun", "tini", "podman", "catatonit", "uidmap", "kmod", "apparmor"]
 # What an image has beside the essential packages: pgrep.
 IMAGE = ["procps"]
 # Nothing of theirs is needed at boot: ci/engines.d/rows starts what it wants.

@@ -10,7 +10,7 @@ import zlib
 import engines
 import kernels
 from debian import bootstrap
-from tools import Failure, cache, needs, say
+from tools import Failure, cache, locked, needs, say
 
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "procps", "util-linux"]
 # For the tests.
@@ -38,10 +38,15 @@ SIZES = {"systemd": "2G", "engines": "8G"}
 
 def fetch(kind, suite, refresh):
     """Returns the path of the disk image, made first if it is not there."""
-    contents = [PACKAGES, engines.PACKAGES, engines.IMAGE] if kind == "engines" else [PACKAGES]
-    disk = cache("roots", f"{kind}-{suite}-{zlib.crc32(repr(contents).encode()):08x}.ext4")
-    if os.path.exists(disk) and not refresh:
+    with locked(f"{kind}-{suite}"):
+        contents = [PACKAGES, engines.PACKAGES, engines.IMAGE] if kind == "engines" else [PACKAGES]
+        disk = cache("roots", f"{kind}-{suite}-{zlib.crc32(repr(contents).encode()):08x}.ext4")
+        if refresh or not os.path.exists(disk):
+            make(kind, suite, disk)
         return disk
+
+
+def make(kind, suite, disk):
     if os.geteuid() != 0:
         raise Failure(f"the {kind} root can only be made by root")
     needs("systemd")
@@ -53,12 +58,11 @@ def fetch(kind, suite, refresh):
         tester(tree)
         if kind == "engines":
             engines.add(suite, mirror, tree, work)
-        make = ["mke2fs", "-q", "-t", "ext4", "-d", tree, image, SIZES[kind]]
-        subprocess.run(make, stdout=subprocess.DEVNULL, check=True)
+        words = ["mke2fs", "-q", "-t", "ext4", "-d", tree, image, SIZES[kind]]
+        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
         for old in glob.glob(cache("roots", f"{kind}-{suite}-*.ext4")):
             os.remove(old)
         os.rename(image, disk)
-    return disk
 
 
 def tester(tree):

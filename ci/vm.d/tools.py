@@ -29,8 +29,8 @@ def cache(*names):
 
 @contextlib.contextmanager
 def locked(what):
-    """Two runs at once do not fetch the same twice; another thing they may, since a root takes many minutes."""
-    with open(cache("locks", what), "w") as file:
+    """Two runs at once do not fetch the same twice; what others fetch is not waited for."""
+    with open(cache(f"lock-{what}"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

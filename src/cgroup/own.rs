@@ -17,7 +17,8 @@ pub struct Place {
     /// The unit that it is the cgroup of. None if it is no unit's, or a supervisor's: that one must
     /// not be left.
     pub unit: Option<String>,
-    /// Whether it is marked as delegated to its user. A user's own systemd marks nothing.
+    /// Whether it is marked as delegated, and this user's: a service of root's may run programs of
+    /// others. A user's own systemd marks nothing.
     pub delegated: bool,
     /// Whether it is this user's, and no other process is in it: so there may be controllers below.
     pub alone: bool,
@@ -29,7 +30,7 @@ pub struct Place {
 /// There is no cgroup2, or no mount of it shows this process.
 pub fn place() -> Result<Place> {
     let path = hierarchy::own()?;
-    let delegated = is_delegated(&path);
+    let delegated = is_delegated(&path) && owned(&path);
     Ok(Place { unit: unit(&path), delegated, alone: is_alone(&path), path })
 }
 

@@ -32,10 +32,15 @@ pub(crate) fn can_be_here(name: &str) -> bool {
     true
 }
 
-/// The map of a rootless container has one line of one user.
+/// The map of a rootless container has the user himself, and others only where he was given some.
 fn users_can_change() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    geteuid().is_root() && map.split_whitespace().nth(2) != Some("1")
+    let numbers =
+        |line: &str| line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let has_nobody = map.lines().map(numbers).any(|line: Vec<u64>| {
+        matches!(line[..], [first, _, count] if (first..first + count).contains(&65534))
+    });
+    geteuid().is_root() && has_nobody
 }
 
 /// Default containers forbid them.
