@@ -113,7 +113,7 @@ fn each_command_of_ci_names_all_that_is_missing_at_once() {
         let output = command.env_remove("TIDY_FLASK_PYTHON").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{words:?} needs nothing");
-        let how = "packages are missing; as root: apt-get install --no-install-recommends ";
+        let how = "packages, as root: apt-get install --no-install-recommends ";
         let line = said.lines().find_map(|line| line.split_once(how));
         let (_, named) = line.unwrap_or_else(|| panic!("{words:?}: {said}"));
         for package in expected.split(' ') {
