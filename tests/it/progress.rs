@@ -1,6 +1,7 @@
 //! Progress in a real terminal: the bar of `run -t`, and what `with` waits for.
 
 use std::fs;
+use std::time::Duration;
 
 use serial_test::{parallel, serial};
 
@@ -102,6 +103,11 @@ fn a_program_that_fills_the_screen_after_a_while_has_all_of_it() {
                 screen.becomes(last, |text| is_last(text) && text.lines().count() == 24);
                 let alternate = screen.ask("#{alternate_on}");
                 screen.types("q");
+                // less may lose a key that comes with the news of another size.
+                let is_over = || screen.text().contains("status 0");
+                if !until(Duration::from_secs(3), is_over) {
+                    screen.types("q");
+                }
                 screen.says("status 0");
                 assert_eq!(alternate, "1", "{program}");
             }
@@ -119,6 +125,22 @@ fn a_program_that_fills_the_screen_after_a_while_has_all_of_it() {
         screen.enters("clear; stty size");
         screen.says("24 80");
     }
+    screen.close();
+    stage.close(Alone::No);
+}
+
+/// It has the terminal give back the bar that was there before, and was not seen to take each key.
+#[test]
+#[parallel]
+fn a_screen_of_its_own_for_a_moment_brings_no_bar_back() {
+    let Some(stage) = Stage::set() else { return };
+    let Some(screen) = Screen::shell(&stage, (80, 24)) else { return };
+    let moment = "sleep 3; printf \"\\033[?1049h\"; sleep .05; printf \"\\033[?1049l\"";
+    screen.enters(&format!("clear; echo above; $T run -t 60 sh -c '{moment}'; echo status $?"));
+    screen.becomes("a bar", has_bar);
+    screen.says("status 0");
+    is_gone(&screen);
+    assert_eq!(rows(&screen)[0], "above");
     screen.close();
     stage.close(Alone::No);
 }
@@ -266,7 +288,7 @@ fn the_bar_of_a_pool_counts_what_is_to_be_run() {
     screen.press(&["C-c"]);
     screen.shows("no more commands are started");
     // Until then it is the same request.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     screen.press(&["C-c"]);
     screen.becomes("the prompt", |text| text.trim_end().ends_with("prompt>"));
     screen.close();

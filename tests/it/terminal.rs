@@ -150,6 +150,8 @@ fn ctrl_c_reaches_the_command_once_and_we_end_as_it_does() {
         echo ready; while :; do sleep 0.01; done";
     let mut terminal = run(&stage, &["-k", "20s", "sh", "-c", script]);
     terminal.shows("ready\r\n");
+    // Until the tool knows of its command, that gets a signal to both twice.
+    has_answered(Pid::from_raw(terminal.child.id().cast_signed()));
     terminal.types(CTRL_C);
     terminal.shows("cleaning x\r\nclean\r\n");
     assert_eq!(terminal.ends().0.code(), Some(6));

@@ -197,8 +197,9 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.last_row.give_back();
-        if self.redrawn && is_in_foreground() {
-            // A program with a screen of its own has given back the one on which the bar was.
+        // A program with a screen of its own has given back the one on which the bar was; one that
+        // took it for a moment was not seen to have it.
+        if (self.redrawn || self.doubts > 0) && is_in_foreground() {
             say("\x1b[J");
         }
         // It draws once more when it is dropped.
