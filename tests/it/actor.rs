@@ -160,7 +160,12 @@ fn busy() {
         if kept.len() > 4 {
             let _ = kept.remove(0).finish();
         }
-        let _ = Command::new("true").supervisor(&supervisor).force_join(round % 2 == 0).run();
+        let mut command = Command::new("true");
+        if round % 3 == 0 {
+            // Shares this process's table of open files until its exec.
+            command.inherit_fds([]);
+        }
+        let _ = command.supervisor(&supervisor).force_join(round % 2 == 0).run();
         if start.elapsed() > LIFE {
             return;
         }
