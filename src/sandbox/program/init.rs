@@ -2,6 +2,7 @@
 //! blocked; no process inside may look into it or trace it. Orphans are reaped by the kernel, since
 //! it ignores SIGCHLD. It ends when nothing else is left, so that the cgroup becomes empty then.
 
+use crate::bare::poll;
 use crate::calls::{call, close, dispose, exit, into, nr, prctl};
 use crate::namespaces::Common;
 use crate::view;
@@ -44,17 +45,9 @@ pub(crate) extern "C" fn live(common: &Common<'_>) -> ! {
 
 /// Main is the second process of the namespace. Without a handle on it, it has ended already.
 fn wait_for_main() {
-    #[repr(C)]
-    struct Poll {
-        fd: i32,
-        events: i16,
-        revents: i16,
-    }
-    const IN: i16 = 1;
     let main = call(nr::PIDFD_OPEN, [2]);
     if main >= 0 {
-        let mut poll = Poll { fd: main as i32, events: IN, revents: 0 };
-        call(nr::PPOLL, [into(&mut poll), 1, 0, 0, 8]);
+        poll([main as i32], None);
         close(main.cast_unsigned());
     }
 }
